@@ -1,0 +1,88 @@
+use std::collections::BTreeMap;
+
+use longshore_oci::image::ImageDocument;
+use longshore_oci::{Digest, Reference};
+
+use super::UnixNanos;
+
+/// An image, for inspect and lists.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct ImageView {
+    pub id: Digest,
+    pub tags: Vec<Reference>,
+    pub digests: Vec<Reference>,
+    pub parent: Option<Digest>,
+    pub document: ImageDocument,
+    /// From the document; 0 when it has none.
+    pub created: UnixNanos,
+    /// Bytes of all layers.
+    pub size: u64,
+    pub last_tagged: UnixNanos,
+    pub driver: String,
+    pub graph: BTreeMap<String, String>,
+    /// Containers made from it, counted when asked for, else -1.
+    pub containers: i64,
+    /// Bytes shared with other images, when asked for, else -1.
+    pub shared_size: i64,
+}
+
+/// One line of `docker history`, newest first.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct HistoryEntry {
+    pub id: Option<Digest>,
+    pub created: UnixNanos,
+    pub created_by: String,
+    pub comment: String,
+    pub size: u64,
+    pub tags: Vec<Reference>,
+}
+
+/// What `rmi` did, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ImageDeleted {
+    /// Familiar form of the reference.
+    Untagged(String),
+    /// An image id or a chain id.
+    Deleted(Digest),
+}
+
+/// `POST /commit`.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct CommitRequest {
+    pub container: String,
+    pub reference: Option<Reference>,
+    pub comment: String,
+    pub author: String,
+    /// Dockerfile instructions to apply.
+    pub changes: Vec<String>,
+    pub pause: bool,
+    /// A configuration in the body overrides the container's.
+    pub config: Option<longshore_oci::image::RunConfig>,
+}
+
+/// `POST /images/create?fromSrc=-`.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct ImportRequest {
+    pub reference: Option<Reference>,
+    pub message: String,
+    pub changes: Vec<String>,
+    pub platform: Option<longshore_oci::Platform>,
+}
+
+/// A line of a progress stream (load, import, later pull and push).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ProgressEvent {
+    /// Plain text for `stream`.
+    pub stream: Option<String>,
+    pub status: Option<String>,
+    pub id: Option<String>,
+    pub current: Option<u64>,
+    pub total: Option<u64>,
+    pub error: Option<String>,
+}

@@ -1,0 +1,12 @@
+//! What the engine is asked and what it answers: plain data, persisted inside records where said
+//! so, never put on the wire (the doors translate).
+
+mod container;
+mod image;
+mod network;
+mod volume;
+
+pub use container::*;
+pub use image::*;
+pub use network::*;
+pub use volume::*;
