@@ -1,1 +1,151 @@
-//! placeholder
+//! Container networks: a bridge on the host, a veth pair per container, NAT and published ports.
+//!
+//! `plan` decides, as data; [`Network`] carries it out through netlink (`netlink`, `nft`), without external programs.
+//! [`Ipam`] and [`pick_subnet`] manage addresses, [`PortAllocator`] the host's ports, and [`dns`] writes a container's
+//! `resolv.conf` and `hosts`.
+//!
+//! Netlink is spoken on blocking sockets, and no function here is async: an attach is a few requests that the kernel
+//! answers in microseconds. Call it from a blocking thread.
+//!
+//! A table is named after its bridge, so that two engines with bridges of their own live side by side. Published
+//! ports are elements of two maps in that table, each marked with its endpoint: attach and detach add and remove just
+//! those, and nothing is remembered outside the kernel.
+//!
+//! Known limits: IPv4 only (a published port answers on the host's IPv4 addresses, not on `[::]`); of other firewalls
+//! only what is in nf_tables is seen, not the legacy iptables of old kernels.
+
+#![forbid(unsafe_code)]
+
+mod addr;
+pub mod dns;
+mod error;
+mod ipam;
+mod netlink;
+mod netns;
+mod network;
+mod nft;
+mod plan;
+mod ports;
+mod procfs;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+pub use addr::{Ipv4Net, format_mac, mac_for, parse_mac, random_mac};
+pub use error::{Error, Result};
+pub use ipam::{Ipam, default_pools, host_networks, pick_subnet};
+pub use network::{Attachment, Network, Swept, loopback_up};
+pub use ports::{PortAllocator, PortRequest, PortReservation};
+
+/// The settings of a bridge network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeConfig {
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// The containers' addresses.
+    pub subnet: Ipv4Net,
+    /// The bridge's own address, which containers use as their gateway.
+    pub gateway: Ipv4Addr,
+    /// The largest packet, of the bridge and of every container's interface.
+    pub mtu: u32,
+    /// The nftables table; see [`BridgeConfig::table_for`].
+    pub table: String,
+    /// Whether containers appear to the outside under the host's address.
+    pub masquerade: bool,
+    /// Whether containers of this network may talk to each other.
+    pub icc: bool,
+}
+
+impl BridgeConfig {
+    /// The network's nftables table in `nft`'s notation, as it is once the network is open and no port is published.
+    pub fn ruleset(&self) -> String {
+        plan::ruleset(self).to_string()
+    }
+
+    /// The table's name for a bridge.
+    pub fn table_for(bridge: &str) -> String {
+        // Any interface name is turned into one that nftables takes.
+        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+        format!("longshore-{}", bridge.chars().map(safe).collect::<String>())
+    }
+}
+
+/// One container's connection to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Names the endpoint for ever; the host's interface is named after a hash of it.
+    pub id: String,
+    /// The container's address.
+    pub ip: Ipv4Addr,
+    /// The hardware address of the container's interface.
+    pub mac: [u8; 6],
+    /// The name of the interface in the container.
+    pub ifname: String,
+    /// Published ports.
+    pub ports: Vec<PortMap>,
+}
+
+/// A published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortMap {
+    /// The transport protocol.
+    pub transport: Transport,
+    /// The host's address; unspecified (0.0.0.0) for all of them.
+    pub host_ip: Ipv4Addr,
+    /// The host's port.
+    pub host_port: u16,
+    /// The port in the container.
+    pub container_port: u16,
+}
+
+/// A transport protocol whose ports can be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    const fn number(self) -> u8 {
+        match self {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Transport::Tcp),
+            17 => Some(Transport::Udp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        })
+    }
+}
+
+impl FromStr for Transport {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Ok(Transport::Tcp),
+            "udp" => Ok(Transport::Udp),
+            "sctp" => Err(Error::Unimplemented("publishing sctp ports is not supported".to_owned())),
+            _ => Err(Error::Invalid(format!("invalid proto: {text}"))),
+        }
+    }
+}

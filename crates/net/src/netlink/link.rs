@@ -1,0 +1,375 @@
+//! Links, addresses and routes: the bridge, veth pairs, and a container's side of one.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED, NetlinkHeader, NetlinkMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, InfoData,
+    InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+
+use super::socket::{Dumped, Protocol, Request, Socket};
+use crate::addr::Ipv4Net;
+use crate::error::{Error, Result};
+use crate::plan::{BridgePlan, EndpointPlan};
+
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_INET_CONF: u16 = 1;
+const IPV4_DEVCONF_ROUTE_LOCALNET: u16 = 26;
+const HEADER: usize = 16;
+
+/// A link as far as this crate looks at it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) master: Option<u32>,
+    pub(crate) is_bridge: bool,
+    pub(crate) is_veth: bool,
+}
+
+/// The host's links, through one socket.
+#[derive(Debug)]
+pub(crate) struct HostLinks {
+    socket: Socket,
+}
+
+impl HostLinks {
+    pub(crate) fn open() -> Result<Self> {
+        Ok(HostLinks { socket: Socket::open(Protocol::Route)? })
+    }
+
+    /// Makes the bridge, or brings the one that exists to the plan; returns its index.
+    pub(crate) fn ensure_bridge(&mut self, plan: &BridgePlan) -> Result<u32> {
+        let found = self.existing_bridge(&plan.name)?;
+        if found.is_none() {
+            let mut message = named(&plan.name);
+            // With an address of its own the bridge keeps it while ports come and go.
+            message.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
+            message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+            let request = request(
+                RouteNetlinkMessage::NewLink(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+                format!("create bridge {}", plan.name),
+            );
+            self.socket.run(&[request.tolerating(Errno::EXIST)])?;
+        }
+        let index = self.index(&plan.name)?;
+        let configured = self.configure_bridge(plan, index);
+        if configured.is_err() && found.is_none() {
+            // Only what this call made is taken back.
+            let _ = self.delete(&plan.name);
+        }
+        configured.map(|()| index)
+    }
+
+    /// The bridge of that name, if there is one; an interface that is something else is in the way.
+    pub(crate) fn existing_bridge(&mut self, name: &str) -> Result<Option<Link>> {
+        match self.link(name)? {
+            Some(link) if !link.is_bridge => Err(Error::Conflict(format!(
+                "interface {name} exists and is not a bridge: choose another bridge name"
+            ))),
+            found => Ok(found),
+        }
+    }
+
+    fn configure_bridge(&mut self, plan: &BridgePlan, index: u32) -> Result<()> {
+        let mut up = LinkMessage::default();
+        up.header.index = index;
+        up.header.flags = LinkFlags::Up;
+        up.header.change_mask = LinkFlags::Up;
+        up.attributes.push(LinkAttribute::Mtu(plan.mtu));
+        // Published ports answer on the host's loopback: its packets may leave by the bridge.
+        let conf = nested_u32(IPV4_DEVCONF_ROUTE_LOCALNET, 1);
+        up.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![AfSpecInet::Other(
+            DefaultNla::new(IFLA_INET_CONF, conf),
+        )])]));
+        self.socket.run(&[
+            new_address(index, plan.address, &plan.name).tolerating(Errno::EXIST),
+            request(RouteNetlinkMessage::SetLink(up), 0, format!("set bridge {} up", plan.name)),
+        ])
+    }
+
+    /// Makes a veth pair: one end a port of the bridge, the other already in `netns` with its final name.
+    pub(crate) fn create_veth(
+        &mut self,
+        plan: &EndpointPlan,
+        bridge: u32,
+        netns: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let mut peer = named(&plan.ifname);
+        peer.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
+        peer.attributes.push(LinkAttribute::Mtu(plan.mtu));
+        peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+
+        let mut host = named(&plan.host_if);
+        host.attributes.push(LinkAttribute::Mtu(plan.mtu));
+        host.attributes.push(LinkAttribute::Controller(bridge));
+        host.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        let create = request(
+            RouteNetlinkMessage::NewLink(host),
+            NLM_F_CREATE | NLM_F_EXCL,
+            format!("create veth {}", plan.host_if),
+        );
+        // Alone: were the name taken, what follows would change somebody else's link.
+        self.socket.run(&[create])?;
+
+        // A port needs no IPv6 address of its own. A kernel without IPv6 has nothing to be told.
+        let mut quiet = named(&plan.host_if);
+        quiet.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+            AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+        ])]));
+        let action = format!("set IPv6 address generation of {}", plan.host_if);
+        let quiet = request(RouteNetlinkMessage::SetLink(quiet), 0, action).tolerating(Errno::AFNOSUPPORT);
+        let mut up = named(&plan.host_if);
+        up.header.flags = LinkFlags::Up;
+        up.header.change_mask = LinkFlags::Up;
+        let mut requests = vec![quiet];
+        if plan.hairpin {
+            let mut port = named(&plan.host_if);
+            port.attributes.push(LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+            ]));
+            let action = format!("set hairpin mode of {}", plan.host_if);
+            requests.push(request(RouteNetlinkMessage::NewLink(port), 0, action));
+        }
+        requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.host_if)));
+        self.socket.run(&requests).inspect_err(|_| {
+            let _ = self.delete(&plan.host_if);
+        })
+    }
+
+    /// Waits until a new port and its bridge really pass packets. The kernel notices a link that came up in a work queue
+    /// of its own, and takes up to a second over a bridge that just was without ports; whoever asks for a link's state
+    /// (from Linux 6.8 on) has that done at once.
+    pub(crate) fn settle(&mut self, port: &str, bridge: &str) -> Result<()> {
+        self.link(port)?;
+        self.link(bridge)?;
+        Ok(())
+    }
+
+    /// Takes a bridge port out of service and forgets the addresses learned on it. This costs next to nothing, where a
+    /// deletion waits for the kernel's grace periods.
+    pub(crate) fn silence(&mut self, name: &str) -> Result<()> {
+        let Some(link) = self.link(name)? else { return Ok(()) };
+        let settings = [InfoBridgePort::State(BridgePortState::Disabled), InfoBridgePort::Flush];
+        let mut bytes = vec![0; settings.as_slice().buffer_len()];
+        settings.as_slice().emit(&mut bytes);
+        // In the bridge's own family: a change through the generic one counts as news of the link, upon which the
+        // bridge would enable its port again.
+        let mut port = LinkMessage::default();
+        port.header.interface_family = AddressFamily::Bridge;
+        port.header.index = link.index;
+        let settings = DefaultNla::new(IFLA_PROTINFO | NLA_F_NESTED, bytes);
+        port.attributes.push(LinkAttribute::ProtoInfoUnknown(settings));
+        let silence = request(RouteNetlinkMessage::SetLink(port), 0, format!("disable bridge port {name}"));
+        self.socket.run(&[silence.tolerating(Errno::NODEV)])
+    }
+
+    /// Deletes a link; one that is gone already is fine.
+    pub(crate) fn delete(&mut self, name: &str) -> Result<()> {
+        let delete =
+            request(RouteNetlinkMessage::DelLink(named(name)), 0, format!("delete interface {name}"));
+        self.socket.run(&[delete.tolerating(Errno::NODEV)])
+    }
+
+    /// Deletes a bridge; an interface of that name that is none is left alone.
+    pub(crate) fn delete_bridge(&mut self, name: &str) -> Result<()> {
+        match self.link(name)? {
+            Some(link) if link.is_bridge => self.delete(name),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>> {
+        let get = request(RouteNetlinkMessage::GetLink(named(name)), 0, format!("look up interface {name}"));
+        match self.socket.get(&get) {
+            Ok(Some(answer)) => parse_link(&answer).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) if error.is_errno(Errno::NODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn index(&mut self, name: &str) -> Result<u32> {
+        let link = self.link(name)?;
+        link.map(|l| l.index).ok_or_else(|| Error::system(format!("look up interface {name}"), Errno::NODEV))
+    }
+
+    /// The veth ports of a bridge.
+    pub(crate) fn ports_of(&mut self, bridge: u32) -> Result<Vec<Link>> {
+        let list =
+            request(RouteNetlinkMessage::GetLink(LinkMessage::default()), 0, "list interfaces".to_owned());
+        let mut found = Vec::new();
+        for answer in self.socket.dump(&list)? {
+            let link = parse_link(&answer)?;
+            if link.is_veth && link.master == Some(bridge) {
+                found.push(link);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Sets up the container's side; runs on a thread inside the container's network namespace, which opened `socket`.
+pub(crate) fn set_container_side(plan: &EndpointPlan) -> Result<()> {
+    let mut links = HostLinks::open()?;
+    let index = links.index(&plan.ifname)?;
+    let mut up = LinkMessage::default();
+    up.header.index = index;
+    up.header.flags = LinkFlags::Up;
+    up.header.change_mask = LinkFlags::Up;
+    let mut requests = vec![
+        loopback_up(),
+        new_address(index, plan.address, &plan.ifname),
+        request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)),
+    ];
+    if let Some(gateway) = plan.gateway {
+        requests.push(default_route(index, gateway));
+    }
+    links.socket.run(&requests)
+}
+
+/// Sets the loopback interface of this thread's network namespace up.
+pub(crate) fn set_loopback_up() -> Result<()> {
+    Socket::open(Protocol::Route)?.run(&[loopback_up()])
+}
+
+/// Every IPv4 network that this host has an address in or a route to; default routes do not count.
+pub(crate) fn host_networks() -> Result<Vec<Ipv4Net>> {
+    let mut socket = Socket::open(Protocol::Route)?;
+    let mut networks = Vec::new();
+    let mut addresses = AddressMessage::default();
+    addresses.header.family = AddressFamily::Inet;
+    let list = request(RouteNetlinkMessage::GetAddress(addresses), 0, "list addresses".to_owned());
+    for answer in socket.dump(&list)? {
+        if let RouteNetlinkMessage::NewAddress(message) = parse(&answer, "list addresses")? {
+            let address = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(IpAddr::V4(ip)) => Some(*ip),
+                _ => None,
+            });
+            networks.extend(address.and_then(|ip| Ipv4Net::new(ip, message.header.prefix_len)));
+        }
+    }
+    let mut routes = RouteMessage::default();
+    routes.header.address_family = AddressFamily::Inet;
+    let list = request(RouteNetlinkMessage::GetRoute(routes), 0, "list routes".to_owned());
+    for answer in socket.dump(&list)? {
+        if let RouteNetlinkMessage::NewRoute(message) = parse(&answer, "list routes")?
+            && message.header.kind == RouteType::Unicast
+        {
+            let destination = message.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
+                _ => None,
+            });
+            networks.extend(
+                destination.and_then(|ip| Ipv4Net::new(ip, message.header.destination_prefix_length)),
+            );
+        }
+    }
+    Ok(networks)
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+fn loopback_up() -> Request {
+    let mut up = named("lo");
+    up.header.flags = LinkFlags::Up;
+    up.header.change_mask = LinkFlags::Up;
+    request(RouteNetlinkMessage::SetLink(up), 0, "set lo up".to_owned())
+}
+
+fn new_address(index: u32, address: Ipv4Net, name: &str) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = address.prefix();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address.addr().into()));
+    message.attributes.push(AddressAttribute::Address(address.addr().into()));
+    message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    request(
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+        format!("add address {address} to {name}"),
+    )
+}
+
+fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    message.attributes.push(RouteAttribute::Oif(index));
+    request(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+        format!("add default route by {gateway}"),
+    )
+}
+
+/// An attribute that holds one number, as the value of the attribute around it.
+fn nested_u32(kind: u16, value: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(8);
+    bytes.extend_from_slice(&8u16.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&value.to_ne_bytes());
+    bytes
+}
+
+fn request(message: RouteNetlinkMessage, flags: u16, action: String) -> Request {
+    let mut message = NetlinkMessage::new(NetlinkHeader::default(), message.into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    Request::new(message.header.message_type, flags, bytes.split_off(HEADER.min(bytes.len())), action)
+}
+
+fn parse(answer: &Dumped, action: &str) -> Result<RouteNetlinkMessage> {
+    use netlink_packet_core::NetlinkDeserializable as _;
+    let mut header = NetlinkHeader::default();
+    header.message_type = answer.kind;
+    RouteNetlinkMessage::deserialize(&header, &answer.payload)
+        .map_err(|e| Error::Malformed { action: action.to_owned(), reason: e.to_string() })
+}
+
+fn parse_link(answer: &Dumped) -> Result<Link> {
+    let RouteNetlinkMessage::NewLink(message) = parse(answer, "look up interfaces")? else {
+        return Err(Error::Malformed {
+            action: "look up interfaces".to_owned(),
+            reason: format!("unexpected message {}", answer.kind),
+        });
+    };
+    let mut link = Link { index: message.header.index, ..Link::default() };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge |= infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                link.is_veth |= infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
+            _ => {}
+        }
+    }
+    Ok(link)
+}

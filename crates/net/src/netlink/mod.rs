@@ -1,0 +1,8 @@
+//! Netlink: one blocking socket for requests with acknowledgements, and the links, addresses and
+//! routes made through it.
+
+mod link;
+mod socket;
+
+pub(crate) use link::{HostLinks, host_networks, set_container_side, set_loopback_up};
+pub(crate) use socket::{Protocol, Request, Socket};

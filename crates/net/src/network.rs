@@ -1,0 +1,210 @@
+//! A bridge network: opened once, containers attached and detached.
+
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::netlink::{self, HostLinks};
+use crate::nft::Firewall;
+use crate::plan::{self, EndpointPlan};
+use crate::{BridgeConfig, Endpoint, netns, procfs};
+
+/// What an attach made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The name of the host's side of the pair.
+    pub host_interface: String,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Interfaces of endpoints that are no more.
+    pub links: usize,
+    /// Ports that such endpoints had published.
+    pub ports: usize,
+}
+
+/// A bridge on the host with its ruleset. It keeps nothing on disk: names are derived from the configuration and the
+/// endpoint's id, and what exists is read from the kernel.
+///
+/// It belongs to the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Network {
+    config: BridgeConfig,
+    bridge: u32,
+    hairpin: bool,
+    links: Mutex<HostLinks>,
+    firewall: Mutex<Firewall>,
+}
+
+impl Network {
+    /// Makes the bridge and its table, or takes over those that exist; containers attached to them stay so, and
+    /// their ports stay published.
+    ///
+    /// # Errors
+    /// If the configuration is wrong, an interface of that name is no bridge, or the kernel refuses.
+    pub fn open(config: BridgeConfig) -> Result<Self> {
+        let bridge_plan = plan::bridge(&config, crate::random_mac()?)?;
+        let mut links = HostLinks::open()?;
+        let existed = links.existing_bridge(&config.bridge)?.is_some();
+        // The ruleset first: nothing is ever reachable without it.
+        let mut firewall = Firewall::open()?;
+        let opened = (|| {
+            firewall.install(&plan::ruleset(&config))?;
+            firewall.except(&config.table, &config.bridge)?;
+            let bridge = links.ensure_bridge(&bridge_plan)?;
+            procfs::set("ipv4/ip_forward", "1")?;
+            let filters_bridged = procfs::read("bridge/bridge-nf-call-iptables")?;
+            Ok((bridge, filters_bridged.as_deref() == Some("1")))
+        })();
+        let (bridge, hairpin) = opened.inspect_err(|_| {
+            if !existed {
+                let _ = firewall.unexcept(&config.table);
+                let _ = firewall.uninstall(&config.table);
+                let _ = links.delete_bridge(&config.bridge);
+            }
+        })?;
+        Ok(Network { config, bridge, hairpin, links: Mutex::new(links), firewall: Mutex::new(firewall) })
+    }
+
+    /// The configuration it was opened with.
+    pub fn config(&self) -> &BridgeConfig {
+        &self.config
+    }
+
+    /// Puts the ruleset back, and the ports of `endpoints`: for when a firewall's reload has removed them.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn restore_rules(&self, endpoints: &[Endpoint]) -> Result<()> {
+        let mut elements = Vec::new();
+        for endpoint in endpoints {
+            elements.extend(plan::endpoint(&self.config, endpoint, self.hairpin)?.elements);
+        }
+        let mut firewall = lock(&self.firewall);
+        firewall.install(&plan::ruleset(&self.config))?;
+        firewall.except(&self.config.table, &self.config.bridge)?;
+        firewall.add(&self.config.table, &elements)
+    }
+
+    /// Connects a container's network namespace: interface, address, default route, loopback, published ports. When
+    /// it returns, packets pass (on kernels before 6.8 the first may still be lost, if no other container is there).
+    ///
+    /// # Errors
+    /// If the endpoint's settings are wrong or the kernel refuses; nothing of it is left then.
+    pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attachment> {
+        let plan = plan::endpoint(&self.config, endpoint, self.hairpin)?;
+        self.create_pair(&plan, netns)?;
+        let finished = netns::within(netns, || {
+            // An interface that is down has no IPv6 address yet: so it never gets one.
+            procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", plan.ifname), "1");
+            netlink::set_container_side(&plan)
+        })
+        .and_then(|()| lock(&self.firewall).add(&self.config.table, &plan.elements));
+        let finished = finished.and_then(|()| lock(&self.links).settle(&plan.host_if, &self.config.bridge));
+        if let Err(error) = finished {
+            if let Err(undo) = self.detach(&endpoint.id) {
+                tracing::warn!(endpoint = endpoint.id, %undo, "could not undo a failed attach");
+            }
+            return Err(error);
+        }
+        Ok(Attachment { host_interface: plan.host_if })
+    }
+
+    fn create_pair(&self, plan: &EndpointPlan, netns: BorrowedFd<'_>) -> Result<()> {
+        let mut links = lock(&self.links);
+        match links.create_veth(plan, self.bridge, netns) {
+            Err(error) if error.is_errno(rustix::io::Errno::EXIST) => {
+                // A leftover of the same endpoint's earlier life, if it is a port of this bridge.
+                let stale =
+                    links.link(&plan.host_if)?.is_some_and(|l| l.is_veth && l.master == Some(self.bridge));
+                if !stale {
+                    return Err(error);
+                }
+                links.delete(&plan.host_if)?;
+                links.create_veth(plan, self.bridge, netns)
+            }
+            other => other,
+        }
+    }
+
+    /// Disconnects an endpoint: its published ports and its interface. What is gone already is fine.
+    ///
+    /// # Errors
+    /// If the kernel refuses; everything that could be removed has been.
+    pub fn detach(&self, endpoint_id: &str) -> Result<()> {
+        let name = plan::host_interface(endpoint_id);
+        let ports = lock(&self.firewall).remove(&self.config.table, |owner| owner == name);
+        let link = lock(&self.links).delete(&name);
+        ports.and(link)
+    }
+
+    /// Disconnects an endpoint whose container has ended, at once: its ports are withdrawn and its bridge port disabled,
+    /// so that its address may be given to another. The interfaces themselves go with the container's network
+    /// namespace, when the caller lets go of it; deleting them here, as [`Network::detach`] does, takes the kernel tens
+    /// of milliseconds. Until then their names are taken: an endpoint id is not to be used again.
+    ///
+    /// # Errors
+    /// If the kernel refuses; everything that could be done has been.
+    pub fn release(&self, endpoint_id: &str) -> Result<()> {
+        let name = plan::host_interface(endpoint_id);
+        let ports = lock(&self.firewall).remove(&self.config.table, |owner| owner == name);
+        let link = lock(&self.links).silence(&name);
+        ports.and(link)
+    }
+
+    /// Removes what belongs to endpoints other than `live`.
+    ///
+    /// # Errors
+    /// If the kernel refuses; everything that could be removed has been.
+    pub fn sweep<S: AsRef<str>>(&self, live: &[S]) -> Result<Swept> {
+        let live: BTreeSet<String> = live.iter().map(|id| plan::host_interface(id.as_ref())).collect();
+        let ports = lock(&self.firewall).remove(&self.config.table, |owner| !live.contains(owner));
+        let links = self.delete_ports(|name| !live.contains(name));
+        Ok(Swept { ports: ports?, links: links? })
+    }
+
+    /// Deletes the bridge's veth ports for which `unwanted` says so.
+    fn delete_ports(&self, unwanted: impl Fn(&str) -> bool) -> Result<usize> {
+        let mut links = lock(&self.links);
+        let (mut removed, mut failure) = (0, None);
+        for port in links.ports_of(self.bridge)? {
+            // Only interfaces that we named; an administrator may have added others.
+            if plan::is_host_interface(&port.name) && unwanted(&port.name) {
+                match links.delete(&port.name) {
+                    Ok(()) => removed += 1,
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+        }
+        failure.map_or(Ok(removed), Err)
+    }
+
+    /// Removes the network: containers' interfaces, the bridge, the ruleset.
+    ///
+    /// # Errors
+    /// The first refusal of the kernel; everything that could be removed has been.
+    pub fn remove(self) -> Result<()> {
+        let ports = self.delete_ports(|_| true).map(drop);
+        let bridge = lock(&self.links).delete_bridge(&self.config.bridge);
+        let mut firewall = lock(&self.firewall);
+        let exceptions = firewall.unexcept(&self.config.table);
+        let table = firewall.uninstall(&self.config.table);
+        ports.and(bridge).and(exceptions).and(table)
+    }
+}
+
+/// Sets the loopback interface of a network namespace up: all that `--network none` has.
+///
+/// # Errors
+/// If the namespace cannot be entered or the kernel refuses.
+pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
+    netns::within(netns, netlink::set_loopback_up)
+}
+
+/// A thread that panicked left no half-made message behind: every request is whole before it is sent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

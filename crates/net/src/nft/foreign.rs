@@ -1,0 +1,182 @@
+//! Forward chains of other tables that drop by default (Docker's, ufw's): a packet must pass every table, so our own
+//! accept does not help there. We add two rules at their head, marked by our table's name, and take them back later.
+
+use rustix::io::Errno;
+
+use super::table::{Firewall, request_in};
+use super::wire;
+use super::{
+    FAMILY_INET, FAMILY_IPV4, MSG_DELRULE, MSG_GETCHAIN, MSG_GETRULE, MSG_NEWRULE, NLM_F_CREATE,
+    comment_text, encode,
+};
+use crate::error::{Error, Result};
+use crate::plan::exceptions;
+
+const HOOK_FORWARD: u32 = 2;
+const POLICY_DROP: u32 = 0;
+/// Its forward chains reject by a last rule, not by policy.
+const FIREWALLD: &str = "firewalld";
+/// Docker leaves the rules of this chain alone, and rewrites the others.
+const DOCKER_USER: &str = "DOCKER-USER";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ForeignChain {
+    family: u8,
+    table: String,
+    name: String,
+    /// Hooked at forward.
+    forwards: bool,
+    /// And nothing passes it that is not allowed there.
+    drops: bool,
+}
+
+impl Firewall {
+    /// Adds our exceptions wherever another forward chain drops; once only, however often it is called.
+    pub(crate) fn except(&mut self, table: &str, bridge: &str) -> Result<()> {
+        let chains = self.chains(table)?;
+        for chain in places(&chains) {
+            let Err(source) = self.except_in(chain, table, bridge) else { continue };
+            let error = Error::ForeignChain {
+                family: family_name(chain.family),
+                table: chain.table.clone(),
+                chain: chain.name.clone(),
+                bridge: bridge.to_owned(),
+                source: Box::new(source),
+            };
+            // A table that is firewalld's alone cannot be changed by others; there is a way round, by its own means.
+            if chain.table != FIREWALLD {
+                return Err(error);
+            }
+            tracing::warn!(%error, "put the bridge into a zone of firewalld that forwards, such as `trusted`");
+        }
+        Ok(())
+    }
+
+    /// Takes back what `except` added, in every table.
+    pub(crate) fn unexcept(&mut self, table: &str) -> Result<()> {
+        let mut batch = Vec::new();
+        for chain in self.chains(table)?.iter().filter(|c| c.forwards || c.name == DOCKER_USER) {
+            for handle in self.our_rules(chain, table)? {
+                let action = format!("delete a rule of {} {}", chain.table, chain.name);
+                batch.push(request_in(chain.family, MSG_DELRULE, 0, action, |w| {
+                    w.text(1, &chain.table).text(2, &chain.name).u64(3, handle);
+                }));
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.commit(batch) }
+    }
+
+    fn except_in(&mut self, chain: &ForeignChain, table: &str, bridge: &str) -> Result<()> {
+        let rules = exceptions(bridge);
+        let present = self.our_rules(chain, table)?;
+        if present.len() == rules.len() {
+            return Ok(());
+        }
+        let mut batch = Vec::new();
+        for handle in present {
+            let action = format!("delete a rule of {} {}", chain.table, chain.name);
+            batch.push(request_in(chain.family, MSG_DELRULE, 0, action, |w| {
+                w.text(1, &chain.table).text(2, &chain.name).u64(3, handle);
+            }));
+        }
+        for rule in &rules {
+            let action = format!("add a rule to {} {}", chain.table, chain.name);
+            batch.push(request_in(chain.family, MSG_NEWRULE, NLM_F_CREATE, action, |w| {
+                // With a counter it is the very shape that iptables gives a rule, and it can still list its table.
+                encode::rule(w, &chain.table, &chain.name, rule, Some(table), true);
+            }));
+        }
+        self.commit(batch)
+    }
+
+    /// Every chain that matters here, of other tables than ours.
+    fn chains(&mut self, ours: &str) -> Result<Vec<ForeignChain>> {
+        let mut found = Vec::new();
+        for family in [FAMILY_IPV4, FAMILY_INET] {
+            let list = request_in(family, MSG_GETCHAIN, 0, "list nftables chains".to_owned(), |_| {});
+            let answers = match self.socket.dump(&list) {
+                // A kernel without this family has no chains in it.
+                Err(error) if error.is_errno(Errno::OPNOTSUPP) || error.is_errno(Errno::AFNOSUPPORT) => {
+                    continue;
+                }
+                other => other?,
+            };
+            for answer in &answers {
+                let (family, bytes) = wire::body(&answer.payload);
+                let (Some(table), Some(name)) = (wire::text(bytes, 1), wire::text(bytes, 3)) else {
+                    continue;
+                };
+                let hook = wire::attribute(bytes, 4).and_then(|hook| wire::u32(hook, 1));
+                let forwards = hook == Some(HOOK_FORWARD);
+                let drops = forwards && (table == FIREWALLD || wire::u32(bytes, 5) == Some(POLICY_DROP));
+                if table != ours {
+                    found.push(ForeignChain { family, table, name, forwards, drops });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The handles of the rules that carry our mark.
+    fn our_rules(&mut self, chain: &ForeignChain, mark: &str) -> Result<Vec<u64>> {
+        let action = format!("list rules of {} {}", chain.table, chain.name);
+        let list = request_in(chain.family, MSG_GETRULE, 0, action, |w| {
+            w.text(1, &chain.table).text(2, &chain.name);
+        });
+        let mut handles = Vec::new();
+        for answer in self.socket.dump(&list)? {
+            let (_, bytes) = wire::body(&answer.payload);
+            // Old kernels ignore the filter of a dump.
+            let here = wire::text(bytes, 1).as_deref() == Some(&chain.table)
+                && wire::text(bytes, 2).as_deref() == Some(&chain.name);
+            if here && wire::attribute(bytes, 7).and_then(comment_text) == Some(mark) {
+                handles.extend(wire::u64(bytes, 3));
+            }
+        }
+        Ok(handles)
+    }
+}
+
+/// Where an exception goes: the dropping chain itself, or Docker's own place for such rules beside it.
+fn places(chains: &[ForeignChain]) -> impl Iterator<Item = &ForeignChain> {
+    chains.iter().filter(|c| c.drops).map(|dropping| {
+        chains
+            .iter()
+            .find(|c| c.name == DOCKER_USER && c.table == dropping.table && c.family == dropping.family)
+            .unwrap_or(dropping)
+    })
+}
+
+fn family_name(family: u8) -> &'static str {
+    match family {
+        FAMILY_INET => "inet",
+        _ => "ip",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(table: &str, name: &str, drops: bool) -> ForeignChain {
+        ForeignChain {
+            family: FAMILY_IPV4,
+            table: table.to_owned(),
+            name: name.to_owned(),
+            forwards: drops,
+            drops,
+        }
+    }
+
+    #[test]
+    fn exceptions_go_where_docker_leaves_them_alone() {
+        let chains = [
+            chain("filter", "FORWARD", true),
+            chain("filter", DOCKER_USER, false),
+            chain("other", "fwd", true),
+            chain("third", "fwd", false),
+        ];
+        let found: Vec<_> = places(&chains).map(|c| (c.table.as_str(), c.name.as_str())).collect();
+        assert_eq!(found, [("filter", DOCKER_USER), ("other", "fwd")]);
+    }
+}

@@ -1,0 +1,290 @@
+//! The host's ports: found, bound and held while they are published.
+//!
+//! The rules in nftables catch a packet before any socket sees it, so a published port needs no socket. One is bound
+//! all the same: it finds a program that has the port already, and keeps others from taking it later.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use crate::error::{Error, Result};
+use crate::{PortMap, Transport};
+
+/// Where a port comes from if the host's port is left open, as `ip_local_port_range` usually is.
+const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+
+/// A port to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The transport protocol.
+    pub transport: Transport,
+    /// The host's address; 0.0.0.0 for all of them.
+    pub host_ip: Ipv4Addr,
+    /// The host's ports of which any will do; none for a free one of the system's choice.
+    pub host_ports: Option<RangeInclusive<u16>>,
+    /// The container's address, for messages.
+    pub container_ip: Ipv4Addr,
+    /// The port in the container.
+    pub container_port: u16,
+}
+
+/// Knows which ports this engine's containers have. Clones share their knowledge.
+#[derive(Clone, Debug, Default)]
+pub struct PortAllocator {
+    taken: Arc<Mutex<BTreeSet<(Transport, u16, Ipv4Addr)>>>,
+}
+
+/// Ports that are ours until this is dropped.
+#[derive(Debug)]
+pub struct PortReservation {
+    ports: Vec<PortMap>,
+    sockets: Vec<OwnedFd>,
+    taken: Arc<Mutex<BTreeSet<(Transport, u16, Ipv4Addr)>>>,
+}
+
+impl PortAllocator {
+    /// None are taken yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes all the ports or none. It binds in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If a port is taken by one of our containers, or by a program of the host.
+    pub fn reserve(&self, requests: &[PortRequest]) -> Result<PortReservation> {
+        let mut reservation =
+            PortReservation { ports: Vec::new(), sockets: Vec::new(), taken: Arc::clone(&self.taken) };
+        for request in requests {
+            // What is taken so far goes back when the reservation is dropped.
+            self.reserve_one(request, &mut reservation)?;
+        }
+        Ok(reservation)
+    }
+
+    fn reserve_one(&self, request: &PortRequest, reservation: &mut PortReservation) -> Result<()> {
+        let range = match &request.host_ports {
+            Some(range) if range.is_empty() || *range.start() == 0 => {
+                return Err(Error::Invalid(format!(
+                    "invalid host port range {}-{}",
+                    range.start(),
+                    range.end()
+                )));
+            }
+            Some(range) => range.clone(),
+            None => EPHEMERAL,
+        };
+        let fixed = (range.start() == range.end()).then_some(*range.start());
+        for port in candidates(&range, request.host_ports.is_none())? {
+            match self.take(request, port) {
+                Ok(socket) => {
+                    reservation.sockets.push(socket);
+                    reservation.ports.push(PortMap {
+                        transport: request.transport,
+                        host_ip: request.host_ip,
+                        host_port: port,
+                        container_port: request.container_port,
+                    });
+                    return Ok(());
+                }
+                Err(error) if fixed.is_some() => return Err(error),
+                // Only a port that is taken leads to the next; an address that is not ours would fail for each.
+                Err(error @ Error::PortBind { .. }) if !error.is_taken() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Err(Error::PortsExhausted {
+            host_ip: request.host_ip,
+            range: format!("{}-{}/{}", range.start(), range.end(), request.transport),
+        })
+    }
+
+    fn take(&self, request: &PortRequest, port: u16) -> Result<OwnedFd> {
+        let (transport, ip) = (request.transport, request.host_ip);
+        let mut taken = lock(&self.taken);
+        let clash = taken
+            .range((transport, port, Ipv4Addr::UNSPECIFIED)..=(transport, port, Ipv4Addr::BROADCAST))
+            .any(|(_, _, other)| other.is_unspecified() || ip.is_unspecified() || *other == ip);
+        if clash {
+            return Err(Error::PortAllocated { host: SocketAddrV4::new(ip, port).to_string() });
+        }
+        let socket = hold(transport, SocketAddrV4::new(ip, port)).map_err(|source| Error::PortBind {
+            binding: format!("{ip}:{port}:{}:{}/{transport}", request.container_ip, request.container_port),
+            source,
+        })?;
+        taken.insert((transport, port, ip));
+        Ok(socket)
+    }
+}
+
+impl PortReservation {
+    /// The ports, in the order of the requests.
+    pub fn ports(&self) -> &[PortMap] {
+        &self.ports
+    }
+}
+
+impl Drop for PortReservation {
+    fn drop(&mut self) {
+        // The sockets first: who is told that a port is free must be able to bind it.
+        self.sockets.clear();
+        let mut taken = lock(&self.taken);
+        for port in &self.ports {
+            taken.remove(&(port.transport, port.host_port, port.host_ip));
+        }
+    }
+}
+
+impl Error {
+    fn is_taken(&self) -> bool {
+        matches!(self, Error::PortBind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
+/// The system's words for why a port cannot be bound, as clients know them.
+pub(crate) fn bind_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The ports of a range in the order in which to try them: from a random one on if the choice is ours, so that a
+/// port just given back is not at once somebody else's.
+fn candidates(range: &RangeInclusive<u16>, ours: bool) -> Result<impl Iterator<Item = u16> + use<>> {
+    let mut start = *range.start();
+    if ours {
+        let mut random = [0u8; 2];
+        crate::addr::random_bytes(&mut random)?;
+        let width = (range.end() - range.start()).saturating_add(1);
+        start = range.start() + u16::from_ne_bytes(random) % width;
+    }
+    let before = *range.start()..start;
+    Ok((start..=*range.end()).chain(before))
+}
+
+fn hold(transport: Transport, address: SocketAddrV4) -> io::Result<OwnedFd> {
+    match bound(transport, address, false) {
+        // Connections of a server that is gone linger for a minute, and count as use unless reuse is asked for. Then
+        // only listening tells them from a live server.
+        Err(Errno::ADDRINUSE) if transport == Transport::Tcp => Ok(bound(transport, address, true)?),
+        other => Ok(other?),
+    }
+}
+
+fn bound(transport: Transport, address: SocketAddrV4, reuse: bool) -> Result<OwnedFd, Errno> {
+    let kind = match transport {
+        Transport::Tcp => SocketType::STREAM,
+        Transport::Udp => SocketType::DGRAM,
+    };
+    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+    if reuse {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    if reuse {
+        listen(&socket, 0)?;
+    }
+    Ok(socket)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+
+    fn request(transport: Transport, ip: [u8; 4], ports: Option<RangeInclusive<u16>>) -> PortRequest {
+        PortRequest {
+            transport,
+            host_ip: ip.into(),
+            host_ports: ports,
+            container_ip: [172, 17, 0, 2].into(),
+            container_port: 80,
+        }
+    }
+
+    const LO: [u8; 4] = [127, 0, 0, 1];
+
+    #[test]
+    fn our_own_port_is_told_from_a_foreign_one() {
+        let ports = PortAllocator::new();
+        let held = ports.reserve(&[request(Transport::Tcp, LO, None)]).unwrap();
+        let port = held.ports()[0].host_port;
+        assert!(EPHEMERAL.contains(&port));
+        let again = ports.reserve(&[request(Transport::Tcp, [0, 0, 0, 0], Some(port..=port))]).unwrap_err();
+        assert_eq!(again.to_string(), format!("Bind for 0.0.0.0:{port} failed: port is already allocated"));
+        // Others cannot take it either, and do not learn of it by a connection that hangs.
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+        // The same number of the other protocol is another port.
+        let udp = ports.reserve(&[request(Transport::Udp, LO, Some(port..=port))]);
+        assert!(udp.is_ok());
+        drop(held);
+        assert!(ports.reserve(&[request(Transport::Tcp, LO, Some(port..=port))]).is_ok());
+    }
+
+    #[test]
+    fn a_program_of_the_host_is_noticed() {
+        let ports = PortAllocator::new();
+        let tcp = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let error = ports.reserve(&[request(Transport::Tcp, LO, Some(port..=port))]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "failed to bind host port for 127.0.0.1:{port}:172.17.0.2:80/tcp: address already in use"
+            )
+        );
+        let udp = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        assert!(ports.reserve(&[request(Transport::Udp, LO, Some(port..=port))]).is_err());
+        // From TEST-NET: not an address of this host, and told so at once though the range is long.
+        let error = ports.reserve(&[request(Transport::Udp, [203, 0, 113, 9], None)]).unwrap_err();
+        assert!(error.to_string().ends_with("cannot assign requested address"), "{error}");
+    }
+
+    #[test]
+    fn all_ports_or_none() {
+        let ports = PortAllocator::new();
+        let held = ports.reserve(&[request(Transport::Tcp, LO, None)]).unwrap();
+        let port = held.ports()[0].host_port;
+        let both =
+            [request(Transport::Udp, LO, Some(port..=port)), request(Transport::Tcp, LO, Some(port..=port))];
+        assert!(ports.reserve(&both).is_err());
+        assert!(UdpSocket::bind(("127.0.0.1", port)).is_ok());
+    }
+
+    #[test]
+    fn a_range_gives_its_first_free_port() {
+        let ports = PortAllocator::new();
+        let held = ports.reserve(&[request(Transport::Tcp, LO, None)]).unwrap();
+        let port = held.ports()[0].host_port;
+        let range = port..=port.saturating_add(20);
+        let next = ports.reserve(&[request(Transport::Tcp, LO, Some(range))]).unwrap();
+        assert!(next.ports()[0].host_port > port);
+        assert!(ports.reserve(&[request(Transport::Tcp, LO, Some(0..=5))]).is_err());
+    }
+
+    #[test]
+    fn lingering_connections_do_not_block_a_port() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        drop(server.accept().unwrap());
+        drop(server);
+        drop(client);
+        assert!(PortAllocator::new().reserve(&[request(Transport::Tcp, LO, Some(port..=port))]).is_ok());
+    }
+}
