@@ -1,1 +1,20 @@
-//! placeholder
+//! Everything Longshore keeps on disk: content, layers, snapshots, images, metadata, leases.
+//!
+//! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
+
+pub mod archive;
+pub mod content;
+mod error;
+pub mod image;
+pub mod layer;
+pub mod lease;
+pub mod meta;
+mod open;
+mod rw;
+pub mod snapshot;
+pub mod tar;
+
+pub use error::{Error, IoContext, Result};
+pub use image::{ImageRecord, Images};
+pub use open::{Store, StoreOptions};
+pub use rw::{GraphOf, RwLayer};

@@ -1,0 +1,142 @@
+//! Images of one new layer: from a root file system's tar (`docker import`), or from what a container changed
+//! (`docker commit`).
+
+use std::io::Read;
+
+use longshore_oci::image::ImageDocument;
+use longshore_oci::{Digest, Reference};
+
+use super::staged::{Chain, Staged};
+use crate::image::{ImageRow, now};
+use crate::meta::{Batch, Table};
+use crate::open::Store;
+use crate::{Error, IoContext, Result};
+
+/// What the new layer is, for the maker of the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewImage {
+    /// Diff ids of all layers, lowest first, the new one last.
+    pub diff_ids: Vec<Digest>,
+}
+
+/// Makes an image of one layer from a root file system's tar, plain or compressed. `document` describes it; its layers
+/// are filled in here.
+///
+/// # Errors
+/// `Invalid` or `Corrupt` for a bad tar.
+pub fn import(
+    store: &Store,
+    source: impl Read + Send,
+    reference: Option<&Reference>,
+    document: impl FnOnce(&NewImage) -> ImageDocument,
+) -> Result<Digest> {
+    let (start, source) = peek(source)?;
+    if start.is_empty() {
+        return Err(Error::Invalid("the archive is empty".into()));
+    }
+    let staged = if store.driver().stages() {
+        Staged::unpack(store, &start, source)?
+    } else {
+        Staged::unpack_on(store, None, &start, source)?
+    };
+    finish(store, None, Vec::new(), staged, reference, document)
+}
+
+/// Makes an image from a container's image and what the container changed, as one new layer.
+///
+/// # Errors
+/// `NotFound` when the container has no writable layer.
+pub fn commit(
+    store: &Store,
+    container: &str,
+    parent: Option<&Digest>,
+    reference: Option<&Reference>,
+    document: impl FnOnce(&NewImage) -> ImageDocument,
+) -> Result<Digest> {
+    let rw = store.rw(container)?;
+    let below: Vec<Digest> = chain_of(store, rw.top)?;
+    let top = rw.top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
+    let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
+    let staged = std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| {
+            let out = std::io::BufWriter::with_capacity(256 << 10, writer);
+            store.write_layer(&rw, out)
+        });
+        let staged = if store.driver().stages() {
+            Staged::unpack(store, &[], reader)
+        } else {
+            Staged::unpack_on(store, top.as_deref(), &[], reader)
+        };
+        let fed =
+            feeder.join().map_err(|_| Error::Internal("a thread that reads a container panicked".into()))?;
+        // When unpacking fails the feeder only sees a broken pipe.
+        let staged = staged?;
+        fed?;
+        Ok::<_, Error>(staged)
+    })?;
+    finish(store, parent, below, staged, reference, document)
+}
+
+/// Chain ids from the lowest layer up to `top`.
+fn chain_of(store: &Store, top: Option<Digest>) -> Result<Vec<Digest>> {
+    let mut out = Vec::new();
+    let mut next = top;
+    while let Some(chain) = next {
+        let layer =
+            store.layer(&chain)?.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
+        out.push(chain);
+        next = layer.parent;
+    }
+    out.reverse();
+    Ok(out)
+}
+
+fn finish(
+    store: &Store,
+    parent: Option<&Digest>,
+    below: Vec<Digest>,
+    staged: Staged<'_>,
+    reference: Option<&Reference>,
+    document: impl FnOnce(&NewImage) -> ImageDocument,
+) -> Result<Digest> {
+    let graph = store.graph();
+    let mut diff_ids = Vec::new();
+    for chain in &below {
+        let layer =
+            store.layer(chain)?.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
+        diff_ids.push(layer.diff_id);
+    }
+    diff_ids.push(staged.diff_id);
+    let mut chain = Chain::on(below);
+    let made = (|| {
+        if !chain.reuse(store, &staged.diff_id)? {
+            chain.push(store, staged)?;
+        }
+        let mut document = document(&NewImage { diff_ids: diff_ids.clone() });
+        document.rootfs = longshore_oci::image::RootFs { kind: "layers".into(), diff_ids };
+        let raw = serde_json::to_vec(&document)
+            .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
+        store.durable()?;
+        let id = store.content().put(&raw)?;
+        let mut row = store.images().row(&id)?.unwrap_or_default();
+        row = ImageRow { layers: chain.ids.clone(), parent: parent.copied().or(row.parent), ..row };
+        let mut batch = chain.records(Batch::new());
+        if let Some(tag) = reference {
+            row.last_tagged = now();
+            batch = batch.put(Table::Tags, &tag.to_string(), &id);
+        }
+        store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))?;
+        Ok(id)
+    })();
+    if made.is_err() {
+        chain.undo(store, &graph);
+    }
+    made
+}
+
+/// The first bytes of a stream, and the stream with them.
+fn peek<R: Read>(mut source: R) -> Result<(Vec<u8>, impl Read)> {
+    let mut start = Vec::new();
+    source.by_ref().take(6).read_to_end(&mut start).context(|| "read archive")?;
+    Ok((start.clone(), std::io::Cursor::new(start).chain(source)))
+}

@@ -1,0 +1,335 @@
+//! `docker load`: layers are unpacked while the archive is read, whatever the order of its members; images appear
+//! when all of it was read and checked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+
+use longshore_oci::{Digest, Platform, Reference};
+
+use super::manifest::{self, Entry};
+use super::staged::{Chain, Staged};
+use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
+use crate::layer::compress::{Compression, Decoded, decode};
+use crate::meta::{Batch, Table};
+use crate::open::Store;
+use crate::tar::{self, BLOCK, EntryKind, Limits};
+use crate::{Error, IoContext, Result};
+
+/// Members that may be documents are kept in memory up to this size all together.
+const MAX_DOCUMENTS: u64 = 64 << 20;
+/// Members that may be layers.
+const MAX_LAYERS: usize = 4000;
+
+/// What happens during a load, for progress.
+#[derive(Clone, Debug)]
+pub enum LoadEvent<'a> {
+    /// A layer begins: the archive member, and its bytes.
+    Layer(&'a str, u64),
+    /// An image is there under this name.
+    Tagged(&'a Reference),
+    /// An image without a name is there.
+    Untagged(&'a Digest),
+}
+
+/// An image that was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Loaded {
+    pub id: Digest,
+    pub tags: Vec<Reference>,
+}
+
+/// What was found in the archive.
+#[derive(Debug, Default)]
+struct Contents<'a> {
+    documents: BTreeMap<String, Vec<u8>>,
+    layers: HashMap<String, Layer<'a>>,
+    /// Links of old archives: `x/layer.tar` that stands for another layer's.
+    links: HashMap<String, String>,
+    document_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Layer<'a> {
+    /// Unpacked already.
+    Staged(Staged<'a>),
+    /// Kept as it is, where the driver needs the parent first.
+    Kept(Kept),
+}
+
+/// A layer's bytes in the content store, removed when no longer needed.
+#[derive(Debug)]
+struct Kept {
+    store: Store,
+    digest: Digest,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.store.content().delete(&self.digest);
+    }
+}
+
+/// Reads an archive (plain, gzip or zstd) and adds its images. On an error no image and no layer of it remains.
+///
+/// # Errors
+/// `Invalid` or `Corrupt` for a bad archive, `TooLarge` past a limit.
+pub fn load(
+    store: &Store,
+    source: impl Read + Send,
+    progress: &mut (dyn FnMut(LoadEvent<'_>) + Send),
+) -> Result<Vec<Loaded>> {
+    let limits = Limits::default();
+    let (mut contents, _) = decode(source, &limits, |decoded| read_members(store, decoded, progress))?;
+    let entries = manifest::entries(&contents.documents, &Platform::host())?;
+    entries
+        .iter()
+        .enumerate()
+        .map(|(i, entry)| {
+            let loaded = add(store, &mut contents, entry, &entries[i + 1..])?;
+            if loaded.tags.is_empty() {
+                progress(LoadEvent::Untagged(&loaded.id));
+            }
+            loaded.tags.iter().for_each(|t| progress(LoadEvent::Tagged(t)));
+            Ok(loaded)
+        })
+        .collect()
+}
+
+fn read_members<'a>(
+    store: &'a Store,
+    decoded: &mut Decoded,
+    progress: &mut (dyn FnMut(LoadEvent<'_>) + Send),
+) -> Result<Contents<'a>> {
+    let mut contents = Contents::default();
+    let mut reader = tar::Reader::new(decoded, Limits::default());
+    let mut entry = tar::Entry::default();
+    let mut any = false;
+    while reader.next_entry(&mut entry, &mut ())? {
+        any = true;
+        let name = manifest::clean(&String::from_utf8_lossy(&entry.path));
+        match entry.kind {
+            EntryKind::File => member(store, &mut contents, &name, &mut reader, progress)?,
+            EntryKind::Symlink | EntryKind::HardLink => {
+                let link = String::from_utf8_lossy(&entry.link).into_owned();
+                let base = if entry.kind == EntryKind::Symlink {
+                    name.rsplit_once('/').map_or("", |(d, _)| d)
+                } else {
+                    ""
+                };
+                contents.links.insert(name.clone(), manifest::clean(&format!("{base}/{link}")));
+            }
+            _ => {}
+        }
+    }
+    if any { Ok(contents) } else { Err(Error::Invalid("the archive is empty".into())) }
+}
+
+fn member<'a>(
+    store: &'a Store,
+    contents: &mut Contents<'a>,
+    name: &str,
+    reader: &mut tar::Reader<&mut Decoded>,
+    progress: &mut (dyn FnMut(LoadEvent<'_>) + Send),
+) -> Result<()> {
+    let size = reader.payload_left();
+    let mut payload = Payload { reader, start: Vec::new(), pos: 0 };
+    payload.peek(BLOCK)?;
+    if !is_layer(&payload.start, size) {
+        if size <= MAX_CONFIG && contents.document_bytes + size <= MAX_DOCUMENTS {
+            let mut bytes = Vec::new();
+            payload.read_to_end(&mut bytes).context(|| format!("read {name}"))?;
+            if let Some(digest) = manifest::announced(name) {
+                manifest::verify(&digest, &bytes)?;
+            }
+            contents.document_bytes += size;
+            contents.documents.insert(name.to_owned(), bytes);
+        }
+        return Ok(());
+    }
+    if contents.layers.len() >= MAX_LAYERS {
+        return Err(Error::TooLarge(format!("the archive has more than {MAX_LAYERS} layers")));
+    }
+    progress(LoadEvent::Layer(name, size));
+    let start = payload.start.clone();
+    let layer = if store.driver().stages() {
+        let staged = Staged::unpack(store, &start, payload).map_err(|e| named(name, e))?;
+        if let Some(digest) = manifest::announced(name) {
+            staged.check_blob(name, &digest)?;
+        }
+        Layer::Staged(staged)
+    } else {
+        let mut ingest = store.content().ingest()?;
+        std::io::copy(&mut payload, &mut ingest).context(|| format!("read {name}"))?;
+        let kept = ingest.commit(manifest::announced(name), None)?;
+        Layer::Kept(Kept { store: store.clone(), digest: kept.digest })
+    };
+    contents.layers.insert(name.to_owned(), layer);
+    Ok(())
+}
+
+fn named(name: &str, e: Error) -> Error {
+    match e {
+        Error::Corrupt(m) => Error::Corrupt(format!("layer {name}: {m}")),
+        Error::Invalid(m) => Error::Invalid(format!("layer {name}: {m}")),
+        Error::TooLarge(m) => Error::TooLarge(format!("layer {name}: {m}")),
+        other => other,
+    }
+}
+
+/// Whether a member is a layer, by its first block: compressed, a tar header, or the zeros of an empty tar.
+fn is_layer(start: &[u8], size: u64) -> bool {
+    if !matches!(Compression::detect(start), Ok(Compression::None)) {
+        return true;
+    }
+    start.len() == BLOCK
+        && (start[257..].starts_with(b"ustar")
+            || (size >= 1024 && start.iter().all(|b| *b == 0))
+            || old_header(start))
+}
+
+/// A tar header from before `ustar`: its checksum is right.
+fn old_header(block: &[u8]) -> bool {
+    let field = std::str::from_utf8(&block[148..156]).unwrap_or_default();
+    let stored = u32::from_str_radix(field.trim_matches(['\0', ' ']), 8);
+    let sum: u32 =
+        block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+    stored == Ok(sum)
+}
+
+/// The rest of the current member, its first bytes looked at before.
+struct Payload<'a, 'b> {
+    reader: &'a mut tar::Reader<&'b mut Decoded>,
+    start: Vec<u8>,
+    pos: usize,
+}
+
+impl Payload<'_, '_> {
+    fn peek(&mut self, n: usize) -> Result<()> {
+        while self.start.len() < n {
+            let data = self.reader.payload()?;
+            let take = data.len().min(n - self.start.len());
+            if take == 0 {
+                break;
+            }
+            self.start.extend_from_slice(&data[..take]);
+            self.reader.consume(take);
+        }
+        Ok(())
+    }
+}
+
+impl Read for Payload<'_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.pos < self.start.len() {
+            let n = buf.len().min(self.start.len() - self.pos);
+            buf[..n].copy_from_slice(&self.start[self.pos..self.pos + n]);
+            self.pos += n;
+            return Ok(n);
+        }
+        let data = self.reader.payload()?;
+        let n = data.len().min(buf.len());
+        buf[..n].copy_from_slice(&data[..n]);
+        self.reader.consume(n);
+        Ok(n)
+    }
+}
+
+impl Contents<'_> {
+    /// The member that a name stands for, through links.
+    fn target(&self, name: &str) -> String {
+        let mut name = name.to_owned();
+        for _ in 0..8 {
+            if self.layers.contains_key(&name) {
+                break;
+            }
+            match self.links.get(&name) {
+                Some(next) => name.clone_from(next),
+                None => break,
+            }
+        }
+        name
+    }
+}
+
+/// Adds one image; layers that it shares with images further on are kept for them.
+fn add<'a>(store: &'a Store, contents: &mut Contents<'a>, entry: &Entry, later: &[Entry]) -> Result<Loaded> {
+    let raw = contents.documents.get(&entry.config).cloned().ok_or_else(|| {
+        Error::Invalid(format!("the archive lacks the image configuration {}", entry.config))
+    })?;
+    let document = parse_document(&raw)?;
+    let diff_ids = &document.rootfs.diff_ids;
+    if diff_ids.len() != entry.layers.len() {
+        return Err(Error::Corrupt(format!(
+            "{} names {} layers, the manifest {}",
+            entry.config,
+            diff_ids.len(),
+            entry.layers.len()
+        )));
+    }
+    let id = Digest::of(&raw);
+    let names: Vec<String> = entry.layers.iter().map(|l| contents.target(l)).collect();
+    let wanted_later = |contents: &Contents<'_>, name: &str, from: usize| {
+        names[from..].iter().any(|n| n == name)
+            || later.iter().any(|e| e.layers.iter().any(|l| contents.target(l) == name))
+    };
+    let graph = store.graph();
+    let mut chain = Chain::default();
+    let placed = (|| {
+        for (i, (diff_id, name)) in diff_ids.iter().zip(&names).enumerate() {
+            if chain.reuse(store, diff_id)? {
+                continue;
+            }
+            let more = wanted_later(contents, name, i + 1);
+            match contents.layers.remove(name) {
+                Some(Layer::Staged(staged)) => {
+                    check_diff(name, diff_id, &staged.diff_id)?;
+                    let mut slot = Some(staged);
+                    chain.place(store, &mut slot, more)?;
+                    if let Some(copy) = slot {
+                        contents.layers.insert(name.clone(), Layer::Staged(copy));
+                    }
+                }
+                Some(Layer::Kept(kept)) => {
+                    let parent = chain.parent_snapshot(store)?;
+                    let mut file = store.content().open_blob(&kept.digest)?;
+                    let mut start = [0u8; 6];
+                    let n = file.read(&mut start).context(|| "read layer")?;
+                    std::io::Seek::rewind(&mut file).context(|| "read layer")?;
+                    let staged = Staged::unpack_on(store, parent.as_deref(), &start[..n], file)
+                        .map_err(|e| named(name, e))?;
+                    check_diff(name, diff_id, &staged.diff_id)?;
+                    chain.push(store, staged)?;
+                    if more {
+                        contents.layers.insert(name.clone(), Layer::Kept(kept));
+                    }
+                }
+                None => return Err(Error::Invalid(format!("the archive lacks the layer {name}"))),
+            }
+        }
+        store.durable()?;
+        store.content().put(&raw)?;
+        let mut row = store.images().row(&id)?.unwrap_or_default();
+        row = ImageRow { layers: chain.ids.clone(), ..row };
+        let mut batch = chain.records(Batch::new());
+        for tag in &entry.tags {
+            row.last_tagged = now();
+            batch = batch.put(Table::Tags, &tag.to_string(), &id);
+        }
+        store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))
+    })();
+    match placed {
+        Ok(()) => Ok(Loaded { id, tags: entry.tags.clone() }),
+        Err(e) => {
+            chain.undo(store, &graph);
+            Err(e)
+        }
+    }
+}
+
+fn check_diff(name: &str, expected: &Digest, actual: &Digest) -> Result<()> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(Error::DigestMismatch { what: format!("layer {name}"), expected: *expected, actual: *actual })
+}

@@ -1,0 +1,11 @@
+//! Images as archives: `docker save`'s format and OCI layouts in, one that is both out; root file systems in.
+
+mod import;
+mod load;
+mod manifest;
+mod save;
+mod staged;
+
+pub use import::{NewImage, commit, import};
+pub use load::{LoadEvent, Loaded, load};
+pub use save::{SaveItem, save};

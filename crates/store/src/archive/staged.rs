@@ -1,0 +1,273 @@
+//! Layers that were unpacked but belong to no image yet.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+
+use longshore_oci::Digest;
+use longshore_oci::image::media;
+
+use crate::content::random_id;
+use crate::image::{BlobRecord, LayerRecord};
+use crate::layer::compress::Compression;
+use crate::layer::{self, ApplyOptions, WhiteoutFormat};
+use crate::meta::{Batch, Table};
+use crate::open::{Graph, Store};
+use crate::{Error, IoContext, Result};
+use longshore_sys::root::Root;
+
+/// An unpacked layer in a snapshot of its own, removed again unless an image takes it.
+#[derive(Debug)]
+pub(super) struct Staged<'a> {
+    store: &'a Store,
+    cache_id: String,
+    pub(super) diff_id: Digest,
+    size: u64,
+    /// Digest of the bytes as they came.
+    came_as: Digest,
+    blob: Option<BlobRecord>,
+    taken: bool,
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if !self.taken
+            && let Err(e) = self.store.drop_snapshot(&self.cache_id)
+        {
+            tracing::warn!(snapshot = self.cache_id, error = %e, "an unpacked layer was not removed; it goes at the next start");
+        }
+    }
+}
+
+/// Keeps a copy of what is read.
+struct Tee<'a, R> {
+    inner: R,
+    copy: &'a mut crate::content::Ingest,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        std::io::Write::write_all(&mut self.copy, &buf[..n])?;
+        Ok(n)
+    }
+}
+
+impl<'a> Staged<'a> {
+    /// Unpacks a layer, compressed or not, into a snapshot of its own. A compressed one is kept as a blob too: it came
+    /// from a file and nothing else could give it again.
+    pub(super) fn unpack(store: &'a Store, start: &[u8], source: impl Read + Send) -> Result<Self> {
+        let cache_id = random_id()?;
+        store.driver().stage(&cache_id)?;
+        Self::fill(store, cache_id, start, source)
+    }
+
+    /// The same on a parent, for drivers that need it first.
+    pub(super) fn unpack_on(
+        store: &'a Store,
+        parent: Option<&str>,
+        start: &[u8],
+        source: impl Read + Send,
+    ) -> Result<Self> {
+        let cache_id = random_id()?;
+        store.driver().prepare(&cache_id, parent)?;
+        Self::fill(store, cache_id, start, source)
+    }
+
+    fn fill(store: &'a Store, cache_id: String, start: &[u8], source: impl Read + Send) -> Result<Self> {
+        // From here on dropping it cleans up.
+        let none = Digest::of(b"");
+        let mut staged =
+            Self { store, cache_id, diff_id: none, size: 0, came_as: none, blob: None, taken: false };
+        let files = store.layer_files(&staged.cache_id);
+        fs::create_dir_all(&files).context(|| format!("make {}", files.display()))?;
+        let driver = store.driver();
+        let options = ApplyOptions {
+            whiteouts: if driver.keeps_whiteouts() {
+                WhiteoutFormat::Overlay
+            } else {
+                WhiteoutFormat::Remove
+            },
+            // What the tree does not show of a layer cannot be given back from it.
+            recipe: Some(files.join("recipe")),
+            index: Some(files.join("index")),
+            ..ApplyOptions::default()
+        };
+        let dir = driver.apply_dir(&staged.cache_id);
+        let media_type = match Compression::detect(start)? {
+            Compression::None => None,
+            Compression::Gzip => Some(media::OCI_LAYER_GZIP),
+            Compression::Zstd => Some(media::OCI_LAYER_ZSTD),
+        };
+        let done = match media_type {
+            None => layer::apply(&dir, source, &options)?,
+            Some(media_type) => {
+                let mut ingest = store.content().ingest()?;
+                let done = layer::apply(&dir, Tee { inner: source, copy: &mut ingest }, &options)?;
+                let blob = ingest.commit(Some(done.compressed), Some(done.compressed_size))?;
+                staged.blob =
+                    Some(BlobRecord { digest: blob.digest, size: blob.size, media_type: media_type.into() });
+                done
+            }
+        };
+        (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, done.compressed);
+        Ok(staged)
+    }
+
+    /// Refuses a layer that an archive keeps under another digest than its own.
+    pub(super) fn check_blob(&self, name: &str, announced: &Digest) -> Result<()> {
+        if self.came_as == *announced {
+            return Ok(());
+        }
+        Err(Error::DigestMismatch {
+            what: format!("layer {name}"),
+            expected: *announced,
+            actual: self.came_as,
+        })
+    }
+
+    /// A second snapshot with the same content, made from the recipe: one layer may stand on several chains.
+    fn again(&self) -> Result<Self> {
+        again(self.store, &self.cache_id, self.diff_id, None)
+    }
+}
+
+/// Unpacks an existing layer once more, on `parent` where the driver needs it first.
+pub(super) fn again<'a>(
+    store: &'a Store,
+    cache_id: &str,
+    diff_id: Digest,
+    parent: Option<&str>,
+) -> Result<Staged<'a>> {
+    let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
+    std::thread::scope(|scope| {
+        let feeder = scope.spawn(move || {
+            let mut writer = std::io::BufWriter::with_capacity(256 << 10, writer);
+            rebuild(store, cache_id, diff_id, &mut writer)?;
+            std::io::Write::flush(&mut writer).context(|| "copy a layer")
+        });
+        let staged = if store.driver().stages() {
+            Staged::unpack(store, &[], reader)
+        } else {
+            Staged::unpack_on(store, parent, &[], reader)
+        };
+        let fed =
+            feeder.join().map_err(|_| Error::Internal("a thread that copies a layer panicked".into()))?;
+        let staged = staged?;
+        fed?;
+        Ok(staged)
+    })
+}
+
+/// Writes a layer's tar again, to the byte.
+pub(super) fn rebuild(
+    store: &Store,
+    cache_id: &str,
+    diff_id: Digest,
+    out: &mut impl std::io::Write,
+) -> Result<()> {
+    let dir = Root::open(&store.driver().apply_dir(cache_id))?;
+    let actual = layer::rebuild(&recipe(store, cache_id)?, &dir, out)?;
+    if actual == diff_id {
+        return Ok(());
+    }
+    Err(Error::DigestMismatch { what: format!("layer snapshot {cache_id}"), expected: diff_id, actual })
+}
+
+/// Bytes of a layer's tar.
+pub(super) fn tar_size(store: &Store, cache_id: &str) -> Result<u64> {
+    Ok(layer::describe(&recipe(store, cache_id)?)?.1)
+}
+
+fn recipe(store: &Store, cache_id: &str) -> Result<fs::File> {
+    let path = store.layer_files(cache_id).join("recipe");
+    fs::File::open(&path).context(|| format!("open {}", path.display()))
+}
+
+/// New layer records for one image, to be committed with it.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    pub(super) ids: Vec<Digest>,
+    new: BTreeMap<Digest, LayerRecord>,
+}
+
+impl Chain {
+    /// A chain that goes on from existing layers.
+    pub(super) fn on(ids: Vec<Digest>) -> Self {
+        Self { ids, new: BTreeMap::new() }
+    }
+
+    /// Cache id of the layer on top.
+    fn top(&self, store: &Store) -> Result<Option<String>> {
+        let Some(top) = self.ids.last() else { return Ok(None) };
+        if let Some(layer) = self.new.get(top) {
+            return Ok(Some(layer.cache_id.clone()));
+        }
+        let layer = store.layer(top)?.ok_or_else(|| Error::Corrupt(format!("layer {top} has no record")))?;
+        Ok(Some(layer.cache_id))
+    }
+
+    /// Whether the next layer, of this diff id, is there already; if so it is put on the chain.
+    pub(super) fn reuse(&mut self, store: &Store, diff_id: &Digest) -> Result<bool> {
+        let chain = Digest::chain(self.ids.last(), diff_id);
+        let there = self.new.contains_key(&chain) || store.layer(&chain)?.is_some();
+        if there {
+            self.ids.push(chain);
+        }
+        Ok(there)
+    }
+
+    /// Puts a staged layer on the chain. `more` says that another chain will want it, too.
+    pub(super) fn place<'a>(
+        &mut self,
+        store: &'a Store,
+        staged: &mut Option<Staged<'a>>,
+        more: bool,
+    ) -> Result<()> {
+        let Some(layer) = staged.take() else { return Err(Error::Internal("a layer was used up".into())) };
+        if more {
+            *staged = Some(layer.again()?);
+        }
+        self.push(store, layer)
+    }
+
+    /// Puts a staged layer on the chain.
+    pub(super) fn push(&mut self, store: &Store, mut layer: Staged<'_>) -> Result<()> {
+        let parent = self.top(store)?;
+        if store.driver().stages() {
+            store.driver().place(&layer.cache_id, parent.as_deref())?;
+        }
+        let chain = Digest::chain(self.ids.last(), &layer.diff_id);
+        let record = LayerRecord {
+            diff_id: layer.diff_id,
+            parent: self.ids.last().copied(),
+            cache_id: layer.cache_id.clone(),
+            size: layer.size,
+            blob: layer.blob.clone(),
+        };
+        layer.taken = true;
+        self.new.insert(chain, record);
+        self.ids.push(chain);
+        Ok(())
+    }
+
+    /// The snapshot that the next layer goes on, for drivers that need it first.
+    pub(super) fn parent_snapshot(&self, store: &Store) -> Result<Option<String>> {
+        self.top(store)
+    }
+
+    /// Adds the records to `batch`; the layers must have been made durable before it is committed.
+    pub(super) fn records(&self, mut batch: Batch) -> Batch {
+        for (chain, layer) in &self.new {
+            batch = batch.put(Table::Layers, &chain.to_string(), layer);
+        }
+        batch
+    }
+
+    /// Takes the new layers away again after a failure.
+    pub(super) fn undo(self, store: &Store, _graph: &Graph<'_>) {
+        for layer in self.new.into_values() {
+            let _ = store.drop_snapshot(&layer.cache_id);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Layers: tar streams unpacked into directories, and made from them again.
+
+mod apply;
+pub mod compress;
+mod diff;
+mod index;
+mod recipe;
+mod tree;
+
+pub use apply::{Applied, ApplyOptions, apply};
+pub use diff::{TreeKind, Written, write_changes, write_tree};
+pub use index::{Index, IndexEntry, IndexKind};
+pub use recipe::{describe, rebuild};
+
+/// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
+pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
+/// Starts names that are reserved.
+pub(crate) const WHITEOUT_META: &[u8] = b".wh..wh.";
+/// Hides all that a directory holds in lower layers.
+pub(crate) const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
+
+/// What deletions become when a layer is unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhiteoutFormat {
+    /// Character devices 0/0 and `trusted.overlay.opaque`.
+    #[default]
+    Overlay,
+    /// The same with `user.overlay.opaque`, for user namespaces.
+    OverlayUser,
+    /// The files of the lower layers, which stand in the same directory, are deleted.
+    Remove,
+}
+
+/// True for attributes that steer overlayfs: they never come from a layer nor go into one.
+pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,466 @@
+//! The metadata database: small records, transactional, one writer that groups commits.
+//!
+//! Values are JSON inside a version envelope, `{"v":1,"d":…}`. Only one process can have the
+//! database open. Reads see every commit that has returned, lazy ones too.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+
+/// The version that records are written with, and the newest that is read.
+pub const RECORD_VERSION: u32 = 1;
+
+/// The most batches that one transaction takes.
+const GROUP_MAX: usize = 256;
+
+/// Database pages kept in memory; the database itself is a few megabytes.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// A table of the database; keys are text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Table {
+    /// Image records by image id.
+    Images,
+    /// Image ids by reference.
+    Tags,
+    /// Layer records by chain id.
+    Layers,
+    /// Writable layers by container id.
+    Mounts,
+    /// Containers by id.
+    Containers,
+    /// Networks by id.
+    Networks,
+    /// Volumes by name.
+    Volumes,
+    /// Leases by id.
+    Leases,
+    /// Single values by name.
+    Kv,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Self; 9] = [
+        Self::Images,
+        Self::Tags,
+        Self::Layers,
+        Self::Mounts,
+        Self::Containers,
+        Self::Networks,
+        Self::Volumes,
+        Self::Leases,
+        Self::Kv,
+    ];
+
+    /// The name in the database file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Images => "images",
+            Self::Tags => "tags",
+            Self::Layers => "layers",
+            Self::Mounts => "mounts",
+            Self::Containers => "containers",
+            Self::Networks => "networks",
+            Self::Volumes => "volumes",
+            Self::Leases => "leases",
+            Self::Kv => "kv",
+        }
+    }
+
+    const fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(self.name())
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a, T: ?Sized> {
+    v: u32,
+    d: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Stored<'a> {
+    v: u32,
+    #[serde(borrow)]
+    d: &'a RawValue,
+}
+
+#[derive(Debug)]
+enum Op {
+    Put(Table, String, Vec<u8>),
+    Delete(Table, String),
+}
+
+/// Changes that become visible together or not at all.
+#[derive(Debug, Default)]
+pub struct Batch {
+    ops: Vec<Op>,
+    failed: Option<String>,
+}
+
+impl Batch {
+    /// No changes yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes `value` under `key`. A value that cannot be written as JSON fails the commit.
+    #[must_use]
+    pub fn put<T: Serialize + ?Sized>(mut self, table: Table, key: &str, value: &T) -> Self {
+        match serde_json::to_vec(&Envelope { v: RECORD_VERSION, d: value }) {
+            Ok(bytes) => self.ops.push(Op::Put(table, key.to_owned(), bytes)),
+            Err(e) => self.failed = Some(format!("encode {} {key}: {e}", table.name())),
+        }
+        self
+    }
+
+    /// Deletes `key`; it need not exist.
+    #[must_use]
+    pub fn delete(mut self, table: Table, key: &str) -> Self {
+        self.ops.push(Op::Delete(table, key.to_owned()));
+        self
+    }
+
+    /// True if nothing would change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.failed.is_none()
+    }
+}
+
+struct Job {
+    ops: Vec<Op>,
+    durable: bool,
+    done: SyncSender<Result<(), String>>,
+}
+
+struct Inner {
+    db: Arc<Database>,
+    jobs: Mutex<Option<Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The database. Cheap to clone; the last clone closes it.
+#[derive(Clone)]
+pub struct Meta {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Meta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meta")
+    }
+}
+
+impl Meta {
+    /// Opens or creates the database at `path`. With `sync` false commits do not wait for the
+    /// disk, and all since the last clean close may be lost with the power.
+    ///
+    /// # Errors
+    /// `Conflict` if another process has it open; `Corrupt` if the file is no database.
+    pub fn open(path: &Path, sync: bool) -> Result<Self> {
+        let db =
+            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| open_error(path, e))?;
+        create_tables(&db)?;
+        let db = Arc::new(db);
+        let (jobs, queue) = channel();
+        let writer = {
+            let db = Arc::clone(&db);
+            std::thread::Builder::new()
+                .name("meta-writer".into())
+                .spawn(move || write_loop(&db, &queue, sync))
+                .map_err(|e| Error::io("start the metadata writer", e))?
+        };
+        let inner = Inner { db, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The record under `key`.
+    ///
+    /// # Errors
+    /// `Corrupt` if it cannot be decoded, `Unimplemented` if a newer version wrote it.
+    pub fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
+        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
+        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
+        let Some(value) = rows.get(key).map_err(|e| db_error("read", e))? else { return Ok(None) };
+        decode(table, key, value.value()).map(Some)
+    }
+
+    /// True if there is a record under `key`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn contains(&self, table: Table, key: &str) -> Result<bool> {
+        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
+        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
+        Ok(rows.get(key).map_err(|e| db_error("read", e))?.is_some())
+    }
+
+    /// All records of a table, in key order.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn list<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
+        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
+        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
+        let mut out = Vec::new();
+        for row in rows.iter().map_err(|e| db_error("read", e))? {
+            let (key, value) = row.map_err(|e| db_error("read", e))?;
+            let record = decode(table, key.value(), value.value())?;
+            out.push((key.value().to_owned(), record));
+        }
+        Ok(out)
+    }
+
+    /// All keys of a table, in order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn keys(&self, table: Table) -> Result<Vec<String>> {
+        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
+        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
+        let mut out = Vec::new();
+        for row in rows.iter().map_err(|e| db_error("read", e))? {
+            out.push(row.map_err(|e| db_error("read", e))?.0.value().to_owned());
+        }
+        Ok(out)
+    }
+
+    /// Applies `batch`; it is on disk when this returns. Calls of several threads share one sync.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing of the batch is visible.
+    pub fn commit(&self, batch: Batch) -> Result<()> {
+        self.submit(batch, true)
+    }
+
+    /// Applies `batch`; it is visible when this returns and on disk with the next durable commit.
+    /// For state that can be rebuilt.
+    ///
+    /// # Errors
+    /// As [`Meta::commit`].
+    pub fn commit_lazy(&self, batch: Batch) -> Result<()> {
+        self.submit(batch, false)
+    }
+
+    fn submit(&self, batch: Batch, durable: bool) -> Result<()> {
+        if let Some(message) = batch.failed {
+            return Err(Error::Internal(message));
+        }
+        if batch.ops.is_empty() {
+            return Ok(());
+        }
+        let (done, answer) = sync_channel(1);
+        let stopped = || Error::Internal("the metadata writer has stopped".into());
+        {
+            let jobs = lock(&self.inner.jobs);
+            let jobs = jobs.as_ref().ok_or_else(stopped)?;
+            jobs.send(Job { ops: batch.ops, durable, done }).map_err(|_| stopped())?;
+        }
+        answer
+            .recv()
+            .map_err(|_| stopped())?
+            .map_err(|message| Error::Database { action: "commit".into(), message })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        lock(&self.jobs).take();
+        if let Some(writer) = lock(&self.writer).take() {
+            // A panic of the writer was reported to its callers already.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open_error(path: &Path, e: DatabaseError) -> Error {
+    match e {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Error::Conflict(format!(
+            "data root is in use by another daemon: {} is locked; stop that daemon or choose another --data-root",
+            path.display()
+        )),
+        DatabaseError::UpgradeRequired(found) => Error::Unimplemented(format!(
+            "{}: database format {found} is not supported by this version",
+            path.display()
+        )),
+        other => {
+            let message = other.to_string();
+            match redb::Error::from(other) {
+                redb::Error::Io(io) if io.kind() != std::io::ErrorKind::InvalidData => {
+                    Error::io(format!("open {}", path.display()), io)
+                }
+                _ => Error::Corrupt(format!("open {}: {message}", path.display())),
+            }
+        }
+    }
+}
+
+fn db_error(action: &str, e: impl Display) -> Error {
+    Error::Database { action: action.to_owned(), message: e.to_string() }
+}
+
+/// Makes the tables that are missing; no write (and no sync) when there are none.
+fn create_tables(db: &Database) -> Result<()> {
+    let read = db.begin_read().map_err(|e| db_error("begin read", e))?;
+    let have: Vec<String> =
+        read.list_tables().map_err(|e| db_error("list tables", e))?.map(|t| t.name().to_owned()).collect();
+    let missing: Vec<Table> =
+        Table::ALL.into_iter().filter(|t| !have.iter().any(|name| name == t.name())).collect();
+    drop(read);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let write = db.begin_write().map_err(|e| db_error("begin write", e))?;
+    for table in missing {
+        write.open_table(table.definition()).map_err(|e| db_error("create table", e))?;
+    }
+    write.commit().map_err(|e| db_error("create tables", e))
+}
+
+fn decode<T: DeserializeOwned>(table: Table, key: &str, bytes: &[u8]) -> Result<T> {
+    let corrupt =
+        |e: serde_json::Error| Error::Corrupt(format!("metadata record {} {key}: {e}", table.name()));
+    let stored: Stored<'_> = serde_json::from_slice(bytes).map_err(corrupt)?;
+    if stored.v > RECORD_VERSION {
+        return Err(Error::Unimplemented(format!(
+            "metadata record {} {key} has version {}, this version reads up to {RECORD_VERSION}: a newer one wrote it",
+            table.name(),
+            stored.v
+        )));
+    }
+    serde_json::from_str(stored.d.get()).map_err(corrupt)
+}
+
+fn write_loop(db: &Database, queue: &Receiver<Job>, sync: bool) {
+    let mut unsynced = false;
+    while let Ok(first) = queue.recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
+        }
+        let durable = sync && group.iter().any(|job| job.durable);
+        let outcome = write_group(db, &group, durable);
+        unsynced = !durable && (unsynced || outcome.is_ok());
+        for job in group {
+            // The caller waits for it; if its thread died there is nobody to tell.
+            let _ = job.done.send(outcome.clone());
+        }
+    }
+    if unsynced && let Err(message) = write_group(db, &[], true) {
+        tracing::warn!(message, "metadata: the last commit could not be made durable");
+    }
+}
+
+fn write_group(db: &Database, group: &[Job], durable: bool) -> Result<(), String> {
+    let mut write = db.begin_write().map_err(|e| e.to_string())?;
+    let durability = if durable { Durability::Immediate } else { Durability::None };
+    write.set_durability(durability).map_err(|e| e.to_string())?;
+    for op in group.iter().flat_map(|job| &job.ops) {
+        match op {
+            Op::Put(table, key, value) => {
+                let mut rows = write.open_table(table.definition()).map_err(|e| e.to_string())?;
+                rows.insert(key.as_str(), value.as_slice()).map_err(|e| e.to_string())?;
+            }
+            Op::Delete(table, key) => {
+                let mut rows = write.open_table(table.definition()).map_err(|e| e.to_string())?;
+                rows.remove(key.as_str()).map_err(|e| e.to_string())?;
+            }
+        }
+    }
+    write.commit().map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_oci::Kind;
+
+    fn open(dir: &Path) -> Result<Meta> {
+        Meta::open(&dir.join("longshore.db"), true)
+    }
+
+    #[test]
+    fn batches_are_seen_and_survive_a_reopen() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = open(dir.path()).unwrap();
+        meta.commit(Batch::new().put(Table::Kv, "a", &1).put(Table::Kv, "b", "two")).unwrap();
+        meta.commit_lazy(Batch::new().put(Table::Volumes, "v", &vec![1, 2]).delete(Table::Kv, "b")).unwrap();
+        assert_eq!(meta.get::<i32>(Table::Kv, "a").unwrap(), Some(1));
+        assert_eq!(meta.get::<String>(Table::Kv, "b").unwrap(), None);
+        drop(meta);
+        let meta = open(dir.path()).unwrap();
+        assert_eq!(meta.list::<Vec<i32>>(Table::Volumes).unwrap(), [("v".to_owned(), vec![1, 2])]);
+        assert_eq!(meta.keys(Table::Kv).unwrap(), ["a"]);
+        assert!(meta.contains(Table::Kv, "a").unwrap());
+    }
+
+    #[test]
+    fn second_open_says_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let _meta = open(dir.path()).unwrap();
+        let e = open(dir.path()).unwrap_err();
+        assert_eq!(e.kind(), Kind::Conflict);
+        assert!(e.to_string().contains("in use by another daemon"), "{e}");
+    }
+
+    #[test]
+    fn newer_records_and_garbage_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = open(dir.path()).unwrap();
+        let write = meta.inner.db.begin_write().unwrap();
+        {
+            let mut rows = write.open_table(Table::Kv.definition()).unwrap();
+            rows.insert("new", br#"{"v":2,"d":1}"#.as_slice()).unwrap();
+            rows.insert("bad", b"nonsense".as_slice()).unwrap();
+        }
+        write.commit().unwrap();
+        assert_eq!(meta.get::<i32>(Table::Kv, "new").unwrap_err().kind(), Kind::Unimplemented);
+        assert_eq!(meta.get::<i32>(Table::Kv, "bad").unwrap_err().kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_corrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("longshore.db"), vec![7u8; 8192]).unwrap();
+        assert_eq!(open(dir.path()).unwrap_err().kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn many_threads_share_the_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = open(dir.path()).unwrap();
+        std::thread::scope(|s| {
+            for t in 0..8 {
+                let meta = meta.clone();
+                s.spawn(move || {
+                    for i in 0..10 {
+                        meta.commit(Batch::new().put(Table::Kv, &format!("{t}-{i}"), &i)).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(meta.keys(Table::Kv).unwrap().len(), 80);
+    }
+}

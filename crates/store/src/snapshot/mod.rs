@@ -1,0 +1,213 @@
+//! Snapshots: directories stacked on one another, one for each layer and one for each container.
+//!
+//! Words: an *active* snapshot may be written to; it becomes *committed* (read-only for ever) when another snapshot
+//! is prepared on top of it. Snapshots are named by their cache id: 64 random hex digits, for a container's init
+//! layer followed by `-init`.
+//!
+//! A layer: `stage` gives a directory to unpack into, `place` puts it on its parent once that is known. A container:
+//! `prepare` on the image's top layer, `mount`, run, `unmount`, and `changes` says what it did.
+
+mod changes;
+mod overlay;
+mod probe;
+mod vfs;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use longshore_oci::IdMap;
+
+use crate::{Error, Result};
+
+pub use changes::{Change, ChangeKind};
+pub use overlay::Overlay;
+pub(crate) use overlay::make_dir as make_private_dir;
+pub use probe::{DriverChoice, choose};
+pub use vfs::Vfs;
+
+/// The drivers that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverName {
+    /// Overlay file system; layers share their lower files.
+    Overlay2,
+    /// Full copies; works everywhere.
+    Vfs,
+}
+
+impl DriverName {
+    /// As in settings and in `docker info`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overlay2 => "overlay2",
+            Self::Vfs => "vfs",
+        }
+    }
+}
+
+impl fmt::Display for DriverName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DriverName {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "overlay2" => Ok(Self::Overlay2),
+            "vfs" => Ok(Self::Vfs),
+            _ => Err(Error::Invalid(format!("unknown storage driver {s:?}: choose overlay2 or vfs"))),
+        }
+    }
+}
+
+/// What a snapshot holds of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of its files, each inode once.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
+/// How a snapshot comes to be mounted, as data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    /// An overlay; `upper` is `None` for a committed snapshot.
+    Overlay {
+        /// Topmost first.
+        lowers: Vec<PathBuf>,
+        /// Upper and work directory.
+        upper: Option<(PathBuf, PathBuf)>,
+        /// Where it is mounted.
+        target: PathBuf,
+    },
+    /// The directory itself is the tree.
+    Directory(PathBuf),
+}
+
+/// One way of stacking directories. Every implementation passes the suite in `testkit`.
+pub trait SnapshotDriver: Send + Sync + fmt::Debug {
+    /// Which one this is.
+    fn name(&self) -> DriverName;
+
+    /// Makes an active snapshot on `parent` (which becomes committed), or an empty one.
+    ///
+    /// # Errors
+    /// `Conflict` if `id` exists, `NotFound` if the parent does not.
+    fn prepare(&self, id: &str, parent: Option<&str>) -> Result<()>;
+
+    /// Whether a layer can be unpacked before its parent is known.
+    fn stages(&self) -> bool;
+
+    /// Makes a directory for a layer whose parent is not known yet; only where [`Self::stages`].
+    ///
+    /// # Errors
+    /// `Conflict` if `id` exists.
+    fn stage(&self, id: &str) -> Result<()>;
+
+    /// Puts a staged snapshot on its parent.
+    ///
+    /// # Errors
+    /// `NotFound` if either does not exist.
+    fn place(&self, id: &str, parent: Option<&str>) -> Result<()>;
+
+    /// Where a layer is unpacked, and where what a container wrote lies.
+    fn apply_dir(&self, id: &str) -> PathBuf;
+
+    /// Whether `apply_dir` holds only this layer's own entries, deletions as overlay whiteouts; otherwise it holds
+    /// the whole tree and deletions were carried out.
+    fn keeps_whiteouts(&self) -> bool;
+
+    /// The mount that shows the snapshot with the ids of `map`.
+    ///
+    /// # Errors
+    /// `Unimplemented` where ids cannot be mapped.
+    fn mounts(&self, id: &str, map: &IdMap) -> Result<Mounts>;
+
+    /// Mounts the snapshot in this mount namespace and gives the root of its tree. Mounting twice is fine.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn mount(&self, id: &str, map: &IdMap) -> Result<PathBuf>;
+
+    /// Undoes [`Self::mount`]; idempotent.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn unmount(&self, id: &str) -> Result<()>;
+
+    /// What differs from the parent, in order of paths.
+    ///
+    /// # Errors
+    /// When a tree cannot be read.
+    fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<Change>>;
+
+    /// What the snapshot holds of its own.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    fn usage(&self, id: &str) -> Result<Usage>;
+
+    /// Directories as `GraphDriver.Data` of Docker's inspect shows them.
+    ///
+    /// # Errors
+    /// When the snapshot does not exist.
+    fn graph_data(&self, id: &str) -> Result<BTreeMap<String, String>>;
+
+    /// Removes the snapshot, mounted or not; idempotent.
+    ///
+    /// # Errors
+    /// When files cannot be removed; a later call goes on.
+    fn remove(&self, id: &str) -> Result<()>;
+
+    /// All snapshots, in no order; what was left half removed by a crash is removed first.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn list(&self) -> Result<Vec<String>>;
+
+    /// Makes all snapshots durable.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    fn sync(&self) -> Result<()>;
+}
+
+/// Refuses anything that is not a cache id, so that no other text becomes a path.
+fn check_id(id: &str) -> Result<()> {
+    let hex = id.strip_suffix("-init").unwrap_or(id);
+    if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        Ok(())
+    } else {
+        Err(Error::Invalid(format!("{id:?} is not a snapshot's id")))
+    }
+}
+
+/// Bytes and inodes below `dir`, each inode once; by descriptor, never through links.
+fn measure(dir: &Path) -> Result<Usage> {
+    use std::os::unix::fs::MetadataExt;
+
+    use crate::IoContext;
+
+    let mut usage = Usage::default();
+    let mut seen = std::collections::HashSet::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(here) = todo.pop() {
+        for entry in std::fs::read_dir(&here).context(|| format!("read {}", here.display()))? {
+            let entry = entry.context(|| format!("read {}", here.display()))?;
+            let Ok(meta) = entry.metadata() else { continue };
+            usage.inodes += 1;
+            if meta.is_dir() {
+                todo.push(entry.path());
+            } else if meta.nlink() < 2 || seen.insert(meta.ino()) {
+                usage.bytes += meta.len();
+            }
+        }
+    }
+    Ok(usage)
+}

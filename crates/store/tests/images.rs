@@ -1,0 +1,295 @@
+//! Images in and out of a real store, on both drivers. Needs root: overlays are mounted.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use longshore_oci::image::{ImageDocument, RootFs};
+use longshore_oci::{Digest, IdMap, Reference};
+use longshore_store::archive::{self, SaveItem};
+use longshore_store::snapshot::{ChangeKind, DriverName};
+use longshore_store::{Error, Store, StoreOptions};
+use tempfile::TempDir;
+
+struct Bench {
+    dir: TempDir,
+    store: Store,
+}
+
+fn bench(driver: DriverName) -> Bench {
+    let dir = tempfile::Builder::new().prefix("longshore-store-").tempdir().unwrap();
+    let store =
+        Store::open(&dir.path().join("data"), &StoreOptions { driver: Some(driver), sync: false }).unwrap();
+    Bench { dir, store }
+}
+
+fn sh(dir: &Path, script: &str) {
+    let out = Command::new("sh").arg("-ec").arg(script).current_dir(dir).output().unwrap();
+    assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// A docker-archive of the given layer tars, made by hand.
+fn docker_archive(dir: &Path, layers: &[PathBuf], tag: &str, lie: bool) -> PathBuf {
+    let mut diff_ids: Vec<String> =
+        layers.iter().map(|l| Digest::of(&fs::read(l).unwrap()).to_string()).collect();
+    if lie {
+        diff_ids[0] = Digest::of(b"another layer").to_string();
+    }
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": layers.iter().map(|_| serde_json::json!({"created_by": "step"})).collect::<Vec<_>>(),
+    });
+    let work = dir.join(format!("archive-{}", tag.replace([':', '/'], "-")));
+    fs::create_dir_all(&work).unwrap();
+    fs::write(work.join("config.json"), config.to_string()).unwrap();
+    let mut names = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        fs::copy(layer, work.join(format!("{i}.tar"))).unwrap();
+        names.push(format!("{i}.tar"));
+    }
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [tag], "Layers": names}]);
+    fs::write(work.join("manifest.json"), manifest.to_string()).unwrap();
+    let out = dir.join(format!("{}.tar", work.file_name().unwrap().to_str().unwrap()));
+    sh(&work, &format!("tar -cf {} *", out.display()));
+    out
+}
+
+fn load(store: &Store, archive: &Path) -> Result<Vec<archive::Loaded>, Error> {
+    archive::load(store, fs::File::open(archive).unwrap(), &mut |_| {})
+}
+
+/// Two layers with everything that a layer may hold.
+fn layers(dir: &Path) -> Vec<PathBuf> {
+    sh(
+        dir,
+        "mkdir -p l0/etc l0/dir l0/gone l0/bin; echo one > l0/etc/file; echo keep > l0/dir/old; echo x > l0/gone/x
+         ln l0/etc/file l0/etc/hard; ln -s ../etc/file l0/dir/link; mknod l0/dir/null c 1 3; mkfifo l0/dir/fifo
+         cp /bin/true l0/bin/su; chown 12:34 l0/bin/su; chmod 4755 l0/bin/su; setcap cap_net_raw=ep l0/bin/su; setfattr -n user.note -v hi l0/etc/file
+         truncate -s 1M l0/dir/sparse; echo end >> l0/dir/sparse; touch -d '2001-02-03 04:05:06.123456789' l0/dir/old
+         mkdir -p \"l0/$(printf %0200d 7)\"; touch \"l0/$(printf %0200d 7)/$(printf %0200d 8)\"
+         tar --xattrs --xattrs-include='*' --format=pax -C l0 -cf 0.tar .
+         mkdir -p l1/dir l1/etc; touch l1/.wh.gone l1/dir/.wh..wh..opq; echo new > l1/dir/new; echo two > l1/etc/file
+         tar --format=pax -C l1 -cf 1.tar .",
+    );
+    vec![dir.join("0.tar"), dir.join("1.tar")]
+}
+
+fn round_trip(driver: DriverName) {
+    let b = bench(driver);
+    let dir = b.dir.path();
+    let archive = docker_archive(dir, &layers(dir), "a/b:1", false);
+    let loaded = load(&b.store, &archive).unwrap();
+    let id = loaded[0].id;
+    assert_eq!(loaded[0].tags[0].familiar(), "a/b:1");
+    for name in ["a/b:1", &id.to_string(), &id.hex()[..8]] {
+        assert_eq!(b.store.images().resolve(name).unwrap().id, id, "{name}");
+    }
+
+    // What a container sees.
+    b.store.create_rw("c1", Some(&id)).unwrap();
+    let root = b.store.mount_rw("c1", &IdMap::default()).unwrap();
+    let stat = |p: &str| fs::symlink_metadata(root.join(p)).unwrap();
+    assert_eq!(fs::read_to_string(root.join("etc/file")).unwrap(), "two\n");
+    assert_eq!(fs::read_to_string(root.join("etc/hard")).unwrap(), "one\n");
+    assert!(!root.join("gone").exists());
+    assert_eq!(fs::read_dir(root.join("dir")).unwrap().count(), 1);
+    assert_eq!(
+        (stat("bin/su").uid(), stat("bin/su").gid(), stat("bin/su").mode() & 0o7777),
+        (12, 34, 0o4755)
+    );
+    let caps = Command::new("getcap").arg(root.join("bin/su")).output().unwrap();
+    assert!(String::from_utf8_lossy(&caps.stdout).contains("cap_net_raw=ep"));
+    assert_eq!(b.store.changes("c1").unwrap(), []);
+
+    // What it changes.
+    fs::write(root.join("made"), "x").unwrap();
+    fs::remove_file(root.join("etc/hard")).unwrap();
+    fs::set_permissions(root.join("bin"), fs::Permissions::from_mode(0o700)).unwrap();
+    let changes: Vec<(String, ChangeKind)> = b
+        .store
+        .changes("c1")
+        .unwrap()
+        .into_iter()
+        .map(|c| (c.path.to_str().unwrap().to_owned(), c.kind))
+        .collect();
+    let want = [
+        ("/bin", ChangeKind::Modified),
+        ("/etc", ChangeKind::Modified),
+        ("/etc/hard", ChangeKind::Deleted),
+        ("/made", ChangeKind::Added),
+    ];
+    assert_eq!(changes, want.map(|(p, k)| (p.to_owned(), k)));
+
+    // Committed as one layer of that.
+    let document = |new: &archive::NewImage| ImageDocument {
+        architecture: "amd64".into(),
+        os: "linux".into(),
+        rootfs: RootFs { kind: "layers".into(), diff_ids: new.diff_ids.clone() },
+        ..ImageDocument::default()
+    };
+    let reference: Reference = "committed:1".parse().unwrap();
+    let committed = archive::commit(&b.store, "c1", Some(&id), Some(&reference), document).unwrap();
+    b.store.create_rw("c2", Some(&committed)).unwrap();
+    let root2 = b.store.mount_rw("c2", &IdMap::default()).unwrap();
+    assert!(root2.join("made").exists() && !root2.join("etc/hard").exists());
+    assert_eq!(b.store.images().get(&committed).unwrap().parent, Some(id));
+
+    // Out and in again: the same id, the same bytes of every layer.
+    let mut saved = Vec::new();
+    archive::save(&b.store, &[SaveItem { id, tags: vec!["a/b:1".parse().unwrap()] }], &mut saved).unwrap();
+    let file = dir.join("saved.tar");
+    fs::write(&file, &saved).unwrap();
+    let out = Command::new("tar")
+        .arg("-xOf")
+        .arg(&file)
+        .arg(format!("blobs/sha256/{}", Digest::of(&fs::read(dir.join("0.tar")).unwrap()).hex()))
+        .output()
+        .unwrap();
+    assert_eq!(Digest::of(&out.stdout), Digest::of(&fs::read(dir.join("0.tar")).unwrap()));
+    for c in ["c1", "c2"] {
+        b.store.remove_rw(c).unwrap();
+        b.store.remove_rw(c).unwrap();
+    }
+    b.store.images().remove(&committed).unwrap();
+    b.store.images().remove(&id).unwrap();
+    assert_eq!(b.store.driver().list().unwrap(), Vec::<String>::new());
+    assert_eq!(b.store.content().list().unwrap(), []);
+    assert_eq!(load(&b.store, &file).unwrap()[0].id, id);
+}
+
+#[test]
+fn privileged_round_trip_on_overlay() {
+    round_trip(DriverName::Overlay2);
+}
+
+#[test]
+fn privileged_round_trip_on_vfs() {
+    round_trip(DriverName::Vfs);
+}
+
+#[test]
+fn privileged_compressed_layers_and_archives_are_read() {
+    let b = bench(DriverName::Overlay2);
+    let dir = b.dir.path();
+    let plain = layers(dir);
+    let archive = docker_archive(dir, &plain, "z:1", false);
+    let id = load(&b.store, &archive).unwrap()[0].id;
+    b.store.images().remove(&id).unwrap();
+    sh(
+        dir,
+        "cd archive-z-1 && gzip -c 0.tar > g && mv g 0.tar && gzip -c 1.tar > g && cat g > 1.tar && rm g && tar -czf ../z.tgz *",
+    );
+    assert_eq!(load(&b.store, &dir.join("z.tgz")).unwrap()[0].id, id);
+    let top = b.store.images().get(&id).unwrap().layers[1];
+    assert!(b.store.layer(&top).unwrap().unwrap().blob.is_some(), "a blob that came from a file is kept");
+}
+
+#[test]
+fn privileged_the_same_layer_twice() {
+    let b = bench(DriverName::Overlay2);
+    let dir = b.dir.path();
+    let l = layers(dir);
+    let archive = docker_archive(dir, &[l[0].clone(), l[1].clone(), l[1].clone()], "twice:1", false);
+    let image = load(&b.store, &archive).unwrap()[0].id;
+    assert_eq!(b.store.images().get(&image).unwrap().layers.len(), 3);
+    b.store.create_rw("c", Some(&image)).unwrap();
+    let root = b.store.mount_rw("c", &IdMap::default()).unwrap();
+    assert_eq!(fs::read_to_string(root.join("etc/file")).unwrap(), "two\n");
+    b.store.remove_rw("c").unwrap();
+}
+
+#[test]
+fn privileged_atk_22_lying_and_broken_archives_leave_nothing() {
+    for driver in [DriverName::Overlay2, DriverName::Vfs] {
+        let b = bench(driver);
+        let dir = b.dir.path();
+        let l = layers(dir);
+        let lie = load(&b.store, &docker_archive(dir, &l, "lie:1", true)).unwrap_err();
+        assert!(matches!(lie, Error::DigestMismatch { .. }), "{lie}");
+        let whole = fs::read(docker_archive(dir, &l, "cut:1", false)).unwrap();
+        for cut in [100, 600, whole.len() / 3, whole.len() / 2] {
+            let file = dir.join("cut.tar");
+            fs::write(&file, &whole[..cut]).unwrap();
+            assert!(load(&b.store, &file).is_err(), "cut at {cut}");
+        }
+        assert_eq!(b.store.images().list().unwrap().len(), 0);
+        assert_eq!(b.store.driver().list().unwrap(), Vec::<String>::new(), "{driver}");
+        assert_eq!(b.store.content().list().unwrap(), [], "{driver}");
+    }
+}
+
+#[test]
+fn privileged_layout_on_disk_is_dockers() {
+    let b = bench(DriverName::Overlay2);
+    let dir = b.dir.path();
+    let id = load(&b.store, &docker_archive(dir, &layers(dir), "l:1", false)).unwrap()[0].id;
+    let rw = b.store.create_rw("c", Some(&id)).unwrap();
+    let root = b.store.root().join("overlay2");
+    let mode = |p: &Path| fs::symlink_metadata(p).unwrap().mode() & 0o7777;
+    assert_eq!((mode(&root), mode(&root.join("l"))), (0o710, 0o700));
+    let layer = root.join(&rw.mount_id);
+    assert_eq!((mode(&layer), mode(&layer.join("diff")), mode(&layer.join("work"))), (0o710, 0o755, 0o700));
+    assert!(!layer.join("merged").exists() && !layer.join("committed").exists());
+    let lower = fs::read_to_string(layer.join("lower")).unwrap();
+    let targets: Vec<PathBuf> = lower.split(':').map(|l| fs::canonicalize(root.join(l)).unwrap()).collect();
+    assert_eq!(targets.len(), 3);
+    assert_eq!(targets[0], root.join(&rw.init_id).join("diff"));
+    for target in &targets {
+        let committed = target.parent().unwrap().join("committed");
+        assert_eq!((mode(&committed), fs::metadata(&committed).unwrap().len()), (0o600, 0));
+    }
+    let mut names: Vec<String> = fs::read_dir(root.join(&rw.init_id).join("diff"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, [".dockerenv", "dev", "etc", "proc", "sys"]);
+    let merged = b.store.mount_rw("c", &IdMap::default()).unwrap();
+    assert_eq!((merged.clone(), mode(&root.join(&rw.mount_id).join("diff"))), (layer.join("merged"), 0o755));
+    assert_eq!(b.store.mount_rw("c", &IdMap::default()).unwrap(), merged, "twice is once");
+    b.store.unmount_rw("c").unwrap();
+    assert!(!merged.exists());
+    b.store.remove_rw("c").unwrap();
+}
+
+#[test]
+fn privileged_records_decide_what_a_start_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let options = StoreOptions { driver: None, sync: false };
+    let store = Store::open(&data, &options).unwrap();
+    let id = load(&store, &docker_archive(dir.path(), &layers(dir.path()), "r:1", false)).unwrap()[0].id;
+    let before = store.driver().list().unwrap().len();
+    store.driver().prepare(&Digest::of(b"half made").hex(), None).unwrap();
+    store.content().put(b"nobody's blob").unwrap();
+    assert!(Store::open(&data, &options).unwrap_err().to_string().contains("another"));
+    drop(store);
+    let store = Store::open(&data, &options).unwrap();
+    assert_eq!(store.driver().list().unwrap().len(), before);
+    assert_eq!(store.content().list().unwrap(), [id]);
+    assert_eq!(store.images().resolve("r:1").unwrap().id, id);
+}
+
+#[test]
+fn privileged_skopeo_and_umoci_read_what_save_writes_and_we_read_theirs() {
+    let b = bench(DriverName::Overlay2);
+    let dir = b.dir.path();
+    let id = load(&b.store, &docker_archive(dir, &layers(dir), "s:1", false)).unwrap()[0].id;
+    let file = dir.join("out.tar");
+    let item = SaveItem { id, tags: vec!["s:1".parse().unwrap()] };
+    archive::save(&b.store, &[item], fs::File::create(&file).unwrap()).unwrap();
+    sh(
+        dir,
+        "skopeo copy -q docker-archive:out.tar oci:layout:s1 && umoci unpack --image layout:s1 bundle && grep -q two bundle/rootfs/etc/file",
+    );
+    sh(dir, "mkdir direct && tar -C direct -xf out.tar && skopeo inspect oci:direct:1 > /dev/null");
+    sh(dir, "tar -C layout -cf theirs.tar .");
+    b.store.images().remove(&id).unwrap();
+    let mut bytes = Vec::new();
+    fs::File::open(dir.join("theirs.tar")).unwrap().read_to_end(&mut bytes).unwrap();
+    let theirs = archive::load(&b.store, bytes.as_slice(), &mut |_| {}).unwrap();
+    assert_eq!(b.store.images().document(&theirs[0].id).unwrap().1.rootfs.diff_ids.len(), 2);
+}
