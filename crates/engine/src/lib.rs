@@ -16,4 +16,63 @@
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name)
 //! ```
 
+mod changes;
+mod container;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod filters;
+mod image;
+mod info;
 pub mod model;
+mod names;
+mod network;
+mod pipe;
+mod record;
+mod recover;
+mod signals;
+mod stream;
+mod time;
+mod volume;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use error::{Error, Result};
+pub use stream::{
+    AttachSession, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream, WaitFuture,
+};
+
+/// The daemon's settings, as far as the engine needs them.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// What lasts: layers, containers, volumes, the database.
+    pub data_root: PathBuf,
+    /// What does not outlive a boot: monitors' sockets, network namespaces.
+    pub exec_root: PathBuf,
+    /// `overlay2` or `vfs`; `None`: the best that works.
+    pub storage_driver: Option<String>,
+    /// Name of the default network's bridge; `None`: derived from the data root.
+    pub bridge: Option<String>,
+    /// Its address and subnet, `172.17.0.1/16`; `None`: the first free pool.
+    pub bip: Option<String>,
+    /// Of containers' interfaces; `None`: 1500.
+    pub mtu: Option<u32>,
+    /// Parent of the containers' cgroups; `None`: derived from the data root.
+    pub cgroup_parent: Option<String>,
+    /// Shown by info.
+    pub debug: bool,
+}
+
+/// The engine. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<engine::Inner>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("data_root", &self.inner.paths.data).finish_non_exhaustive()
+    }
+}

@@ -1,1 +1,24 @@
-//! placeholder
+//! Containers as processes.
+//!
+//! The seam is [`Runtime`]: a container described by the OCI runtime specification ([`spec`]) becomes
+//! a [`Task`]. [`Embedded`] is the launcher of our own: it turns the specification into a plan (data),
+//! hands it to a monitor (`longshore-monitor`, carried inside this library and run from a sealed memory
+//! file), and from then on talks to it over its socket. Nothing here knows tokio: streams are plain
+//! sockets that carry `longshore_monitor::proto` frames.
+
+pub mod caps;
+pub mod cgroup;
+mod client;
+pub mod embedded;
+mod error;
+pub mod spec_defaults;
+mod task;
+pub mod user;
+
+pub use embedded::{Embedded, RuntimeOptions};
+pub use error::{Error, LaunchError, Result};
+pub use longshore_monitor as monitor;
+pub use oci_spec::runtime as spec;
+pub use task::{
+    AttachRequest, CreateRequest, Exec, ExecRequest, ExecStdio, ExitStatus, LogFile, Recovered, Runtime, Task,
+};

@@ -18,3 +18,4 @@ pub use error::{Error, IoContext, Result};
 pub use image::{ImageRecord, Images};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer};
+pub use snapshot::{Change, ChangeKind};

@@ -1,4 +1,5 @@
 //! Images in and out of a real store, on both drivers. Needs root: overlays are mounted.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::fs;
 use std::io::Read;
@@ -58,7 +59,7 @@ fn docker_archive(dir: &Path, layers: &[PathBuf], tag: &str, lie: bool) -> PathB
 }
 
 fn load(store: &Store, archive: &Path) -> Result<Vec<archive::Loaded>, Error> {
-    archive::load(store, fs::File::open(archive).unwrap(), &mut |_| {})
+    archive::load(store, fs::File::open(archive).unwrap(), &|_| {})
 }
 
 /// Two layers with everything that a layer may hold.
@@ -290,6 +291,6 @@ fn privileged_skopeo_and_umoci_read_what_save_writes_and_we_read_theirs() {
     b.store.images().remove(&id).unwrap();
     let mut bytes = Vec::new();
     fs::File::open(dir.join("theirs.tar")).unwrap().read_to_end(&mut bytes).unwrap();
-    let theirs = archive::load(&b.store, bytes.as_slice(), &mut |_| {}).unwrap();
+    let theirs = archive::load(&b.store, bytes.as_slice(), &|_| {}).unwrap();
     assert_eq!(b.store.images().document(&theirs[0].id).unwrap().1.rootfs.diff_ids.len(), 2);
 }

@@ -6,6 +6,7 @@
 
 pub mod atomic;
 pub mod boot;
+pub mod bpf;
 pub mod cwd;
 mod error;
 pub mod fdpass;

@@ -499,3 +499,24 @@ pub struct PathStat {
     pub mtime: UnixNanos,
     pub link_target: String,
 }
+
+/// How `rm` removes.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct RemoveOptions {
+    /// Kill it first when it runs.
+    pub force: bool,
+    /// Its anonymous volumes too.
+    pub volumes: bool,
+    /// The link of that name, not the container (refused: links are not supported).
+    pub link: bool,
+}
+
+/// `PUT /containers/{id}/archive`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ArchivePutFlags {
+    /// An entry that is not a directory must not replace one, nor a directory what is none.
+    pub no_overwrite_dir_non_dir: bool,
+    /// Owners as in the archive; otherwise the container's user.
+    pub copy_uid_gid: bool,
+}

@@ -86,3 +86,16 @@ pub struct ProgressEvent {
     pub total: Option<u64>,
     pub error: Option<String>,
 }
+
+/// Which images `docker images` wants.
+#[derive(Clone, Debug, Default)]
+pub struct ListImages {
+    /// Also intermediate ones (untagged, with children).
+    pub all: bool,
+    /// before, dangling, label, reference, since, until; unknown ones are refused.
+    pub filters: super::Filters,
+    /// Count the bytes shared with other images.
+    pub shared_size: bool,
+    /// Count containers.
+    pub containers: bool,
+}

@@ -2,11 +2,15 @@
 //! so, never put on the wire (the doors translate).
 
 mod container;
+mod event;
 mod image;
 mod network;
+mod system;
 mod volume;
 
 pub use container::*;
+pub use event::*;
 pub use image::*;
 pub use network::*;
+pub use system::*;
 pub use volume::*;

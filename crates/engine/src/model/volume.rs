@@ -26,3 +26,16 @@ pub struct Pruned {
     /// Bytes.
     pub reclaimed: u64,
 }
+
+/// `POST /volumes/create`.
+#[derive(Clone, Debug, Default)]
+pub struct CreateVolume {
+    /// Empty: a made-up one; the volume is anonymous.
+    pub name: String,
+    /// Empty or `local`.
+    pub driver: String,
+    #[allow(missing_docs)]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Of the driver; refused when not empty.
+    pub options: Option<BTreeMap<String, String>>,
+}

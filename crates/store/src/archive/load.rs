@@ -77,7 +77,7 @@ impl Drop for Kept {
 pub fn load(
     store: &Store,
     source: impl Read + Send,
-    progress: &mut (dyn FnMut(LoadEvent<'_>) + Send),
+    progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Vec<Loaded>> {
     let limits = Limits::default();
     let (mut contents, _) = decode(source, &limits, |decoded| read_members(store, decoded, progress))?;
@@ -99,7 +99,7 @@ pub fn load(
 fn read_members<'a>(
     store: &'a Store,
     decoded: &mut Decoded,
-    progress: &mut (dyn FnMut(LoadEvent<'_>) + Send),
+    progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Contents<'a>> {
     let mut contents = Contents::default();
     let mut reader = tar::Reader::new(decoded, Limits::default());
@@ -130,7 +130,7 @@ fn member<'a>(
     contents: &mut Contents<'a>,
     name: &str,
     reader: &mut tar::Reader<&mut Decoded>,
-    progress: &mut (dyn FnMut(LoadEvent<'_>) + Send),
+    progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<()> {
     let size = reader.payload_left();
     let mut payload = Payload { reader, start: Vec::new(), pos: 0 };

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::compress::{Compression, decode};
 use super::index::{IndexEntry, IndexKind, IndexWriter};
 use super::recipe::RecipeWriter;
-use super::tree::{Dir, Tree, clean, file_type, names, open_beneath, open_child, show, split};
+use super::tree::{Dir, Tree, clean, file_type, join, names, open_beneath, open_child, show, split};
 use super::{OPAQUE_NAME, WHITEOUT_META, WHITEOUT_PREFIX, WhiteoutFormat, is_overlay_xattr};
 use crate::error::{Error, IoContext, Result};
 use crate::tar::{Entry, EntryKind, Limits, RawSink, Reader, Time};
@@ -39,6 +39,12 @@ pub struct ApplyOptions {
     pub sync: bool,
     /// Leave out devices: a user namespace cannot make them.
     pub skip_devices: bool,
+    /// Unpack below this directory of the tree; the tree stays the root for links.
+    pub below: Vec<u8>,
+    /// Refuse to replace a directory by something else, and the other way round.
+    pub keep_kinds: bool,
+    /// Everything belongs to this user and group, whatever the archive says.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What was unpacked.
@@ -132,6 +138,16 @@ impl Apply<'_> {
         while reader.next_entry(&mut entry, &mut Sink(&mut self.recipe))? {
             self.entries += 1;
             clean(&entry.path, &mut path)?;
+            if let Some((uid, gid)) = self.options.owner {
+                (entry.uid, entry.gid) = (uid, gid);
+            }
+            if !self.options.below.is_empty() {
+                if path.is_empty() {
+                    // The directory that is unpacked into keeps its own look.
+                    continue;
+                }
+                path = join(&self.options.below, &path);
+            }
             self.entry(&path, &entry, &mut reader)?;
         }
         self.path = path;
@@ -143,18 +159,37 @@ impl Apply<'_> {
             return self.root_entry(entry);
         }
         let (parent, name) = split(path);
+        if self.options.whiteouts == WhiteoutFormat::Literal {
+            return self.plain_entry(path, parent, name, entry, reader);
+        }
         if parent.split(|&b| b == b'/').any(|part| part.starts_with(WHITEOUT_PREFIX)) {
             return Err(Error::Invalid(format!("layer: {}: a whiteout has no entries", show(path))));
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
             return self.whiteout(parent, name, hidden, entry);
         }
+        self.plain_entry(path, parent, name, entry, reader)
+    }
+
+    fn plain_entry<S: BufRead>(
+        &mut self,
+        path: &[u8],
+        parent: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut Reader<S>,
+    ) -> Result<()> {
         let skip = self.options.skip_devices && matches!(entry.kind, EntryKind::Char | EntryKind::Block);
         self.note(path, IndexKind::Entry(entry.kind), entry)?;
         if skip {
             return Ok(());
         }
         let dir = self.tree.dir(parent)?;
+        if self.options.keep_kinds
+            && let Some(there) = dir.stat(name)?
+        {
+            check_kinds(path, entry.kind == EntryKind::Dir, file_type(&there) == FileType::Directory)?;
+        }
         match entry.kind {
             EntryKind::File => self.file(&dir, name, entry, reader),
             EntryKind::Dir => self.directory(path, &dir, name, entry),
@@ -284,6 +319,9 @@ impl Apply<'_> {
     fn hard_link(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let mut target = Vec::new();
         clean(&entry.link, &mut target)?;
+        if !self.options.below.is_empty() && !target.is_empty() {
+            target = join(&self.options.below, &target);
+        }
         let invalid = |why: &str| {
             let link = show(&dir.child(name));
             Error::Invalid(format!("layer: hard link {link} to {}: {why}", show(&entry.link)))
@@ -374,7 +412,7 @@ impl Apply<'_> {
             let dir = self.tree.dir(parent)?;
             return match self.options.whiteouts {
                 WhiteoutFormat::Remove => self.remove_lower(&dir),
-                WhiteoutFormat::Overlay | WhiteoutFormat::OverlayUser => self.mark_opaque(&dir),
+                _ => self.mark_opaque(&dir),
             };
         }
         if name.starts_with(WHITEOUT_META) {
@@ -426,7 +464,7 @@ impl Apply<'_> {
             "trusted.overlay.opaque"
         };
         match self.options.whiteouts {
-            WhiteoutFormat::Remove => Ok(()),
+            WhiteoutFormat::Remove | WhiteoutFormat::Literal => Ok(()),
             _ => rustix::fs::fsetxattr(dir.as_fd(), key, b"y", XattrFlags::empty())
                 .context(|| format!("mark {} opaque", show(&dir.real))),
         }
@@ -454,6 +492,18 @@ impl Apply<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn check_kinds(path: &[u8], new_is_dir: bool, old_is_dir: bool) -> Result<()> {
+    match (new_is_dir, old_is_dir) {
+        (false, true) => {
+            Err(Error::Invalid(format!("cannot overwrite directory \"/{}\" with non-directory", show(path))))
+        }
+        (true, false) => {
+            Err(Error::Invalid(format!("cannot overwrite non-directory \"/{}\" with directory", show(path))))
+        }
+        _ => Ok(()),
     }
 }
 

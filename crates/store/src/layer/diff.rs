@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use longshore_oci::{Digest, Sha256};
@@ -103,6 +104,25 @@ pub fn write_changes<'a>(
     job.finish()
 }
 
+/// Archives what `path` names in the tree `root`, a link at its end as a link, under the name `name`.
+///
+/// # Errors
+/// `NotFound` if there is nothing; as [`write_tree`].
+pub fn write_path(root: &Root, path: &Path, name: &[u8], out: impl Write) -> Result<Written> {
+    let mut job = Job::new(out, TreeKind::Plain);
+    let node = root.resolve_nofollow(path)?;
+    let stat = rustix::fs::fstat(&node).context(|| format!("stat {}", path.display()))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let entry =
+            describe(name.to_owned(), &stat).ok_or_else(|| Error::Internal("a directory is none".into()))?;
+        job.directory(node, entry, true)?;
+    } else {
+        let (dir, last) = root.resolve_parent(path)?;
+        job.named(&Dir::at(dir), last.as_bytes(), name.to_owned(), true)?;
+    }
+    job.finish()
+}
+
 /// Counts and hashes what passes.
 struct Hashed<W> {
     inner: W,
@@ -175,8 +195,12 @@ impl<W: Write> Job<W> {
     }
 
     fn one(&mut self, dir: &Dir, name: &[u8], recurse: bool) -> Result<()> {
+        self.named(dir, name, dir.child(name), recurse)
+    }
+
+    /// Archives `name` of `dir` as `path`.
+    fn named(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>, recurse: bool) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = dir.child(name);
         let node = match rustix::fs::openat(&dir.fd, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),

@@ -8,7 +8,7 @@ mod recipe;
 mod tree;
 
 pub use apply::{Applied, ApplyOptions, apply};
-pub use diff::{TreeKind, Written, write_changes, write_tree};
+pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
 pub use index::{Index, IndexEntry, IndexKind};
 pub use recipe::{describe, rebuild};
 
@@ -29,6 +29,8 @@ pub enum WhiteoutFormat {
     OverlayUser,
     /// The files of the lower layers, which stand in the same directory, are deleted.
     Remove,
+    /// There are none: names that start with `.wh.` are names like others.
+    Literal,
 }
 
 /// True for attributes that steer overlayfs: they never come from a layer nor go into one.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 use longshore_oci::{Digest, Sha256};
@@ -58,6 +58,8 @@ pub(super) struct RecipeWriter {
     /// Bytes of files that were removed again while unpacking, by operation: where in `spill`.
     saved: BTreeMap<u64, (u64, u64)>,
     spill: Option<(File, u64)>,
+    /// Where the spill file lies: beside the recipe, on the disk that the layer is on.
+    dir: PathBuf,
 }
 
 impl RecipeWriter {
@@ -79,6 +81,7 @@ impl RecipeWriter {
             uses: HashMap::new(),
             saved: BTreeMap::new(),
             spill: None,
+            dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
         })
     }
 
@@ -130,7 +133,7 @@ impl RecipeWriter {
         let Some(uses) = self.uses.remove(&ino) else { return Ok(()) };
         let (spill, end) = match &mut self.spill {
             Some(spill) => spill,
-            empty => empty.insert((tempfile::tempfile().context(|| "create temporary file")?, 0)),
+            empty => empty.insert((tempfile::tempfile_in(&self.dir).context(|| "create temporary file")?, 0)),
         };
         let whole;
         let segments = match &uses.segments {

@@ -1,0 +1,44 @@
+# Every command that a person or CI runs. `make demo` and `make test` set up a fresh Debian machine themselves.
+SHELL := /bin/bash
+
+.PHONY: all build release install demo test test-unit check bench fuzz clean
+
+all: build
+
+build: ## the debug binary
+	cargo build --locked
+
+release: ## the binary that people run: target/<host>/release/longshore
+	cargo build --locked --release
+
+install: release ## into /usr/local/bin, with `docker` left to you
+	install -m 0755 "$$(scripts/binary release)" /usr/local/bin/longshore
+
+demo: ## the main job, narrated, on images made from Debian packages; leaves nothing behind
+	scripts/setup demo
+	scripts/demo
+
+test: ## all tests: unit, root, clients
+	scripts/setup test
+	scripts/test
+
+test-unit: ## what needs neither root nor a network
+	scripts/test --unit
+
+check: ## formatting, lints, licences, shell scripts
+	scripts/setup check
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo deny --locked check bans licenses sources
+	shellcheck -x $(filter-out scripts/picture,$(wildcard scripts/*)) tests/fixtures/build-images .ci/run
+
+bench: release ## side by side with crun, runc, Docker, Podman and umoci as available
+	scripts/setup bench
+	scripts/bench
+
+fuzz: ## every fuzz target for FUZZ_SECONDS each (default 20)
+	scripts/setup fuzz
+	scripts/fuzz
+
+clean:
+	cargo clean

@@ -1,0 +1,450 @@
+//! `create`: checks a request, merges it with its image, and makes record and writable layer.
+
+use std::path::Path;
+
+use longshore_oci::image::{Empty, ImageDocument, RunConfig};
+use longshore_oci::{Digest, Kind, Platform};
+use longshore_runtime::spec_defaults;
+use longshore_store::meta::{Batch, Table};
+
+use super::validate::{self, Machine};
+use super::{Container, mounts, ports};
+use crate::engine::{make_dir, remove_dir};
+use crate::model::{
+    ContainerConfig, CreateContainer, Created, EndpointSettings, HostConfig, MountPoint, State,
+};
+use crate::record::Record;
+use crate::time::now;
+use crate::{Engine, Error, Result, names};
+
+/// Search path of a container whose image has none.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SHM_SIZE: i64 = 64 << 20;
+
+impl Engine {
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// For what the request asks wrongly, a missing image, a name in use; in Docker's words.
+    pub async fn create(&self, request: CreateContainer) -> Result<Created> {
+        let engine = self.clone();
+        self.to_the_end(async move {
+            // While this is held, nobody removes the image.
+            let _image = engine.inner.image_use.read().await;
+            engine.blocking(move |e| e.create_blocking(request)).await
+        })
+        .await
+    }
+
+    fn create_blocking(&self, request: CreateContainer) -> Result<Created> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        validate::config(&request.config)?;
+        validate::host(&request.host, Machine { cpus })?;
+        let (image, document) = self.image_for(&request)?;
+        let id = names::new_id()?;
+        let mut warnings = Vec::new();
+        let record = self.new_record(&id, request.config, request.host, request.networks, image, &document, &mut warnings)?;
+        let name = match request.name.as_deref().filter(|n| !n.is_empty()) {
+            Some(n) => {
+                let name = names::check_container_name(n)?;
+                self.index(|i| i.reserve(&name, &id))?;
+                name
+            }
+            None => self.index(|i| i.reserve_made_up(&id))?,
+        };
+        let record = Record { name: name.clone(), ..record };
+        match self.make(record) {
+            Ok(()) => Ok(Created { id, warnings }),
+            Err(e) => {
+                self.unmake(&id);
+                self.index(|i| i.release(&name, &id));
+                Err(e)
+            }
+        }
+    }
+
+    fn image_for(&self, request: &CreateContainer) -> Result<(Digest, ImageDocument)> {
+        if request.config.image.is_empty() {
+            return Err(Error::invalid("no image specified"));
+        }
+        let record = self.inner.store.images().resolve(&request.config.image)?;
+        let (_, document) = self.inner.store.images().document(&record.id)?;
+        let of = Platform {
+            os: if document.os.is_empty() { "linux".into() } else { document.os.clone() },
+            architecture: document.architecture.clone(),
+            variant: document.variant.clone(),
+            os_version: None,
+        };
+        if of.os != "linux" {
+            return Err(Error::invalid(format!("image operating system {:?} cannot be used on this platform", of.os)));
+        }
+        if let Some(text) = request.platform.as_deref().filter(|p| !p.is_empty()) {
+            let wanted: Platform = text.parse().map_err(|e| Error::invalid(format!("{e}")))?;
+            if !of.architecture.is_empty() && !of.runs_on(&wanted) {
+                return Err(Error::not_found(format!(
+                    "image with reference {} was found but does not provide the specified platform ({wanted})",
+                    request.config.image
+                )));
+            }
+        }
+        Ok((record.id, document))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn new_record(
+        &self,
+        id: &str,
+        mut config: ContainerConfig,
+        mut host: HostConfig,
+        networks: std::collections::BTreeMap<String, EndpointSettings>,
+        image: Digest,
+        document: &ImageDocument,
+        warnings: &mut Vec<String>,
+    ) -> Result<Record> {
+        merge(&mut config.run, document.config.as_ref().unwrap_or(&RunConfig::default()));
+        validate::config(&config)?;
+        let (path, args) = command(&config.run)?;
+        self.fill_host(&mut host)?;
+        warn(&host, warnings);
+        if config.hostname.is_empty() {
+            config.hostname = if host.uts_mode == "host" || host.network_mode == "host" {
+                rustix::system::uname().nodename().to_string_lossy().into_owned()
+            } else {
+                id.get(..12).unwrap_or(id).to_owned()
+            };
+        }
+        let networks = self.endpoints(&host, &config, networks)?;
+        if host.port_bindings.iter().flatten().next().is_some() {
+            expose(&mut config.run, &host)?;
+        }
+        let mounts = self.mount_points(&host, &config)?;
+        Ok(Record {
+            id: id.to_owned(),
+            name: String::new(),
+            created: now(),
+            image,
+            path,
+            args,
+            config,
+            host,
+            mounts,
+            networks,
+            state: State::default(),
+            restart_count: 0,
+            stopped_by_hand: false,
+            has_run: false,
+            sandbox: String::new(),
+            ports: Vec::new(),
+            apparmor: String::new(),
+            boot: String::new(),
+        })
+    }
+
+    /// Defaults, and names of other containers turned into ids.
+    fn fill_host(&self, host: &mut HostConfig) -> Result<()> {
+        let other = |mode: &mut String| -> Result<()> {
+            if let Some(name) = mode.strip_prefix("container:") {
+                let c = self.find(name).map_err(|e| e.with_kind(Kind::Invalid))?;
+                *mode = format!("container:{}", c.id);
+            }
+            Ok(())
+        };
+        other(&mut host.pid_mode)?;
+        other(&mut host.ipc_mode)?;
+        other(&mut host.network_mode)?;
+        let default = |field: &mut String, value: &str| {
+            if field.is_empty() {
+                *field = value.to_owned();
+            }
+        };
+        if host.network_mode == "default" {
+            host.network_mode.clear();
+        }
+        default(&mut host.network_mode, "bridge");
+        default(&mut host.ipc_mode, "private");
+        default(&mut host.runtime, "longshore");
+        default(&mut host.log.driver, "json-file");
+        default(&mut host.restart.name, "no");
+        // A private cgroup namespace always, but for privileged ones on v1, as Docker has it on v2.
+        default(&mut host.cgroupns_mode, "private");
+        if host.shm_size == 0 {
+            host.shm_size = SHM_SIZE;
+        }
+        let open = host.privileged || host.security_opt.iter().flatten().any(|o| o == "systempaths=unconfined");
+        let list = |l: Vec<String>| Some(if open { Vec::new() } else { l });
+        if host.masked_paths.is_none() {
+            host.masked_paths = list(spec_defaults::masked_paths());
+        }
+        if host.readonly_paths.is_none() {
+            host.readonly_paths = list(spec_defaults::readonly_paths());
+        }
+        let r = &mut host.resources;
+        if r.memory > 0 && r.memory_swap == 0 {
+            r.memory_swap = r.memory.saturating_mul(2);
+        }
+        r.memory_swappiness = r.memory_swappiness.filter(|s| *s != -1);
+        if r.pids_limit.is_some_and(|p| p <= 0) {
+            r.pids_limit = None;
+        }
+        for name in host.volumes_from.iter().flatten() {
+            let (name, _) = mounts::parse_volumes_from(name)?;
+            self.find(name).map_err(|e| e.with_kind(Kind::Invalid))?;
+        }
+        super::spec::check_capabilities(host)
+    }
+
+    /// One network for now; an address of one's own choice only outside the default network.
+    fn endpoints(
+        &self,
+        host: &HostConfig,
+        config: &ContainerConfig,
+        asked: std::collections::BTreeMap<String, EndpointSettings>,
+    ) -> Result<std::collections::BTreeMap<String, EndpointSettings>> {
+        let mode = host.network_mode.as_str();
+        if mode.starts_with("container:") {
+            return Ok(Default::default());
+        }
+        if asked.len() > 1 {
+            return Err(Error::unimplemented("connecting a container to several networks"));
+        }
+        let name = if config.network_disabled { "none" } else { mode };
+        let mut settings = EndpointSettings::default();
+        for (key, given) in asked {
+            let same = key == name || (key == "default" && name == "bridge");
+            if !same {
+                return Err(Error::invalid(format!(
+                    "conflicting options: network mode {name} and an endpoint in network {key}"
+                )));
+            }
+            settings = given;
+        }
+        if !settings.ipam_ipv4.is_empty() || !settings.ipam_ipv6.is_empty() {
+            return Err(Error::invalid(
+                "invalid config for network bridge: invalid endpoint settings: user specified IP address is supported \
+                 on user defined networks only",
+            ));
+        }
+        if settings.links.as_ref().is_some_and(|l| !l.is_empty()) {
+            return Err(Error::unimplemented("linking containers (--link)"));
+        }
+        if settings.driver_opts.as_ref().is_some_and(|o| !o.is_empty()) {
+            return Err(Error::unimplemented("driver options of an endpoint"));
+        }
+        if settings.mac_address.is_empty() {
+            settings.mac_address.clone_from(&config.mac_address);
+        }
+        if !settings.mac_address.is_empty() {
+            longshore_net::parse_mac(&settings.mac_address)?;
+        }
+        Ok(std::collections::BTreeMap::from([(name.to_owned(), settings)]))
+    }
+
+    fn mount_points(&self, host: &HostConfig, config: &ContainerConfig) -> Result<Vec<MountPoint>> {
+        let mut from: Vec<MountPoint> = Vec::new();
+        for text in host.volumes_from.iter().flatten() {
+            let (name, rw) = mounts::parse_volumes_from(text)?;
+            for mut m in self.find(name).map_err(|e| e.with_kind(Kind::Invalid))?.record().mounts {
+                if m.kind == "tmpfs" {
+                    continue;
+                }
+                m.rw = rw.unwrap_or(true) && m.rw;
+                m.copy_up = false;
+                from.retain(|o| o.destination != m.destination);
+                from.push(m);
+            }
+        }
+        let planned = mounts::plan(host, config.run.volumes.iter().flatten().map(|(k, _)| k), from)?;
+        for m in planned.iter().filter(|m| m.kind == "bind" && m.from_mounts) {
+            check_bind_source(&m.source)?;
+        }
+        Ok(planned)
+    }
+
+    /// Everything on disk, the record last: it alone makes the container exist.
+    fn make(&self, mut record: Record) -> Result<()> {
+        let id = record.id.clone();
+        for m in record.mounts.iter_mut().filter(|m| m.kind == "volume") {
+            let labels = record
+                .host
+                .mounts
+                .iter()
+                .flatten()
+                .find(|s| !s.volume_labels.is_empty() && mounts::clean(&s.target) == m.destination)
+                .map(|s| s.volume_labels.clone());
+            m.source = self.volume_for(&m.name, m.anonymous, labels)?;
+        }
+        make_dir(&self.inner.paths.container(&id), 0o710)?;
+        self.inner.store.create_rw(&id, Some(&record.image))?;
+        self.store_record(&record)?;
+        let container = Container::new(record);
+        self.index(|i| i.by_id.insert(id, container.clone()));
+        self.container_event(&container, "create", &[]);
+        Ok(())
+    }
+
+    /// What a failed create left.
+    fn unmake(&self, id: &str) {
+        let results = [
+            self.inner.store.meta().commit(Batch::new().delete(Table::Containers, id)).map_err(Error::from),
+            self.inner.store.remove_rw(id).map_err(Error::from),
+            remove_dir(&self.inner.paths.container(id)),
+        ];
+        for e in results.into_iter().filter_map(Result::err) {
+            tracing::warn!(container = id, "could not undo a failed create: {e}");
+        }
+        self.index(|i| i.by_id.remove(id));
+    }
+}
+
+/// `--mount` binds only what is there.
+pub(super) fn check_bind_source(source: &Path) -> Result<()> {
+    if std::fs::metadata(source).is_ok() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+        source.display()
+    )))
+}
+
+/// The request's settings over the image's.
+pub(crate) fn merge(run: &mut RunConfig, image: &RunConfig) {
+    let text = |mine: &mut String, theirs: &str| {
+        if mine.is_empty() {
+            theirs.clone_into(mine);
+        }
+    };
+    text(&mut run.user, &image.user);
+    text(&mut run.working_dir, &image.working_dir);
+    if let Some(theirs) = &image.exposed_ports {
+        run.exposed_ports.get_or_insert_default().extend(theirs.clone());
+    }
+    if let Some(theirs) = &image.volumes {
+        run.volumes.get_or_insert_default().extend(theirs.clone());
+    }
+    let env = run.env.get_or_insert_default();
+    for e in image.env.iter().flatten() {
+        let key = e.split('=').next().unwrap_or(e);
+        if !env.iter().any(|mine| mine.split('=').next() == Some(key)) {
+            env.push(e.clone());
+        }
+    }
+    if !env.iter().any(|e| e.starts_with("PATH=")) && image.env.is_none() {
+        env.push(PATH.to_owned());
+    }
+    if let Some(theirs) = &image.labels {
+        let mine = run.labels.get_or_insert_default();
+        for (k, v) in theirs {
+            mine.entry(k.clone()).or_insert_with(|| v.clone());
+        }
+    }
+    // A new entry point drops the image's command; `[""]` drops the entry point itself.
+    let no_entrypoint = run.entrypoint.as_ref().is_none_or(Vec::is_empty);
+    if no_entrypoint {
+        if run.cmd.as_ref().is_none_or(Vec::is_empty) {
+            run.cmd.clone_from(&image.cmd);
+            run.args_escaped = image.args_escaped;
+        }
+        if run.entrypoint.is_none() {
+            run.entrypoint.clone_from(&image.entrypoint);
+        }
+    }
+    if run.entrypoint.as_deref().is_some_and(|e| e == [String::new()]) {
+        run.entrypoint = None;
+    }
+    if run.stop_signal.as_deref().unwrap_or_default().is_empty() {
+        run.stop_signal.clone_from(&image.stop_signal);
+    }
+    match (&mut run.healthcheck, &image.healthcheck) {
+        (mine @ None, theirs) => mine.clone_from(theirs),
+        (Some(mine), Some(theirs)) => {
+            if mine.test.as_ref().is_none_or(Vec::is_empty) {
+                mine.test.clone_from(&theirs.test);
+            }
+            for (a, b) in [
+                (&mut mine.interval, theirs.interval),
+                (&mut mine.timeout, theirs.timeout),
+                (&mut mine.start_period, theirs.start_period),
+                (&mut mine.start_interval, theirs.start_interval),
+                (&mut mine.retries, theirs.retries),
+            ] {
+                if *a == 0 {
+                    *a = b;
+                }
+            }
+        }
+        (Some(_), None) => {}
+    }
+    if run.shell.is_none() {
+        run.shell.clone_from(&image.shell);
+    }
+}
+
+/// Program and arguments.
+fn command(run: &RunConfig) -> Result<(String, Vec<String>)> {
+    let mut words: Vec<String> = run.entrypoint.iter().flatten().chain(run.cmd.iter().flatten()).cloned().collect();
+    if words.is_empty() || words == [""] {
+        return Err(Error::invalid("no command specified"));
+    }
+    let path = words.remove(0);
+    Ok((path, words))
+}
+
+/// Bound ports are exposed, too.
+fn expose(run: &mut RunConfig, host: &HostConfig) -> Result<()> {
+    for key in host.port_bindings.iter().flatten().map(|(k, _)| k) {
+        for port in ports::expose_keys(key)? {
+            run.exposed_ports.get_or_insert_default().insert(port, Empty {});
+        }
+    }
+    Ok(())
+}
+
+fn warn(host: &HostConfig, warnings: &mut Vec<String>) {
+    if host.resources.oom_kill_disable == Some(true) && host.resources.memory == 0 {
+        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the \
+                       system running out of resources."
+            .into());
+    }
+    let published = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
+    if host.network_mode == "host" && published {
+        warnings.push("Published ports are discarded when using host network mode".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(list: &[&str]) -> Option<Vec<String>> {
+        Some(list.iter().map(|s| (*s).to_owned()).collect())
+    }
+
+    #[test]
+    fn the_request_wins_over_the_image() {
+        let image = RunConfig {
+            env: words(&["PATH=/bin", "A=image"]),
+            entrypoint: words(&["/entry"]),
+            cmd: words(&["x"]),
+            ..Default::default()
+        };
+        let mut run = RunConfig { env: words(&["A=1"]), ..Default::default() };
+        merge(&mut run, &image);
+        assert_eq!(run.env, words(&["A=1", "PATH=/bin"]));
+        assert_eq!(command(&run).expect("command"), ("/entry".into(), vec!["x".into()]));
+        let mut run = RunConfig { entrypoint: words(&["/mine"]), ..Default::default() };
+        merge(&mut run, &image);
+        assert_eq!(command(&run).expect("command"), ("/mine".into(), vec![]));
+        let mut run = RunConfig { entrypoint: words(&[""]), cmd: words(&["y"]), ..Default::default() };
+        merge(&mut run, &image);
+        assert_eq!(command(&run).expect("command"), ("y".into(), vec![]));
+    }
+
+    #[test]
+    fn no_command_is_an_error() {
+        let mut run = RunConfig::default();
+        merge(&mut run, &RunConfig::default());
+        assert_eq!(command(&run).unwrap_err().to_string(), "no command specified");
+        assert_eq!(run.env, words(&[PATH]));
+    }
+}

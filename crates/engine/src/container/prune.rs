@@ -1,0 +1,49 @@
+//! `container prune`.
+
+use crate::filters;
+use crate::model::{Filters, Pruned, RemoveOptions};
+use crate::time::{now, parse_filter_time};
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Removes containers that do not run: filters label, label!, until.
+    ///
+    /// # Errors
+    /// For filters that are wrong.
+    pub async fn prune_containers(&self, f: &Filters) -> Result<Pruned> {
+        filters::check_known(f, &["label", "label!", "until"])?;
+        let until = match filters::values(f, "until") {
+            None => None,
+            Some([one]) => Some(
+                parse_filter_time(one, now())
+                    .ok_or_else(|| Error::invalid(format!("invalid value for until filter: {one:?}")))?,
+            ),
+            Some(_) => return Err(Error::invalid("more than one until filter specified")),
+        };
+        let mut pruned = Pruned::default();
+        for c in self.all() {
+            let wanted = {
+                let r = &c.read().record;
+                !r.is_active()
+                    && until.is_none_or(|u| r.created < u)
+                    && filters::labels(f, "label", r.labels())
+                    && filters::not_labels(f, r.labels())
+            };
+            if !wanted {
+                continue;
+            }
+            let id = c.id.clone();
+            let size = self.blocking(move |e| Ok(e.inner.store.rw_size(&id).unwrap_or(0))).await?;
+            match self.remove(&c.id, RemoveOptions::default()).await {
+                Ok(()) => {
+                    pruned.deleted.push(c.id.clone());
+                    pruned.reclaimed += size;
+                }
+                Err(e) => tracing::warn!(container = c.id, "not pruned: {e}"),
+            }
+        }
+        let freed = pruned.reclaimed.to_string();
+        self.event("container", "prune", "", &[("reclaimed", &freed)]);
+        Ok(pruned)
+    }
+}

@@ -1,0 +1,121 @@
+//! `rm`.
+
+use std::sync::Arc;
+
+use longshore_store::meta::{Batch, Table};
+
+use super::Container;
+use crate::engine::remove_dir;
+use crate::model::{RemoveOptions, Status};
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Removes a container.
+    ///
+    /// # Errors
+    /// `Conflict` while it runs, unless forced.
+    pub async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
+        if options.link {
+            return Err(Error::unimplemented("removing a link"));
+        }
+        let c = self.find(name)?;
+        let name = name.to_owned();
+        let engine = self.clone();
+        self.to_the_end(async move {
+            let _op = c.op.lock().await;
+            if c.life.borrow().removed {
+                return Err(Error::no_such_container(&name));
+            }
+            engine.check_removable(&c, &name, options)?;
+            if c.read().record.is_active() {
+                engine.end_for_removal(&c).await?;
+            }
+            engine.remove_locked(&c, options).await
+        })
+        .await
+    }
+
+    fn check_removable(&self, c: &Container, name: &str, options: RemoveOptions) -> Result<()> {
+        let status = c.read().record.state.status;
+        let (is, remedy) = match status {
+            _ if options.force => return Ok(()),
+            Status::Paused => ("paused", "unpause and then stop the container before removing or force remove"),
+            Status::Running => ("running", "stop the container before removing or force remove"),
+            Status::Restarting => ("restarting", "stop the container before removing or force remove"),
+            _ => return Ok(()),
+        };
+        Err(Error::conflict(format!("cannot remove container {name:?}: container is {is}: {remedy}")))
+    }
+
+    /// Kills what runs. The caller holds the operation lock.
+    async fn end_for_removal(&self, c: &Arc<Container>) -> Result<()> {
+        let (task, paused) = {
+            let mut data = c.write();
+            data.record.stopped_by_hand = true;
+            data.record.host.auto_remove = false;
+            (data.task.clone(), data.record.state.status == Status::Paused)
+        };
+        let exits = c.life.borrow().exits;
+        let Some(task) = task else {
+            return self.stop_locked(c, None, None).await;
+        };
+        self.container_event(c, "kill", &[("signal", crate::signals::KILL.to_string())]);
+        if paused {
+            let t = task.clone();
+            // One that cannot be thawed is killed by its cgroup below.
+            let _ = self.blocking(move |_| Ok(t.resume()?)).await;
+        }
+        self.kill_and_wait(c, &task, exits).await
+    }
+
+    /// Removes what does not run: layer, volumes, directory, record. The caller holds the operation lock.
+    ///
+    /// # Errors
+    /// The first failure; what could be removed is, and a second try goes on.
+    pub(crate) async fn remove_locked(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<()> {
+        c.write().record.state.status = Status::Removing;
+        let container = c.clone();
+        let removed = self.blocking(move |e| e.remove_blocking(&container, options)).await;
+        if let Err(e) = removed {
+            let record = {
+                let mut data = c.write();
+                data.record.state.status = Status::Dead;
+                data.record.state.error = e.to_string();
+                data.record.clone()
+            };
+            self.save_state(&record);
+            return Err(e.context(format!("cannot remove container {:?}", record.name)));
+        }
+        Ok(())
+    }
+
+    fn remove_blocking(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<()> {
+        let record = c.record();
+        self.release_runtime(c);
+        self.inner.store.remove_rw(&c.id)?;
+        // The record is what makes it exist; the rest is swept at the next start if this is cut short.
+        self.inner.store.meta().commit(Batch::new().delete(Table::Containers, &c.id))?;
+        if let Err(e) = remove_dir(&self.inner.paths.container(&c.id)) {
+            tracing::warn!(container = c.id, "its directory stays until the next start: {e}");
+        }
+        self.index(|i| {
+            i.by_id.remove(&c.id);
+            i.release(&record.name, &c.id);
+        });
+        if options.volumes {
+            for m in record.mounts.iter().filter(|m| m.anonymous && m.kind == "volume") {
+                if let Err(e) = self.remove_volume_blocking(&m.name) {
+                    tracing::debug!(volume = m.name, "stays: {e}");
+                }
+            }
+        }
+        self.inner.execs.forget_container(&c.id);
+        self.container_event(c, "destroy", &[]);
+        c.life.send_modify(|l| {
+            l.running = false;
+            l.removed = true;
+        });
+        c.write().pending.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! The engine's insides, and what all its parts use.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use longshore_oci::Kind;
+use longshore_runtime::Runtime;
+use longshore_store::Store;
+use longshore_store::meta::{Batch, Table};
+use tokio::sync::watch;
+
+use crate::container::{Container, Index};
+use crate::events::{Attributes, EventBus};
+use crate::exec::Execs;
+use crate::network::Networks;
+use crate::record::Record;
+use crate::volume::Volumes;
+use crate::{Engine, EngineOptions, Error, Result};
+
+pub(crate) struct Inner {
+    pub(crate) options: EngineOptions,
+    pub(crate) paths: Paths,
+    pub(crate) system_id: String,
+    pub(crate) store: Store,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) networks: Networks,
+    pub(crate) volumes: Volumes,
+    pub(crate) events: EventBus,
+    pub(crate) execs: Execs,
+    pub(crate) containers: RwLock<Index>,
+    /// Held (shared) while a container is made from an image, alone while one is removed.
+    pub(crate) image_use: tokio::sync::RwLock<()>,
+    /// True once the daemon stops: no restarts any more.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    pub(crate) data: PathBuf,
+    pub(crate) exec: PathBuf,
+}
+
+impl Paths {
+    /// A container's own directory.
+    pub(crate) fn container(&self, id: &str) -> PathBuf {
+        self.data.join("containers").join(id)
+    }
+
+    pub(crate) fn log(&self, id: &str) -> PathBuf {
+        self.container(id).join(format!("{id}-json.log"))
+    }
+
+    /// Where the monitor leaves how the container ended.
+    pub(crate) fn exit_file(&self, id: &str) -> PathBuf {
+        self.container(id).join("exit")
+    }
+
+    /// Where a network namespace is pinned.
+    pub(crate) fn netns(&self, sandbox: &str) -> PathBuf {
+        self.exec.join("netns").join(sandbox.get(..12).unwrap_or(sandbox))
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    /// Shared memory of a container in the host's mount namespace.
+    pub(crate) fn shm(&self, id: &str) -> PathBuf {
+        self.container(id).join("mounts").join("shm")
+    }
+}
+
+impl Engine {
+    /// By id, name or unique beginning of an id.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn find(&self, text: &str) -> Result<Arc<Container>> {
+        self.inner.containers.read().unwrap_or_else(PoisonError::into_inner).find(text)
+    }
+
+    /// All containers as they are now.
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.inner.containers.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
+    }
+
+    /// Changes the index.
+    pub(crate) fn index<T>(&self, f: impl FnOnce(&mut Index) -> T) -> T {
+        f(&mut self.inner.containers.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stores a record durably.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) fn store_record(&self, record: &Record) -> Result<()> {
+        Ok(self.inner.store.meta().commit(Batch::new().put(Table::Containers, &record.id, record))?)
+    }
+
+    /// Stores state that can be rebuilt after a power cut; a failure is only logged.
+    pub(crate) fn save_state(&self, record: &Record) {
+        let batch = Batch::new().put(Table::Containers, &record.id, record);
+        if let Err(e) = self.inner.store.meta().commit_lazy(batch) {
+            tracing::error!(container = record.id, "could not store state: {e}");
+        }
+    }
+
+    /// Announces something about a container.
+    pub(crate) fn container_event(&self, c: &Container, action: impl Into<String>, more: &[(&str, String)]) {
+        let mut attributes = c.attributes();
+        attributes.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        self.inner.events.publish("container", action, c.id.clone(), attributes);
+    }
+
+    /// Announces something else.
+    pub(crate) fn event(&self, kind: &str, action: &str, actor: &str, pairs: &[(&str, &str)]) {
+        let attributes: Attributes = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.inner.events.publish(kind, action, actor, attributes);
+    }
+
+    /// Runs blocking work with the engine on a thread of its own. It goes on even if the caller
+    /// goes away, so that nothing is left half done.
+    ///
+    /// # Errors
+    /// Those of the work; `Internal` when it panicked.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let engine = self.clone();
+        match tokio::task::spawn_blocking(move || f(&engine)).await {
+            Ok(result) => result,
+            Err(e) if e.is_cancelled() => Err(Error::new(Kind::Cancelled, "the engine is stopping")),
+            Err(_) => Err(Error::internal("a worker failed; see the daemon's log")),
+        }
+    }
+
+    /// Runs an operation to its end even if the client that asked for it goes away.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match tokio::spawn(operation).await {
+            Ok(result) => result,
+            Err(e) if e.is_cancelled() => Err(Error::new(Kind::Cancelled, "the engine is stopping")),
+            Err(_) => Err(Error::internal("an operation failed; see the daemon's log")),
+        }
+    }
+}
+
+/// Makes a directory (and its parents) with this mode, if it is not there.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|e| Error::io(format!("make directory {}", path.display()), e))
+}
+
+/// Removes a tree; what is gone already is fine.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn remove_dir(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}

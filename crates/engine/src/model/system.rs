@@ -1,0 +1,64 @@
+use super::UnixNanos;
+
+/// The numbers behind `docker info`.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct SystemInfo {
+    /// Of this data root; made once.
+    pub id: String,
+    pub containers: usize,
+    pub running: usize,
+    pub paused: usize,
+    pub stopped: usize,
+    pub images: usize,
+    pub driver: String,
+    pub driver_status: Vec<(String, String)>,
+    /// Why this driver was taken, in one sentence.
+    pub driver_reason: String,
+    pub memory_limit: bool,
+    pub swap_limit: bool,
+    pub cpu_cfs_period: bool,
+    pub cpu_cfs_quota: bool,
+    pub cpu_shares: bool,
+    pub cpuset: bool,
+    pub pids_limit: bool,
+    pub oom_kill_disable: bool,
+    pub ipv4_forwarding: bool,
+    pub debug: bool,
+    /// Open descriptors of the daemon.
+    pub fds: usize,
+    pub event_listeners: usize,
+    pub system_time: UnixNanos,
+    /// `cgroupfs`.
+    pub cgroup_driver: String,
+    /// `1` or `2`.
+    pub cgroup_version: String,
+    pub kernel_version: String,
+    pub operating_system: String,
+    pub os_version: String,
+    /// As the kernel names it: `x86_64`.
+    pub architecture: String,
+    pub cpus: usize,
+    /// Bytes.
+    pub memory: u64,
+    pub root_dir: String,
+    pub hostname: String,
+    /// `name=seccomp,profile=builtin`, ...
+    pub security_options: Vec<String>,
+    pub runtimes: Vec<String>,
+    pub default_runtime: String,
+    pub log_drivers: Vec<String>,
+    pub volume_drivers: Vec<String>,
+    pub network_drivers: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// What `docker version` shows of the machine.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct SystemVersion {
+    pub kernel_version: String,
+    /// Go's name: `amd64`.
+    pub architecture: String,
+    pub os: String,
+}

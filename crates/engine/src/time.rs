@@ -1,0 +1,100 @@
+//! Time as nanoseconds since 1970 and as RFC 3339 text.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+use crate::model::UnixNanos;
+
+/// Now.
+pub(crate) fn now() -> UnixNanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 with as many digits as needed, as Go prints it.
+pub(crate) fn rfc3339(nanos: UnixNanos) -> String {
+    match Timestamp::from_nanosecond(i128::from(nanos)) {
+        Ok(t) => t.to_string(),
+        Err(_) => "0001-01-01T00:00:00Z".to_owned(),
+    }
+}
+
+/// RFC 3339 with nine digits, as log lines show it.
+pub(crate) fn rfc3339_nano9(nanos: UnixNanos) -> String {
+    match Timestamp::from_nanosecond(i128::from(nanos)) {
+        Ok(t) => format!("{t:.9}"),
+        Err(_) => "0001-01-01T00:00:00.000000000Z".to_owned(),
+    }
+}
+
+/// The time that `text` tells; `None` when it tells none.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<UnixNanos> {
+    i64::try_from(text.parse::<Timestamp>().ok()?.as_nanosecond()).ok()
+}
+
+/// A filter's time: seconds since 1970 with an optional fraction, RFC 3339, or a duration (`10m`,
+/// `1h30m`) before `now`.
+pub(crate) fn parse_filter_time(text: &str, now: UnixNanos) -> Option<UnixNanos> {
+    if let Some(t) = parse_rfc3339(text) {
+        return Some(t);
+    }
+    let (secs, frac) = text.split_once('.').unwrap_or((text, ""));
+    if let Ok(s) = secs.parse::<i64>() {
+        if !frac.bytes().all(|b| b.is_ascii_digit()) || frac.len() > 9 {
+            return None;
+        }
+        let nanos = format!("{frac:0<9}").parse::<i64>().ok()?;
+        return s.checked_mul(1_000_000_000)?.checked_add(nanos);
+    }
+    now.checked_sub(parse_go_duration(text)?)
+}
+
+/// Go's duration text in nanoseconds.
+pub(crate) fn parse_go_duration(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut total: i64 = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number = rest[..end].parse::<i64>().ok()?;
+        rest = &rest[end..];
+        let units: [(&str, i64); 7] = [
+            ("ns", 1),
+            ("us", 1_000),
+            ("\u{b5}s", 1_000),
+            ("ms", 1_000_000),
+            ("s", 1_000_000_000),
+            ("m", 60_000_000_000),
+            ("h", 3_600_000_000_000),
+        ];
+        let (unit, factor) = units.into_iter().find(|(u, _)| rest.starts_with(u))?;
+        rest = &rest[unit.len()..];
+        total = total.checked_add(number.checked_mul(factor)?)?;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_and_parses() {
+        let t = parse_rfc3339("2026-11-23T22:53:41.623442993Z").expect("time");
+        assert_eq!(rfc3339_nano9(t), "2026-11-23T22:53:41.623442993Z");
+        assert_eq!(rfc3339_nano9(t - 623_442_993), "2026-11-23T22:53:41.000000000Z");
+        assert_eq!(rfc3339(t - 623_442_993), "2026-11-23T22:53:41Z");
+    }
+
+    #[test]
+    fn filter_times() {
+        assert_eq!(parse_filter_time("10", 0), Some(10_000_000_000));
+        assert_eq!(parse_filter_time("10.5", 0), Some(10_500_000_000));
+        assert_eq!(parse_filter_time("1h30m", 0), Some(-5_400_000_000_000));
+        assert_eq!(parse_filter_time("x", 0), None);
+        assert_eq!(parse_filter_time("", 0), None);
+    }
+}

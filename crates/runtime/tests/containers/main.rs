@@ -1,0 +1,13 @@
+//! Containers that really run: `privileged_*` tests need root.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod attacks;
+mod basics;
+mod bench;
+mod execs;
+mod groups;
+mod harness;
+mod life;
+mod mounts;
+mod streams;

@@ -1,0 +1,301 @@
+//! Paths to operations: a pure function, so that what is served can be read in one table.
+
+use hyper::Method;
+
+/// What a request wants. Names are decoded and not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Ping,
+    Version,
+    Info,
+    Events,
+    ContainerList,
+    ContainerCreate,
+    ContainerPrune,
+    Container(String, ContainerOp),
+    ExecStart(String),
+    ExecResize(String),
+    ExecInspect(String),
+    ImageList,
+    ImageCreate,
+    ImageLoad,
+    ImageSave(Option<String>),
+    ImageInspect(String),
+    ImageHistory(String),
+    ImageTag(String),
+    ImageRemove(String),
+    Commit,
+    VolumeList,
+    VolumeCreate,
+    VolumePrune,
+    VolumeInspect(String),
+    VolumeRemove(String),
+    NetworkList,
+    NetworkInspect(String),
+    PluginList,
+    Swarm,
+    /// Known, and not built yet; the text names it.
+    Missing(&'static str),
+}
+
+/// What is done with one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ContainerOp {
+    Inspect,
+    Top,
+    Logs,
+    Changes,
+    Export,
+    Resize,
+    Start,
+    Stop,
+    Restart,
+    Kill,
+    Rename,
+    Pause,
+    Unpause,
+    Attach,
+    Wait,
+    Remove,
+    ArchiveStat,
+    ArchiveGet,
+    ArchivePut,
+    Exec,
+}
+
+/// Splits `/v1.41/info` into `1.41` and `/info`; a path without a version keeps its own.
+pub(crate) fn split_version(path: &str) -> (Option<&str>, &str) {
+    let Some(rest) = path.strip_prefix("/v") else { return (None, path) };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (version, tail) = rest.split_at(end);
+    let numeric = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    match numeric && !tail.is_empty() {
+        true => (Some(version), tail),
+        false => (None, path),
+    }
+}
+
+/// Finds the operation of a decoded path without version. `None`: no such page.
+pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
+    let path = path.strip_prefix('/')?;
+    let (family, rest) = path.split_once('/').unwrap_or((path, ""));
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    Some(match (family, rest) {
+        ("_ping", "") if get || method == Method::HEAD => Route::Ping,
+        ("version", "") if get => Route::Version,
+        ("info", "") if get => Route::Info,
+        ("events", "") if get => Route::Events,
+        ("system", "df") if get => Route::Missing("measuring disk usage"),
+        ("auth", "") if post => Route::Missing("logging in to a registry"),
+        ("commit", "") if post => Route::Commit,
+        ("build", "" | "prune" | "cancel") if post => Route::Missing("building images"),
+        ("session" | "grpc", "") if post => Route::Missing("building images"),
+        ("containers", rest) => return container(method, rest),
+        ("exec", rest) => return exec(method, rest),
+        ("images", rest) => return image(method, rest),
+        ("volumes", rest) => return volume(method, rest),
+        ("networks", rest) => return network(method, rest),
+        ("plugins", "") if get => Route::PluginList,
+        ("plugins", rest) if !rest.is_empty() => Route::Missing("managing plugins"),
+        ("distribution", rest) if get && rest.ends_with("/json") => {
+            Route::Missing("asking a registry about an image")
+        }
+        ("swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", _) => return swarm(method, path),
+        _ => return None,
+    })
+}
+
+/// A name and what follows its last slash; names may hold slashes.
+fn name_and_verb(rest: &str) -> Option<(String, &str)> {
+    let (name, verb) = rest.rsplit_once('/')?;
+    (!name.is_empty()).then(|| (name.to_owned(), verb))
+}
+
+fn container(method: &Method, rest: &str) -> Option<Route> {
+    use ContainerOp as Op;
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    match rest {
+        "json" if get => return Some(Route::ContainerList),
+        "create" if post => return Some(Route::ContainerCreate),
+        "prune" if post => return Some(Route::ContainerPrune),
+        "" => return None,
+        name if method == Method::DELETE => return Some(Route::Container(name.to_owned(), Op::Remove)),
+        _ => {}
+    }
+    if get && rest.strip_suffix("/attach/ws").is_some_and(|name| !name.is_empty()) {
+        return Some(Route::Missing("attaching over a web socket"));
+    }
+    let (name, verb) = name_and_verb(rest)?;
+    let op = match verb {
+        "json" if get => Op::Inspect,
+        "top" if get => Op::Top,
+        "logs" if get => Op::Logs,
+        "changes" if get => Op::Changes,
+        "export" if get => Op::Export,
+        "stats" if get => return Some(Route::Missing("stats")),
+        "archive" if method == Method::HEAD => Op::ArchiveStat,
+        "archive" if get => Op::ArchiveGet,
+        "archive" if method == Method::PUT => Op::ArchivePut,
+        "checkpoints" if get || post => return Some(Route::Missing("checkpoints")),
+        "resize" if post => Op::Resize,
+        "start" if post => Op::Start,
+        "stop" if post => Op::Stop,
+        "restart" if post => Op::Restart,
+        "kill" if post => Op::Kill,
+        "rename" if post => Op::Rename,
+        "pause" if post => Op::Pause,
+        "unpause" if post => Op::Unpause,
+        "attach" if post => Op::Attach,
+        "wait" if post => Op::Wait,
+        "exec" if post => Op::Exec,
+        "update" if post => return Some(Route::Missing("updating a container's limits")),
+        _ => return None,
+    };
+    Some(Route::Container(name, op))
+}
+
+fn exec(method: &Method, rest: &str) -> Option<Route> {
+    let (id, verb) = name_and_verb(rest)?;
+    match verb {
+        "start" if method == Method::POST => Some(Route::ExecStart(id)),
+        "resize" if method == Method::POST => Some(Route::ExecResize(id)),
+        "json" if method == Method::GET => Some(Route::ExecInspect(id)),
+        _ => None,
+    }
+}
+
+fn image(method: &Method, rest: &str) -> Option<Route> {
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    match rest {
+        "json" if get => return Some(Route::ImageList),
+        "search" if get => return Some(Route::Missing("searching a registry")),
+        "get" if get => return Some(Route::ImageSave(None)),
+        "create" if post => return Some(Route::ImageCreate),
+        "load" if post => return Some(Route::ImageLoad),
+        "prune" if post => return Some(Route::Missing("pruning images")),
+        "" => return None,
+        name if method == Method::DELETE => return Some(Route::ImageRemove(name.to_owned())),
+        _ => {}
+    }
+    let (name, verb) = name_and_verb(rest)?;
+    match verb {
+        "json" if get => Some(Route::ImageInspect(name)),
+        "history" if get => Some(Route::ImageHistory(name)),
+        "get" if get => Some(Route::ImageSave(Some(name))),
+        "push" if post => Some(Route::Missing("pushing images")),
+        "tag" if post => Some(Route::ImageTag(name)),
+        _ => None,
+    }
+}
+
+fn volume(method: &Method, rest: &str) -> Option<Route> {
+    match (method, rest) {
+        (&Method::GET, "") => Some(Route::VolumeList),
+        (&Method::POST, "create") => Some(Route::VolumeCreate),
+        (&Method::POST, "prune") => Some(Route::VolumePrune),
+        (_, "") => None,
+        (&Method::GET, name) => Some(Route::VolumeInspect(name.to_owned())),
+        (&Method::DELETE, name) => Some(Route::VolumeRemove(name.to_owned())),
+        (&Method::PUT, _) => Some(Route::Swarm),
+        _ => None,
+    }
+}
+
+fn network(method: &Method, rest: &str) -> Option<Route> {
+    match (method, rest) {
+        (&Method::GET, "") => Some(Route::NetworkList),
+        (&Method::POST, "create") => Some(Route::Missing("creating networks")),
+        (&Method::POST, "prune") => Some(Route::Missing("pruning networks")),
+        (_, "") => None,
+        (&Method::GET, name) => Some(Route::NetworkInspect(name.to_owned())),
+        (&Method::DELETE, _) => Some(Route::Missing("removing networks")),
+        (&Method::POST, rest) => match name_and_verb(rest)?.1 {
+            "connect" => Some(Route::Missing("connecting a container to a network")),
+            "disconnect" => Some(Route::Missing("disconnecting a container from a network")),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Everything of a swarm gets one answer, if it exists at all.
+fn swarm(method: &Method, path: &str) -> Option<Route> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    let known = match parts.as_slice() {
+        ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs"] => get,
+        ["swarm", "unlockkey"] => get,
+        ["swarm", "init" | "join" | "leave" | "update" | "unlock"] => post,
+        ["services" | "secrets" | "configs", "create"] => post,
+        ["services" | "nodes" | "secrets" | "configs", _] => get || method == Method::DELETE,
+        ["tasks", _] => get,
+        ["services" | "nodes" | "secrets" | "configs", _, "update"] => post,
+        ["services" | "tasks", _, "logs"] => get,
+        _ => false,
+    };
+    known.then_some(Route::Swarm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(line: &str) -> Option<Route> {
+        let (method, path) = line.split_once(' ').unwrap();
+        find(&method.parse().unwrap(), path)
+    }
+
+    #[test]
+    fn versions_are_split_off() {
+        assert_eq!(split_version("/v1.41/info"), (Some("1.41"), "/info"));
+        assert_eq!(split_version("/v1.24/images/v1/json"), (Some("1.24"), "/images/v1/json"));
+        for whole in ["/info", "/version", "/volumes", "/v/info", "/vx/info", "/v1.41", "info", "/"] {
+            assert_eq!(split_version(whole), (None, whole));
+        }
+    }
+
+    #[test]
+    fn names_may_hold_slashes() {
+        let image = |n: &str| Some(Route::ImageInspect(n.into()));
+        assert_eq!(at("GET /images/foo/bar:1/json"), image("foo/bar:1"));
+        assert_eq!(at("GET /images/localhost:5000/a/json/json"), image("localhost:5000/a/json"));
+        assert_eq!(at("DELETE /images/foo/bar:1"), Some(Route::ImageRemove("foo/bar:1".into())));
+        assert_eq!(at("GET /images/a/b/get"), Some(Route::ImageSave(Some("a/b".into()))));
+        assert_eq!(at("GET /images/get"), Some(Route::ImageSave(None)));
+        assert_eq!(at("POST /images/a/push"), Some(Route::Missing("pushing images")));
+    }
+
+    #[test]
+    fn containers() {
+        let op = |n: &str, op| Some(Route::Container(n.into(), op));
+        assert_eq!(at("GET /containers/json"), Some(Route::ContainerList));
+        assert_eq!(at("GET /containers/json/json"), op("json", ContainerOp::Inspect));
+        assert_eq!(at("HEAD /containers/web/archive"), op("web", ContainerOp::ArchiveStat));
+        assert_eq!(at("DELETE /containers/web"), op("web", ContainerOp::Remove));
+        assert_eq!(at("POST /containers/web/exec"), op("web", ContainerOp::Exec));
+        assert_eq!(at("GET /containers/web/attach/ws"), Some(Route::Missing("attaching over a web socket")));
+    }
+
+    #[test]
+    fn unknown_paths_and_methods_are_no_pages() {
+        for line in [
+            "GET /nosuch",
+            "POST /version",
+            "GET /containers",
+            "GET /containers/web",
+            "POST /containers/web/json",
+            "GET /containers//json",
+            "PUT /containers/create",
+            "DELETE /containers/",
+            "GET /exec/x",
+            "GET /swarm/init",
+            "GET /services/a/b/c",
+            "GET /",
+        ] {
+            assert_eq!(at(line), None, "{line}");
+        }
+        assert_eq!(at("GET /swarm"), Some(Route::Swarm));
+        assert_eq!(at("POST /services/create"), Some(Route::Swarm));
+        assert_eq!(at("GET /networks/"), Some(Route::NetworkList));
+    }
+}

@@ -1,0 +1,6 @@
+//! Between the wire's types and the engine's, both ways. Nothing here decides anything.
+
+pub(crate) mod container;
+pub(crate) mod create;
+pub(crate) mod image;
+pub(crate) mod rest;

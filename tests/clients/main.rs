@@ -1,0 +1,10 @@
+//! Real clients against the real daemon: the `docker` command line (and ours) over a unix socket.
+//!
+//! Every test starts a daemon of its own, with roots under a temporary folder and a network namespace of its own,
+//! and ends by checking that nothing is left: no mount, cgroup, process or file.
+
+mod harness;
+mod images;
+mod restart;
+mod run;
+mod walkthrough;
