@@ -39,8 +39,8 @@ fn privileged_tag_and_rmi() {
 fn privileged_import_export_commit() {
     let d = Daemon::start();
     d.load("busybox");
-    d.docker(["run", "--name", "c", "busybox", "sh", "-c", "echo text > /made; rm /bin/wget"]).ok();
-    d.docker(["commit", "-c", "CMD cat /made", "-a", "me", "-m", "why", "c", "made:1"]).ok();
+    d.docker(["run", "--name", "box", "busybox", "sh", "-c", "echo text > /made; rm /bin/wget"]).ok();
+    d.docker(["commit", "-c", "CMD cat /made", "-a", "me", "-m", "why", "box", "made:1"]).ok();
     assert_eq!(d.docker(["run", "--rm", "made:1"]).ok(), "text");
     assert_eq!(
         d.docker(["run", "--rm", "made:1", "sh", "-c", "ls /bin/wget 2>/dev/null || echo gone"]).ok(),
@@ -49,7 +49,7 @@ fn privileged_import_export_commit() {
     assert_eq!(d.inspect("{{.Author}} {{.Comment}}", "made:1"), "me why");
     assert_eq!(d.inspect("{{len .RootFS.Layers}}", "made:1"), "2");
     let file = d.dir().join("tree.tar");
-    d.docker(["export", "-o", file.to_str().expect("utf-8"), "c"]).ok();
+    d.docker(["export", "-o", file.to_str().expect("utf-8"), "box"]).ok();
     d.docker(["import", "--change", "CMD [\"cat\", \"/made\"]", file.to_str().expect("utf-8"), "imported:1"])
         .ok();
     assert_eq!(d.docker(["run", "--rm", "imported:1"]).ok(), "text");

@@ -56,7 +56,7 @@ fn privileged_options_reach_the_process() {
     assert_eq!(run(&["-w", "/var", "busybox", "pwd"]), "/var");
     assert_eq!(run(&["-h", "box", "busybox", "hostname"]), "box");
     assert_eq!(run(&["-u", "www-data", "busybox", "id", "-G"]), "33 1234");
-    assert_eq!(run(&["-u", "1000:1001", "busybox", "id"]), "uid=1000 gid=1001");
+    assert_eq!(run(&["-u", "1000:1001", "busybox", "id"]), "uid=1000 gid=1001 groups=1001");
     assert_eq!(run(&["--entrypoint", "echo", "busybox", "x"]), "x");
     assert_eq!(
         run(&["--read-only", "busybox", "sh", "-c", "touch /x 2>/dev/null || echo refused"]),

@@ -15,12 +15,14 @@ use crate::exec::Execs;
 use crate::network::Networks;
 use crate::record::Record;
 use crate::volume::Volumes;
-use crate::{Engine, EngineOptions, Error, Result};
+use crate::{Engine, EngineOptions, Error, Result, notes};
 
 pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     pub(crate) paths: Paths,
     pub(crate) system_id: String,
+    /// Of this boot.
+    pub(crate) boot: String,
     pub(crate) store: Store,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) networks: Networks,
@@ -95,11 +97,15 @@ impl Engine {
     /// # Errors
     /// When the database fails.
     pub(crate) fn store_record(&self, record: &Record) -> Result<()> {
-        Ok(self.inner.store.meta().commit(Batch::new().put(Table::Containers, &record.id, record))?)
+        self.inner.store.meta().commit(Batch::new().put(Table::Containers, &record.id, record))?;
+        notes::write(&self.inner.paths, &self.inner.boot, record)
     }
 
-    /// Stores state that can be rebuilt after a power cut; a failure is only logged.
+    /// Stores state that survives the daemon and can be rebuilt after a power cut; a failure is only logged.
     pub(crate) fn save_state(&self, record: &Record) {
+        if let Err(e) = notes::write(&self.inner.paths, &self.inner.boot, record) {
+            tracing::error!(container = record.id, "could not store state: {e}");
+        }
         let batch = Batch::new().put(Table::Containers, &record.id, record);
         if let Err(e) = self.inner.store.meta().commit_lazy(batch) {
             tracing::error!(container = record.id, "could not store state: {e}");

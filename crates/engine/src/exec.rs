@@ -350,6 +350,7 @@ impl Pump {
 fn async_fd(fd: Arc<OwnedFd>) -> Result<AsyncFd<Arc<OwnedFd>>> {
     let failed = |e: std::io::Error| Error::io("use a stream of an exec", e);
     rustix::io::ioctl_fionbio(&*fd, true).map_err(|e| failed(e.into()))?;
+    #[expect(deprecated, reason = "the descriptor is owned and stays open as long as it is registered")]
     AsyncFd::new(fd).map_err(failed)
 }
 

@@ -28,6 +28,7 @@ mod info;
 pub mod model;
 mod names;
 mod network;
+mod notes;
 mod pipe;
 mod record;
 mod recover;

@@ -17,7 +17,7 @@ use crate::engine::{Inner, Paths, make_dir, remove_dir};
 use crate::model::{RemoveOptions, Status};
 use crate::network::{Networks, root_hash};
 use crate::record::Record;
-use crate::{Engine, EngineOptions, Error, Result, names};
+use crate::{Engine, EngineOptions, Error, Result, names, notes};
 
 const SYSTEM_ID: &str = "system-id";
 
@@ -74,6 +74,7 @@ impl Engine {
             options,
             paths,
             system_id,
+            boot: longshore_sys::boot::boot_id()?,
             store,
             runtime: Arc::new(runtime),
             networks,
@@ -101,6 +102,7 @@ impl Engine {
                 self.finish_removal(&record);
                 continue;
             }
+            let record = notes::read(&self.inner.paths, &self.inner.boot, &id).unwrap_or(record);
             let container = Container::new(record);
             self.index(|i| {
                 // A name that two records have (a crash in a rename) stays with the first.
@@ -261,6 +263,9 @@ impl Engine {
             {
                 warn("processes", &e);
             }
+        }
+        for id in notes::ids(&self.inner.paths).into_iter().filter(|id| !ids.contains(id)) {
+            notes::remove(&self.inner.paths, &id);
         }
         let live: Vec<String> = all
             .iter()

@@ -12,7 +12,7 @@ use longshore_sys::{Context, pidfd};
 
 use crate::cgroup::{Cgroup, Stats, Version};
 use crate::client::Client;
-use crate::embedded::plan;
+use crate::embedded::{filter, plan};
 use crate::error::{Error, Result};
 use crate::spec::{LinuxResources, Process, Spec};
 
@@ -350,7 +350,10 @@ impl Task {
     /// When the container does not run or the process cannot be started.
     pub fn exec(&self, request: ExecRequest) -> Result<Exec> {
         let size = request.terminal.then(|| request.console_size.unwrap_or((0, 0)));
-        let process = plan::process(&request.process, size)?;
+        let mut process = plan::process(&request.process, size)?;
+        if let Some(dir) = self.0.socket.parent() {
+            process.seccomp = filter::kept(dir)?;
+        }
         let mut bytes = Vec::new();
         process.encode(&mut bytes);
         let mut pipes = None;

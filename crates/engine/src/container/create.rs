@@ -284,6 +284,7 @@ impl Engine {
 
     /// What a failed create left.
     fn unmake(&self, id: &str) {
+        crate::notes::remove(&self.inner.paths, id);
         let results = [
             self.inner.store.meta().commit(Batch::new().delete(Table::Containers, id)).map_err(Error::from),
             self.inner.store.remove_rw(id).map_err(Error::from),

@@ -95,6 +95,7 @@ impl Engine {
         self.inner.store.remove_rw(&c.id)?;
         // The record is what makes it exist; the rest is swept at the next start if this is cut short.
         self.inner.store.meta().commit(Batch::new().delete(Table::Containers, &c.id))?;
+        crate::notes::remove(&self.inner.paths, &c.id);
         if let Err(e) = remove_dir(&self.inner.paths.container(&c.id)) {
             tracing::warn!(container = c.id, "its directory stays until the next start: {e}");
         }

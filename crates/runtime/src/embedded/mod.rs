@@ -1,5 +1,6 @@
 //! The launcher of our own: a plan, a monitor, and a way to find both again.
 
+pub(crate) mod filter;
 mod mountopt;
 pub(crate) mod plan;
 mod spawn;

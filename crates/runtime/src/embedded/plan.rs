@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use longshore_monitor::plan::{Caps, Container, Device, Hierarchy, Mount, MountKind, Process, Seccomp};
+use longshore_monitor::plan::{Caps, Container, Device, Hierarchy, Mount, MountKind, Process};
 use longshore_oci::{IdMap, IdMapping};
 
 use super::mountopt::{MountOptions, propagation};
@@ -33,8 +33,6 @@ pub(super) struct Planned {
     /// `CLONE_NEW*` and path of namespaces to join.
     pub(super) joins: Vec<(u64, PathBuf)>,
     pub(super) id_maps: Option<(Vec<u8>, Vec<u8>)>,
-    /// Contents of the compiled filter are missing until the launcher fills them in.
-    pub(super) seccomp: Option<spec::LinuxSeccomp>,
 }
 
 /// Facts about the machine and the request that the plan depends on.
@@ -54,9 +52,6 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
     refuse_unsupported(spec)?;
     let root = spec.root().as_ref().ok_or_else(|| invalid("the specification has no root"))?;
     let linux = spec.linux().clone().unwrap_or_default();
-    if linux.seccomp().is_some() {
-        return Err(Error::Unsupported("seccomp is not wired and".into()));
-    }
     let process_spec = spec.process().as_ref().ok_or_else(|| invalid("the specification has no process"))?;
     let mut planned = Planned {
         container: Container {
@@ -71,7 +66,6 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
         cgroup_namespace: false,
         joins: Vec::new(),
         id_maps: None,
-        seccomp: linux.seccomp().clone(),
     };
     plan_namespaces(&mut planned, &linux, facts)?;
     let c = &mut planned.container;
@@ -411,11 +405,6 @@ pub(crate) fn process(p: &spec::Process, terminal: Option<(u16, u16)>) -> Result
     })
 }
 
-/// The compiled filter for a process.
-pub(super) fn filter(program: Vec<u8>, flags: u32) -> Seccomp {
-    Seccomp { flags, program }
-}
-
 fn rlimit(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType::*;
     match kind {
@@ -506,5 +495,132 @@ fn capability(cap: spec::Capability) -> u32 {
         Perfmon => 38,
         Bpf => 39,
         CheckpointRestore => 40,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn base() -> Value {
+        json!({
+            "ociVersion": "1.2.0",
+            "root": { "path": "/merged" },
+            "process": { "user": { "uid": 0, "gid": 0 }, "args": ["a"], "cwd": "/" },
+            "linux": { "namespaces": [{ "type": "mount" }, { "type": "pid" }, { "type": "uts" }] },
+        })
+    }
+
+    fn planned(spec: Value, facts: &Facts<'_>) -> Result<Planned> {
+        container(&serde_json::from_value(spec).unwrap(), facts)
+    }
+
+    fn refused(spec: Value) -> String {
+        planned(spec, &Facts::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let mut spec = base();
+        spec["linux"]["personality"] = json!({ "domain": "LINUX" });
+        assert_eq!(refused(spec), "personality is not supported");
+        let mut spec = base();
+        spec["process"]["selinuxLabel"] = json!("x");
+        assert_eq!(refused(spec), "SELinux label is not supported");
+        let mut spec = base();
+        spec["linux"]["namespaces"] = json!([{ "type": "pid" }]);
+        assert!(refused(spec).contains("mount namespace"));
+        let mut spec = base();
+        spec["linux"]["namespaces"][1]["type"] = json!("mount");
+        assert!(refused(spec).contains("twice"));
+        let mut spec = base();
+        spec["mounts"] = json!([{ "destination": "/a/../b", "type": "tmpfs" }]);
+        assert!(refused(spec).contains("without .."));
+        let mut spec = base();
+        spec["hostname"] = json!("h");
+        spec["linux"]["namespaces"] = json!([{ "type": "mount" }]);
+        assert!(refused(spec).contains("UTS namespace"));
+        let mut spec = base();
+        spec["linux"]["sysctl"] = json!({ "net.core.somaxconn": "1" });
+        assert!(refused(spec).contains("not separate"), "without a network namespace");
+        let mut spec = base();
+        spec["process"]["args"] = json!(["a\u{0}b"]);
+        assert!(refused(spec).contains("NUL"));
+    }
+
+    #[test]
+    fn namespaces_are_made_or_joined() {
+        let mut spec = base();
+        spec["linux"]["namespaces"] = json!([
+            { "type": "mount" }, { "type": "cgroup" }, { "type": "network" }, { "type": "ipc", "path": "/proc/7/ns/ipc" },
+        ]);
+        let p = planned(spec.clone(), &Facts { netns: true, ..Facts::default() }).unwrap();
+        assert_eq!(p.namespaces, LinuxNamespaceType::Mount as u64);
+        assert!(p.cgroup_namespace);
+        assert_eq!(p.joins, [(LinuxNamespaceType::Ipc as u64, PathBuf::from("/proc/7/ns/ipc"))]);
+        let p = planned(spec.clone(), &Facts::default()).unwrap();
+        assert_ne!(p.namespaces & LinuxNamespaceType::Network as u64, 0);
+        let map = IdMapping { inner: 0, outer: 1000, size: 10 };
+        let map = IdMap { uids: vec![map], gids: vec![map] };
+        let p = planned(spec, &Facts { userns: Some(&map), ..Facts::default() }).unwrap();
+        assert_ne!(p.namespaces & LinuxNamespaceType::User as u64, 0);
+        assert_eq!(p.id_maps.unwrap().0, b"0 1000 10\n");
+    }
+
+    #[test]
+    fn default_devices_come_with_a_dev_of_our_own_only() {
+        let mut spec = base();
+        assert!(planned(spec.clone(), &Facts::default()).unwrap().container.devices.is_empty());
+        spec["mounts"] = json!([{ "destination": "/dev", "type": "tmpfs", "options": ["mode=755"] }]);
+        spec["linux"]["devices"] =
+            json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600 }]);
+        let c = planned(spec.clone(), &Facts::default()).unwrap().container;
+        assert_eq!(c.devices.len(), DEFAULT_DEVICES.len());
+        assert_eq!(c.devices[0].mode & 0o777, 0o600);
+        assert!(c.dev_links);
+        spec["mounts"] =
+            json!([{ "destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"] }]);
+        assert!(!planned(spec, &Facts::default()).unwrap().container.dev_links);
+    }
+
+    #[test]
+    fn atk_11_ambient_needs_permitted_and_inheritable() {
+        let sets = json!({
+            "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL", "CAP_CHOWN"],
+            "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN"],
+        });
+        let set = caps(&serde_json::from_value(sets).unwrap());
+        assert_eq!((set.bounding, set.permitted, set.effective, set.ambient), (0x21, 0x20, 0x20, 0x20));
+    }
+
+    #[test]
+    fn atk_12_minus_one_is_no_id() {
+        for ids in [
+            json!({ "uid": u32::MAX, "gid": 0 }),
+            json!({ "uid": 0, "gid": 0, "additionalGids": [u32::MAX] }),
+        ] {
+            let mut spec = base();
+            spec["process"]["user"] = ids;
+            assert!(refused(spec).contains("4294967295"));
+        }
+    }
+
+    #[test]
+    fn cgroups_are_below_the_daemons_or_where_they_were_asked_for() {
+        let place = |path: Option<&str>| {
+            let mut spec = base();
+            if let Some(path) = path {
+                spec["linux"]["cgroupsPath"] = json!(path);
+            }
+            cgroup(&serde_json::from_value(spec).unwrap(), "parent", "id")
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(place(None).unwrap(), pair("parent", "id"));
+        assert_eq!(place(Some("name")).unwrap(), pair("parent", "name"));
+        assert_eq!(place(Some("/other/deep/name")).unwrap(), pair("other/deep", "name"));
+        assert!(place(Some("/name")).is_err());
+        assert!(place(Some("x/")).is_err());
     }
 }

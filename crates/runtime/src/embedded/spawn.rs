@@ -12,7 +12,7 @@ use longshore_sys::{Context, sockpath};
 use rustix::fs::{Mode, OFlags};
 
 use super::plan::{self, Facts, Planned};
-use super::SOCKET;
+use super::{SOCKET, filter};
 use crate::cgroup::Cgroup;
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -46,7 +46,12 @@ pub(super) fn create(
     let group = Cgroup::create(place.0, place.1, &resources)?;
     let hierarchies = group.mounts()?;
     facts.hierarchies = &hierarchies;
-    let planned = plan::container(&request.spec, &facts)?;
+    let mut planned = plan::container(&request.spec, &facts)?;
+    if let Some(profile) = request.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        let compiled = filter::compile(profile)?;
+        filter::keep(dir, &compiled)?;
+        planned.container.process.seccomp = Some(compiled);
+    }
     let cgroup = Entrance::of(&group)?;
     let (exit_dir, exit_name) = parent(&request.exit_file)?;
     remove_old_exit(&request.exit_file)?;

@@ -18,7 +18,10 @@ fn privileged_processes_are_in_the_cgroup_and_see_only_it() {
     assert!(text.lines().nth(1) == Some("77"), "{text}");
     assert!(text.contains("x: Read-only file system") && !text.contains("/c\n"), "{text}");
     // An exec is in it, too.
-    let end = run_exec(&task, process(&["sh", "-c", "cat /proc/self/cgroup | grep -v ':/$'; mount | grep cgroup | grep -v 'ro,'"]));
+    let end = run_exec(
+        &task,
+        process(&["sh", "-c", "cat /proc/self/cgroup | grep -v ':/$'; mount | grep cgroup | grep -v 'ro,'"]),
+    );
     assert_eq!(end.out, "");
     assert!(task.pids().unwrap().contains(&task.pid()));
 }
@@ -80,6 +83,9 @@ fn privileged_no_cgroup_is_left() {
     spec["mounts"][0]["options"] = json!(["nosuchoption=1"]);
     assert!(w.runtime.create(w.request(spec)).is_err());
     let parent = crate::harness::cgroup_parent();
-    let left = std::process::Command::new("find").args(["/sys/fs/cgroup", "-path", &format!("*{parent}/*"), "-type", "d"]).output().unwrap();
+    let left = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-path", &format!("*{parent}/*"), "-type", "d"])
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&left.stdout), "");
 }
