@@ -16,6 +16,5 @@ fn main() -> ExitCode {
     if argv.get(1).map(OsString::as_os_str) == Some(OsStr::new("daemon")) {
         return daemon::main(argv.into_iter().skip(2));
     }
-    eprintln!("longshore: the command line is not here yet: drive the daemon with docker -H unix:///run/longshore.sock");
-    ExitCode::FAILURE
+    longshore_cli::run(argv)
 }

@@ -100,7 +100,9 @@ fn apply_one(config: &mut RunConfig, line: &str) -> Result<()> {
             let trigger = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
             match trigger.as_str() {
                 "" => return Err(need()),
-                "ONBUILD" => return Err(Error::invalid("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")),
+                "ONBUILD" => {
+                    return Err(Error::invalid("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
+                }
                 "MAINTAINER" | "FROM" => {
                     return Err(Error::invalid(format!("{trigger} isn't allowed as an ONBUILD trigger")));
                 }
@@ -239,8 +241,9 @@ fn healthcheck(rest: &str) -> Result<HealthConfig> {
     let mut rest = rest;
     while let Some(flag) = rest.strip_prefix("--") {
         let (text, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
-        let (name, value) =
-            text.split_once('=').ok_or_else(|| Error::invalid(format!("missing a value on flag: {name}", name = text)))?;
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Error::invalid(format!("missing a value on flag: {name}", name = text)))?;
         let duration = || {
             parse_go_duration(value)
                 .filter(|d| *d == 0 || *d >= 1_000_000)
@@ -322,7 +325,16 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be_applied() {
-        for bad in ["RUN x", "FROM y", "ENV", "ENV A", "ONBUILD FROM x", "STOPSIGNAL SIGBAD", "HEALTHCHECK X", "ENV =1"] {
+        for bad in [
+            "RUN x",
+            "FROM y",
+            "ENV",
+            "ENV A",
+            "ONBUILD FROM x",
+            "STOPSIGNAL SIGBAD",
+            "HEALTHCHECK X",
+            "ENV =1",
+        ] {
             assert!(apply(&mut RunConfig::default(), &[bad.to_owned()]).is_err(), "{bad}");
         }
     }

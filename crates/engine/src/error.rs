@@ -113,6 +113,9 @@ mod tests {
     #[test]
     fn io_errors_read_like_dockers() {
         let e = Error::io("open /x", std::io::Error::from_raw_os_error(2));
-        assert_eq!((e.kind(), e.to_string().as_str()), (Kind::NotFound, "open /x: no such file or directory"));
+        assert_eq!(
+            (e.kind(), e.to_string().as_str()),
+            (Kind::NotFound, "open /x: no such file or directory")
+        );
     }
 }

@@ -22,8 +22,20 @@ const QUEUE: usize = 1024;
 const MAX_LISTENERS: usize = 4096;
 
 const KNOWN: [&str; 14] = [
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
-    "service", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// Names and values that an event carries.
@@ -43,7 +55,13 @@ struct State {
 
 impl EventBus {
     /// Tells everybody. Never waits.
-    pub(crate) fn publish(&self, kind: &str, action: impl Into<String>, actor: impl Into<String>, attributes: Attributes) {
+    pub(crate) fn publish(
+        &self,
+        kind: &str,
+        action: impl Into<String>,
+        actor: impl Into<String>,
+        attributes: Attributes,
+    ) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Times rise strictly, so that a listener can go on from the last one it saw.
         let time = now().max(state.last + 1);
@@ -76,7 +94,10 @@ impl EventBus {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.listeners.retain(|l| !l.is_closed());
             if state.listeners.len() >= MAX_LISTENERS {
-                return Err(Error::new(Kind::Unavailable, format!("more than {MAX_LISTENERS} listeners for events")));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    format!("more than {MAX_LISTENERS} listeners for events"),
+                ));
             }
             state.listeners.push(tx);
             match request.since {

@@ -101,14 +101,19 @@ impl Engine {
         }
         if !request.working_dir.is_empty() && !request.working_dir.starts_with('/') {
             let dir = &request.working_dir;
-            return Err(Error::invalid(format!("the working directory '{dir}' is invalid, it needs to be an absolute path")));
+            return Err(Error::invalid(format!(
+                "the working directory '{dir}' is invalid, it needs to be an absolute path"
+            )));
         }
         let id = names::new_id()?;
         let words = request.cmd.join(" ");
         {
             let mut map = self.inner.execs.map();
             if map.values().filter(|k| k.container.id == c.id).count() >= MAX_PER_CONTAINER {
-                return Err(Error::new(Kind::TooLarge, format!("more than {MAX_PER_CONTAINER} execs of container {}", c.id)));
+                return Err(Error::new(
+                    Kind::TooLarge,
+                    format!("more than {MAX_PER_CONTAINER} execs of container {}", c.id),
+                ));
             }
             let known = Known { container: c.clone(), request, state: Mutex::default() };
             map.insert(id.clone(), Arc::new(known));
@@ -120,10 +125,13 @@ impl Engine {
     }
 
     fn expire(&self, id: &str, after: Duration) {
-        let (engine, id) = (self.clone(), id.to_owned());
+        // Not a reason to keep a closed engine.
+        let (inner, id) = (Arc::downgrade(&self.inner), id.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            engine.inner.execs.map().retain(|k, known| *k != id || known.state().running);
+            if let Some(inner) = inner.upgrade() {
+                inner.execs.map().retain(|k, known| *k != id || known.state().running);
+            }
         });
     }
 
@@ -188,8 +196,13 @@ impl Engine {
             }
             ExecStdio::Pipes { stdin, stdout, stderr } => {
                 let wanted = &known.request;
-                let (session, pump) =
-                    pipe_session(stdin, stdout, stderr, !detach && wanted.attach_stdout, !detach && wanted.attach_stderr)?;
+                let (session, pump) = pipe_session(
+                    stdin,
+                    stdout,
+                    stderr,
+                    !detach && wanted.attach_stdout,
+                    !detach && wanted.attach_stderr,
+                )?;
                 (false, session, pump)
             }
         };
@@ -311,7 +324,9 @@ fn exit_code_of(e: &Error) -> i32 {
 fn check_running(status: &Status, name: &str, id: &str) -> Result<()> {
     match status {
         Status::Running => Ok(()),
-        Status::Paused => Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec"))),
+        Status::Paused => {
+            Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")))
+        }
         Status::Restarting => {
             Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")))
         }
@@ -383,10 +398,17 @@ fn pipe_session(
         (async_fd(Arc::new(stderr))?, OutputStream::Stderr, want_err),
     ];
     let in_tx = input.is_some().then_some(in_tx);
-    Ok((AttachSession { tty: false, output: receiver(rx), input: in_tx }, Pump { outputs, input, tty: false, tx }))
+    Ok((
+        AttachSession { tty: false, output: receiver(rx), input: in_tx },
+        Pump { outputs, input, tty: false, tx },
+    ))
 }
 
-async fn read_output(fd: AsyncFd<Arc<OwnedFd>>, stream: OutputStream, tx: Option<mpsc::Sender<Result<OutputChunk>>>) {
+async fn read_output(
+    fd: AsyncFd<Arc<OwnedFd>>,
+    stream: OutputStream,
+    tx: Option<mpsc::Sender<Result<OutputChunk>>>,
+) {
     let mut block = vec![0u8; CHUNK];
     loop {
         let Ok(mut ready) = fd.readable().await else { return };

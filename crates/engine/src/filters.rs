@@ -141,16 +141,21 @@ mod tests {
     #[test]
     fn labels_must_all_be_there() {
         let have = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
-        let f = |l: &[&str]| Filters::from([("label".to_owned(), l.iter().map(|s| (*s).to_owned()).collect())]);
+        let f =
+            |l: &[&str]| Filters::from([("label".to_owned(), l.iter().map(|s| (*s).to_owned()).collect())]);
         assert!(labels(&f(&["a"]), "label", Some(&have)) && labels(&f(&["a=1"]), "label", Some(&have)));
-        assert!(!labels(&f(&["a=2"]), "label", Some(&have)) && !labels(&f(&["a", "b"]), "label", Some(&have)));
+        assert!(
+            !labels(&f(&["a=2"]), "label", Some(&have)) && !labels(&f(&["a", "b"]), "label", Some(&have))
+        );
     }
 
     #[test]
     fn patterns() {
         assert!(pattern("^/web$", "/web") && pattern("we", "/web") && !pattern("^web$", "/web2"));
         assert!(!pattern("(", "/web"), "an invalid pattern matches nothing");
-        assert!(glob("a*/b?", "abc/bd") && !glob("a*", "ab/c") && glob("[a-c]x", "bx") && !glob("[^a]x", "ax"));
+        assert!(
+            glob("a*/b?", "abc/bd") && !glob("a*", "ab/c") && glob("[a-c]x", "bx") && !glob("[^a]x", "ax")
+        );
         assert!(glob("*", "") && !glob("[", "["));
     }
 }

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::container::merge;
 use crate::model::{
-    CommitRequest, Filters, HistoryEntry, ImageDeleted, ImageView, ImportRequest, ListImages, ProgressEvent, Status,
+    CommitRequest, Filters, HistoryEntry, ImageDeleted, ImageView, ImportRequest, ListImages, ProgressEvent,
+    Status,
 };
 use crate::stream::{BodyStream, ByteStream, ProgressStream};
 use crate::time::{now, parse_filter_time, parse_rfc3339, rfc3339};
@@ -223,7 +224,10 @@ impl Engine {
         } else {
             let reference = name.parse::<Reference>()?.or_latest();
             let last = names.iter().all(|n| *n == reference);
-            if last && !force && let Some((user, _)) = users.first() {
+            if last
+                && !force
+                && let Some((user, _)) = users.first()
+            {
                 return Err(Error::conflict(format!(
                     "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
                      referenced image {}",
@@ -311,7 +315,7 @@ impl Engine {
         let reader = pipe::into_reader(body);
         let engine = self.clone();
         Ok(progress(move |tx| {
-            let mut send = |event: LoadEvent<'_>| {
+            let send = |event: LoadEvent<'_>| {
                 let line = match event {
                     LoadEvent::Layer(id, bytes) => {
                         if quiet {
@@ -331,7 +335,7 @@ impl Engine {
                 // A client that has gone: the load goes on.
                 let _ = tx.blocking_send(line);
             };
-            for loaded in archive::load(&engine.inner.store, reader, &mut send)? {
+            for loaded in archive::load(&engine.inner.store, reader, &send)? {
                 engine.image_event("load", &loaded.id, &loaded.id.to_string());
             }
             Ok(())
@@ -380,7 +384,10 @@ impl Engine {
             let mut found = false;
             if let Some(bare) = bare {
                 for (r, id) in images.references()? {
-                    if r.tag().is_some() && r.registry() == bare.registry() && r.repository() == bare.repository() {
+                    if r.tag().is_some()
+                        && r.registry() == bare.registry()
+                        && r.repository() == bare.repository()
+                    {
                         add(id, Some(r));
                         found = true;
                     }
@@ -415,7 +422,11 @@ impl Engine {
                 os: platform.os,
                 variant: platform.variant,
                 config: Some(config),
-                history: vec![History { created: Some(created), comment: Some(message), ..History::default() }],
+                history: vec![History {
+                    created: Some(created),
+                    comment: Some(message),
+                    ..History::default()
+                }],
                 ..ImageDocument::default()
             })?;
             engine.image_event("import", &id, &id.to_string());
@@ -468,25 +479,28 @@ impl Engine {
         let reference = request.reference.map(Reference::or_latest);
         let step = History {
             created: Some(created.clone()),
-            created_by: Some(std::iter::once(&record.path).chain(&record.args).cloned().collect::<Vec<_>>().join(" ")),
+            created_by: Some(
+                std::iter::once(&record.path).chain(&record.args).cloned().collect::<Vec<_>>().join(" "),
+            ),
             author: Some(request.author.clone()).filter(|a| !a.is_empty()),
             comment: Some(request.comment.clone()).filter(|c| !c.is_empty()),
             empty_layer: false,
         };
-        let id = archive::commit(&self.inner.store, &record.id, Some(&record.image), reference.as_ref(), |_| {
-            let mut history = base.history.clone();
-            history.push(step);
-            ImageDocument {
-                created: Some(created),
-                author: Some(request.author).filter(|a| !a.is_empty()),
-                config: Some(config),
-                history,
-                container: Some(record.id.clone()),
-                comment: Some(request.comment).filter(|c| !c.is_empty()),
-                docker_version: None,
-                ..base
-            }
-        })?;
+        let id =
+            archive::commit(&self.inner.store, &record.id, Some(&record.image), reference.as_ref(), |_| {
+                let mut history = base.history.clone();
+                history.push(step);
+                ImageDocument {
+                    created: Some(created),
+                    author: Some(request.author).filter(|a| !a.is_empty()),
+                    config: Some(config),
+                    history,
+                    container: Some(record.id.clone()),
+                    comment: Some(request.comment).filter(|c| !c.is_empty()),
+                    docker_version: None,
+                    ..base
+                }
+            })?;
         if let Some(r) = &reference {
             self.image_event("tag", &id, &r.familiar());
         }
@@ -495,7 +509,9 @@ impl Engine {
 }
 
 /// Runs `work` on a thread; what it sends is the stream, a failure its last event.
-fn progress(work: impl FnOnce(&mpsc::Sender<ProgressEvent>) -> Result<()> + Send + 'static) -> ProgressStream {
+fn progress(
+    work: impl FnOnce(&mpsc::Sender<ProgressEvent>) -> Result<()> + Send + 'static,
+) -> ProgressStream {
     let (tx, rx) = mpsc::channel(QUEUE);
     tokio::task::spawn_blocking(move || {
         if let Err(e) = work(&tx) {
@@ -541,8 +557,17 @@ mod tests {
     #[test]
     fn names_and_ids() {
         let id = Digest::of(b"x");
-        assert!(is_id(&id.to_string(), &id) && is_id(&id.short(), &id) && !is_id("busybox", &id) && !is_id("", &id));
+        assert!(
+            is_id(&id.to_string(), &id)
+                && is_id(&id.short(), &id)
+                && !is_id("busybox", &id)
+                && !is_id("", &id)
+        );
         let r: Reference = "busybox:1".parse().expect("reference");
-        assert!(matches_reference("busybox", &r) && matches_reference("busy*:1", &r) && !matches_reference("alpine", &r));
+        assert!(
+            matches_reference("busybox", &r)
+                && matches_reference("busy*:1", &r)
+                && !matches_reference("alpine", &r)
+        );
     }
 }

@@ -14,7 +14,11 @@ impl Engine {
     /// # Errors
     /// None today.
     pub async fn version(&self) -> Result<SystemVersion> {
-        Ok(SystemVersion { kernel_version: kernel(), architecture: Platform::host().architecture, os: "linux".into() })
+        Ok(SystemVersion {
+            kernel_version: kernel(),
+            architecture: Platform::host().architecture,
+            os: "linux".into(),
+        })
     }
 
     /// What the engine has and what the machine allows.
@@ -88,7 +92,14 @@ impl Engine {
             log_drivers: vec!["json-file".into(), "none".into()],
             volume_drivers: vec!["local".into()],
             network_drivers: vec!["bridge".into(), "host".into(), "null".into()],
-            warnings: self.inner.networks.bridge().err().map(|e| format!("WARNING: {e}")).into_iter().collect(),
+            warnings: self
+                .inner
+                .networks
+                .bridge()
+                .err()
+                .map(|e| format!("WARNING: {e}"))
+                .into_iter()
+                .collect(),
             ..info
         })
     }
@@ -133,13 +144,19 @@ pub(crate) fn cgroup_v2() -> bool {
 
 fn memory_total() -> u64 {
     let text = read("/proc/meminfo");
-    let kib = text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kib = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
 
 /// Name and version of the host's system.
 fn os_release() -> (String, String) {
-    let text = ["/etc/os-release", "/usr/lib/os-release"].iter().map(|p| read(p)).find(|t| !t.is_empty()).unwrap_or_default();
+    let text = ["/etc/os-release", "/usr/lib/os-release"]
+        .iter()
+        .map(|p| read(p))
+        .find(|t| !t.is_empty())
+        .unwrap_or_default();
     let value = |key: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
         line.map(|v| v.trim_matches(['"', '\'']).to_owned())

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use longshore_net::{BridgeConfig, Ipam, Ipv4Net, Network, PortAllocator, PortMap, PortRequest, PortReservation};
+use longshore_net::{
+    BridgeConfig, Ipam, Ipv4Net, Network, PortAllocator, PortMap, PortRequest, PortReservation,
+};
 use longshore_oci::Kind;
 use longshore_store::Store;
 use longshore_store::meta::{Batch, Table};
@@ -68,8 +70,12 @@ impl Networks {
     /// # Errors
     /// When the database fails or a setting is wrong.
     pub(crate) fn open(store: &Store, options: &EngineOptions) -> Result<Self> {
-        let mut records: BTreeMap<String, Record> =
-            store.meta().list::<Record>(Table::Networks)?.into_iter().map(|(_, r)| (r.name.clone(), r)).collect();
+        let mut records: BTreeMap<String, Record> = store
+            .meta()
+            .list::<Record>(Table::Networks)?
+            .into_iter()
+            .map(|(_, r)| (r.name.clone(), r))
+            .collect();
         for (name, driver) in PREDEFINED {
             if !records.contains_key(name) {
                 let record = Record {
@@ -97,14 +103,17 @@ impl Networks {
     fn open_bridge(store: &Store, options: &EngineOptions, record: &mut Record) -> Result<Bridge> {
         let (subnet, gateway) = match (&options.bip, record.subnet, record.gateway) {
             (Some(text), ..) => {
-                let net: Ipv4Net = text
-                    .parse()
-                    .map_err(|_| Error::invalid(format!("invalid bridge address {text:?}: want address/prefix")))?;
+                let net: Ipv4Net = text.parse().map_err(|_| {
+                    Error::invalid(format!("invalid bridge address {text:?}: want address/prefix"))
+                })?;
                 (net.trunc(), net.addr())
             }
             (None, Some(subnet), Some(gateway)) => (subnet, gateway),
             _ => {
-                let subnet = longshore_net::pick_subnet(&longshore_net::default_pools(), &longshore_net::host_networks()?)?;
+                let subnet = longshore_net::pick_subnet(
+                    &longshore_net::default_pools(),
+                    &longshore_net::host_networks()?,
+                )?;
                 (subnet, Ipv4Addr::from_bits(subnet.network().to_bits() + 1))
             }
         };
@@ -132,7 +141,9 @@ impl Networks {
     /// # Errors
     /// `Unavailable` with the reason when there is none.
     pub(crate) fn bridge(&self) -> Result<&Bridge> {
-        self.bridge.as_ref().map_err(|why| Error::new(Kind::Unavailable, format!("network bridge is not available: {why}")))
+        self.bridge
+            .as_ref()
+            .map_err(|why| Error::new(Kind::Unavailable, format!("network bridge is not available: {why}")))
     }
 
     /// By name, id or unique beginning of an id.
@@ -209,7 +220,11 @@ impl Engine {
     /// For unknown filters.
     pub async fn networks(&self, f: &Filters) -> Result<Vec<NetworkView>> {
         filters::check_known(f, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-        if let Some(bad) = filters::values(f, "type").iter().flat_map(|v| v.iter()).find(|t| !["custom", "builtin"].contains(&t.as_str())) {
+        if let Some(bad) = filters::values(f, "type")
+            .iter()
+            .flat_map(|v| v.iter())
+            .find(|t| !["custom", "builtin"].contains(&t.as_str()))
+        {
             return Err(Error::invalid(format!("invalid filter: 'type'='{bad}'")));
         }
         // The predefined ones never dangle.
@@ -258,8 +273,14 @@ impl Engine {
             if !data.record.is_running() {
                 continue;
             }
-            for e in data.record.networks.values().filter(|e| e.network_id == r.id && !e.endpoint_id.is_empty()) {
-                let address = if e.ip_address.is_empty() { String::new() } else { format!("{}/{}", e.ip_address, e.ip_prefix_len) };
+            for e in
+                data.record.networks.values().filter(|e| e.network_id == r.id && !e.endpoint_id.is_empty())
+            {
+                let address = if e.ip_address.is_empty() {
+                    String::new()
+                } else {
+                    format!("{}/{}", e.ip_address, e.ip_prefix_len)
+                };
                 let member = NetworkMember {
                     name: data.record.name.clone(),
                     endpoint_id: e.endpoint_id.clone(),

@@ -16,7 +16,9 @@ const CHUNK: usize = 64 << 10;
 
 /// A stream of what `work` writes, on a thread of its own. When the reader goes away, writing
 /// fails with a broken pipe.
-pub(crate) fn from_writer(work: impl FnOnce(&mut ChannelWriter) -> Result<()> + Send + 'static) -> ByteStream {
+pub(crate) fn from_writer(
+    work: impl FnOnce(&mut ChannelWriter) -> Result<()> + Send + 'static,
+) -> ByteStream {
     let (tx, rx) = mpsc::channel::<Result<Bytes>>(QUEUE);
     tokio::task::spawn_blocking(move || {
         let mut writer = ChannelWriter { tx, buffer: Vec::new() };

@@ -46,7 +46,8 @@ impl Engine {
     /// When the roots cannot be used, another daemon uses them, or the state cannot be read.
     pub async fn open(options: EngineOptions) -> Result<Self> {
         let opened = tokio::task::spawn_blocking(move || Self::open_blocking(options)).await;
-        let (engine, found) = opened.map_err(|_| Error::internal("opening the engine failed; see the log"))??;
+        let (engine, found) =
+            opened.map_err(|_| Error::internal("opening the engine failed; see the log"))??;
         for f in found {
             engine.take_up(f);
         }
@@ -58,15 +59,21 @@ impl Engine {
             None | Some("") => None,
             Some("overlay2") => Some(DriverName::Overlay2),
             Some("vfs") => Some(DriverName::Vfs),
-            Some(other) => return Err(Error::invalid(format!("unknown storage driver {other:?}: choose overlay2 or vfs"))),
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "unknown storage driver {other:?}: choose overlay2 or vfs"
+                )));
+            }
         };
         let store = Store::open(&options.data_root, &StoreOptions { driver, sync: true })?;
         let paths = Paths { data: options.data_root.clone(), exec: options.exec_root.clone() };
         make_dir(&paths.exec, 0o700)?;
         make_dir(&paths.data.join("containers"), 0o710)?;
         make_dir(&paths.volumes(), 0o701)?;
-        let cgroup_parent =
-            options.cgroup_parent.clone().unwrap_or_else(|| format!("longshore-{}", root_hash(&options.data_root)));
+        let cgroup_parent = options
+            .cgroup_parent
+            .clone()
+            .unwrap_or_else(|| format!("longshore-{}", root_hash(&options.data_root)));
         let runtime = Embedded::new(RuntimeOptions { exec_root: paths.exec.clone(), cgroup_parent })?;
         let networks = Networks::open(&store, &options)?;
         let system_id = system_id(&store)?;
@@ -243,7 +250,9 @@ impl Engine {
             Ok(list) => {
                 for id in list.into_iter().filter(|id| !ids.contains(id)) {
                     tracing::info!(container = id, "a half-made container is removed");
-                    if let Err(e) = self.inner.store.unmount_rw(&id).and_then(|()| self.inner.store.remove_rw(&id)) {
+                    if let Err(e) =
+                        self.inner.store.unmount_rw(&id).and_then(|()| self.inner.store.remove_rw(&id))
+                    {
                         warn("a layer", &e);
                     }
                 }
@@ -269,7 +278,9 @@ impl Engine {
         }
         let live: Vec<String> = all
             .iter()
-            .flat_map(|c| c.read().record.networks.values().map(|e| e.endpoint_id.clone()).collect::<Vec<_>>())
+            .flat_map(|c| {
+                c.read().record.networks.values().map(|e| e.endpoint_id.clone()).collect::<Vec<_>>()
+            })
             .filter(|id| !id.is_empty())
             .collect();
         if let Ok(bridge) = self.inner.networks.bridge()
@@ -320,7 +331,8 @@ fn after_start(record: &Record) -> What {
     if record.host.auto_remove {
         return What::Remove;
     }
-    let always = record.host.restart.name == "always" || (record.host.restart.name == "unless-stopped" && !record.stopped_by_hand);
+    let always = record.host.restart.name == "always"
+        || (record.host.restart.name == "unless-stopped" && !record.stopped_by_hand);
     // `always` starts even what a person stopped: the daemon's start is a new beginning, as with Docker.
     if always || (record.state.status == Status::Restarting && wants_restart(record)) {
         return What::Start;

@@ -26,7 +26,8 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     }
     if name.len() == 1 && name.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Err(Error::invalid(
-            "create: volume name is too short, names should be at least two alphanumeric characters".to_owned(),
+            "create: volume name is too short, names should be at least two alphanumeric characters"
+                .to_owned(),
         ));
     }
     Err(Error::invalid(format!(
@@ -72,7 +73,12 @@ impl Engine {
         Ok(PathBuf::from(self.ensure_volume(name, anonymous, labels)?.mountpoint))
     }
 
-    fn ensure_volume(&self, name: &str, anonymous: bool, labels: Option<BTreeMap<String, String>>) -> Result<Volume> {
+    fn ensure_volume(
+        &self,
+        name: &str,
+        anonymous: bool,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Result<Volume> {
         let _one = self.inner.volumes.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(v) = self.inner.store.meta().get::<Volume>(Table::Volumes, name)? {
             return Ok(v);
@@ -102,7 +108,8 @@ impl Engine {
     /// When there is none.
     pub async fn volume(&self, name: &str) -> Result<Volume> {
         let name = name.to_owned();
-        self.blocking(move |e| e.volume_blocking(&name).map_err(|err| err.context(format!("get {name}")))).await
+        self.blocking(move |e| e.volume_blocking(&name).map_err(|err| err.context(format!("get {name}"))))
+            .await
     }
 
     fn volume_blocking(&self, name: &str) -> Result<Volume> {
@@ -147,7 +154,9 @@ impl Engine {
         let name = name.to_owned();
         self.blocking(move |e| match e.remove_volume_blocking(&name) {
             Err(err) if force && err.kind() == longshore_oci::Kind::NotFound => Ok(()),
-            Err(err) if err.kind() == longshore_oci::Kind::NotFound => Err(err.context(format!("get {name}"))),
+            Err(err) if err.kind() == longshore_oci::Kind::NotFound => {
+                Err(err.context(format!("get {name}")))
+            }
             other => other,
         })
         .await

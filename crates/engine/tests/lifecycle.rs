@@ -70,13 +70,21 @@ fn busybox_tar() -> Vec<u8> {
         std::fs::create_dir(root.join(d)).unwrap();
     }
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for name in ["sh", "true", "false", "sleep", "echo", "cat", "ls", "id", "hostname", "mount", "touch", "rm", "stty", "kill"] {
+    for name in [
+        "sh", "true", "false", "sleep", "echo", "cat", "ls", "id", "hostname", "mount", "touch", "rm",
+        "stty", "kill",
+    ] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nci:x:1000:1000::/home/ci:/bin/sh\n").unwrap();
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nci:x:1000:1000::/home/ci:/bin/sh\n",
+    )
+    .unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\ndocker:x:999:ci\n").unwrap();
     std::fs::write(root.join("data/seed"), "seed").unwrap();
-    let out = std::process::Command::new("tar").args(["-C", &root.to_string_lossy(), "-c", "."]).output().unwrap();
+    let out =
+        std::process::Command::new("tar").args(["-C", &root.to_string_lossy(), "-c", "."]).output().unwrap();
     assert!(out.status.success());
     out.stdout
 }
@@ -108,7 +116,13 @@ async fn exec(world: &World, name: &str, cmd: &[&str]) -> (String, Option<i32>) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_run_attach_wait_logs_diff_remove() {
     let w = World::new().await;
-    let id = w.create("web", &["sh", "-c", "echo out; echo err >&2; echo hi > /TEST; rm /etc/group; exit 3"], |_| {}).await;
+    let id = w
+        .create(
+            "web",
+            &["sh", "-c", "echo out; echo err >&2; echo hi > /TEST; rm /etc/group; exit 3"],
+            |_| {},
+        )
+        .await;
     let request = AttachRequest { stdout: true, stderr: true, stream: true, ..Default::default() };
     let session = w.engine.attach("web", request).await.unwrap();
     let wait = w.engine.wait("web", WaitCondition::NextExit).await.unwrap();
@@ -121,7 +135,8 @@ async fn privileged_run_attach_wait_logs_diff_remove() {
     assert!(Path::new(&view.hostname_path).exists() && Path::new(&view.log_path).exists());
     let merged = &view.graph["MergedDir"];
     assert!(!Path::new(merged).join("bin").exists(), "unmounted after its end");
-    let changes: Vec<_> = w.engine.changes("web").await.unwrap().into_iter().map(|c| (c.path, c.kind)).collect();
+    let changes: Vec<_> =
+        w.engine.changes("web").await.unwrap().into_iter().map(|c| (c.path, c.kind)).collect();
     assert_eq!(
         changes,
         [
@@ -130,8 +145,10 @@ async fn privileged_run_attach_wait_logs_diff_remove() {
             ("/etc/group".to_owned(), ChangeKind::Deleted)
         ]
     );
-    let logs = w.engine.logs("web", LogsRequest { stdout: true, stderr: true, ..Default::default() }).await.unwrap();
-    let lines: Vec<_> = logs.output.map(|c| String::from_utf8_lossy(&c.unwrap().data).into_owned()).collect().await;
+    let logs =
+        w.engine.logs("web", LogsRequest { stdout: true, stderr: true, ..Default::default() }).await.unwrap();
+    let lines: Vec<_> =
+        logs.output.map(|c| String::from_utf8_lossy(&c.unwrap().data).into_owned()).collect().await;
     assert_eq!(lines, ["out\n", "err\n"]);
     w.engine.remove("web", RemoveOptions::default()).await.unwrap();
     assert_eq!(w.engine.inspect("web", false).await.unwrap_err().to_string(), "No such container: web");
@@ -141,34 +158,37 @@ async fn privileged_run_attach_wait_logs_diff_remove() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_exec_stop_kill_pause_rename() {
     let w = World::new().await;
-    let id = w.create("c", &["sleep", "1000"], |r| r.config.run.user = "ci".into()).await;
-    w.engine.start("c").await.unwrap();
-    assert_eq!(w.engine.start("c").await.unwrap_err().kind(), longshore_oci::Kind::NotModified);
-    assert_eq!(exec(&w, "c", &["sh", "-c", "echo o; exit 4"]).await, ("o\n".into(), Some(4)));
-    let (who, _) = exec(&w, "c", &["id"]).await;
+    let id = w.create("co", &["sleep", "1000"], |r| r.config.run.user = "ci".into()).await;
+    w.engine.start("co").await.unwrap();
+    assert_eq!(w.engine.start("co").await.unwrap_err().kind(), longshore_oci::Kind::NotModified);
+    assert_eq!(exec(&w, "co", &["sh", "-c", "echo o; exit 4"]).await, ("o\n".into(), Some(4)));
+    let (who, _) = exec(&w, "co", &["id"]).await;
     assert!(who.contains("uid=1000") && who.contains("999"), "{who}");
     let missing = CreateExec { cmd: vec!["nosuch".into()], ..Default::default() };
-    let bad = w.engine.create_exec("c", missing).await.unwrap();
+    let bad = w.engine.create_exec("co", missing).await.unwrap();
     let e = w.engine.start_exec(&bad, false, None).await.unwrap_err().to_string();
     assert!(e.contains("executable file not found in $PATH"), "{e}");
     assert_eq!(w.engine.inspect_exec(&bad).await.unwrap().exit_code, Some(127));
-    let top = w.engine.top("c", "").await.unwrap();
+    let top = w.engine.top("co", "").await.unwrap();
     assert_eq!(top.titles[0], "UID");
     assert!(top.rows.iter().any(|r| r[7] == "sleep 1000"), "{top:?}");
-    let e = w.engine.remove("c", RemoveOptions::default()).await.unwrap_err().to_string();
+    let e = w.engine.remove("co", RemoveOptions::default()).await.unwrap_err().to_string();
     assert_eq!(
         e,
-        "cannot remove container \"c\": container is running: stop the container before removing or force remove"
+        "cannot remove container \"co\": container is running: stop the container before removing or force remove"
     );
-    w.engine.pause("c").await.unwrap();
-    assert_eq!(w.engine.pause("c").await.unwrap_err().to_string(), format!("Container {id} is already paused"));
-    w.engine.unpause("c").await.unwrap();
-    w.engine.rename("c", "d").await.unwrap();
-    let e = w.engine.kill("d", Some("BAD".into())).await.unwrap_err().to_string();
-    assert_eq!(e, "cannot kill container: d: invalid signal: BAD");
-    w.engine.stop("d", None, Some(0)).await.unwrap();
-    assert_eq!(w.engine.stop("d", None, None).await.unwrap_err().kind(), longshore_oci::Kind::NotModified);
-    assert_eq!(w.engine.inspect("d", false).await.unwrap().state.exit_code, 137);
+    w.engine.pause("co").await.unwrap();
+    assert_eq!(
+        w.engine.pause("co").await.unwrap_err().to_string(),
+        format!("Container {id} is already paused")
+    );
+    w.engine.unpause("co").await.unwrap();
+    w.engine.rename("co", "dd").await.unwrap();
+    let e = w.engine.kill("dd", Some("BAD".into())).await.unwrap_err().to_string();
+    assert_eq!(e, "cannot kill container: dd: invalid signal: BAD");
+    w.engine.stop("dd", None, Some(0)).await.unwrap();
+    assert_eq!(w.engine.stop("dd", None, None).await.unwrap_err().kind(), longshore_oci::Kind::NotModified);
+    assert_eq!(w.engine.inspect("dd", false).await.unwrap().state.exit_code, 137);
     w.end().await;
 }
 
@@ -179,17 +199,17 @@ async fn privileged_start_failures_in_dockers_words() {
         ("nosuchcmd", 127, "exec: \"nosuchcmd\": executable file not found in $PATH"),
         ("/etc/passwd", 126, "exec: \"/etc/passwd\": permission denied"),
     ] {
-        w.create("x", &[cmd], |_| {}).await;
-        let e = w.engine.start("x").await.unwrap_err();
+        w.create("xx", &[cmd], |_| {}).await;
+        let e = w.engine.start("xx").await.unwrap_err();
         assert!(e.to_string().contains(words), "{e}");
         assert_eq!(e.kind(), longshore_oci::Kind::Invalid);
-        let view = w.engine.inspect("x", false).await.unwrap();
+        let view = w.engine.inspect("xx", false).await.unwrap();
         assert_eq!((view.state.status, view.state.exit_code), (Status::Created, code));
-        w.engine.remove("x", RemoveOptions::default()).await.unwrap();
+        w.engine.remove("xx", RemoveOptions::default()).await.unwrap();
     }
-    w.create("u", &["true"], |r| r.config.run.user = "nosuch".into()).await;
+    w.create("uu", &["true"], |r| r.config.run.user = "nosuch".into()).await;
     assert_eq!(
-        w.engine.start("u").await.unwrap_err().to_string(),
+        w.engine.start("uu").await.unwrap_err().to_string(),
         "unable to find user nosuch: no matching entries in passwd file"
     );
     w.end().await;
@@ -198,18 +218,18 @@ async fn privileged_start_failures_in_dockers_words() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_volumes_are_filled_and_removed() {
     let w = World::new().await;
-    w.create("v", &["cat", "/data/seed"], |r| r.host.binds = Some(vec!["vol1:/data".into()])).await;
-    let wait = w.engine.wait("v", WaitCondition::NextExit).await.unwrap();
-    w.engine.start("v").await.unwrap();
+    w.create("vv", &["cat", "/data/seed"], |r| r.host.binds = Some(vec!["vol1:/data".into()])).await;
+    let wait = w.engine.wait("vv", WaitCondition::NextExit).await.unwrap();
+    w.engine.start("vv").await.unwrap();
     assert_eq!(wait.await.unwrap().code, 0);
     let volume = w.engine.volume("vol1").await.unwrap();
     assert_eq!(std::fs::read_to_string(Path::new(&volume.mountpoint).join("seed")).unwrap(), "seed");
-    let id = w.engine.inspect("v", false).await.unwrap().id;
+    let id = w.engine.inspect("vv", false).await.unwrap().id;
     assert_eq!(
         w.engine.remove_volume("vol1", false).await.unwrap_err().to_string(),
         format!("remove vol1: volume is in use - [{id}]")
     );
-    w.engine.remove("v", RemoveOptions::default()).await.unwrap();
+    w.engine.remove("vv", RemoveOptions::default()).await.unwrap();
     w.engine.remove_volume("vol1", false).await.unwrap();
     assert_eq!(w.engine.volume("vol1").await.unwrap_err().to_string(), "get vol1: no such volume");
     w.end().await;
@@ -223,10 +243,16 @@ async fn privileged_auto_remove_and_restart_policy() {
     w.engine.start("rm").await.unwrap();
     assert_eq!(gone.await.unwrap().code, 0);
     assert!(w.engine.inspect("rm", false).await.is_err());
-    w.create("again", &["false"], |r| r.host.restart = RestartPolicy { name: "on-failure".into(), max_retries: 2 }).await;
+    w.create("again", &["false"], |r| {
+        r.host.restart = RestartPolicy { name: "on-failure".into(), max_retries: 2 }
+    })
+    .await;
     w.engine.start("again").await.unwrap();
     let mut request = EventsRequest { since: Some(0), ..Default::default() };
-    request.filters = BTreeMap::from([("event".to_owned(), vec!["die".to_owned()]), ("container".to_owned(), vec!["again".to_owned()])]);
+    request.filters = BTreeMap::from([
+        ("event".to_owned(), vec!["die".to_owned()]),
+        ("container".to_owned(), vec!["again".to_owned()]),
+    ]);
     let deaths: Vec<_> = w.engine.events(request).await.unwrap().take(3).collect().await;
     assert!(deaths.iter().all(|e| e.as_ref().unwrap().attributes["exitCode"] == "1"));
     let wait = w.engine.wait("again", WaitCondition::NotRunning).await.unwrap();
@@ -254,12 +280,15 @@ async fn privileged_a_new_daemon_finds_what_ran_on() {
     let World { engine, options, _dir } = w;
     drop((session, engine));
     // Everything of the old one has to let go of the database first.
-    let engine = loop {
-        match Engine::open(options.clone()).await {
-            Ok(e) => break e,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+    let mut opened = Engine::open(options.clone()).await;
+    for _ in 0..200 {
+        if opened.is_ok() {
+            break;
         }
-    };
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        opened = Engine::open(options.clone()).await;
+    }
+    let engine = opened.unwrap();
     let view = engine.inspect("stays", false).await.unwrap();
     assert_eq!((view.state.status, view.state.pid), (Status::Running, pid));
     let wait = engine.wait("ends", WaitCondition::NotRunning).await.unwrap();
@@ -299,6 +328,9 @@ async fn privileged_bridge_ports_and_commit() {
     let deleted = w.engine.remove_image("made:1", false, true).await.unwrap();
     assert_eq!(deleted[0], ImageDeleted::Untagged("made:1".into()));
     let e = w.engine.remove_image("busybox", false, true).await.unwrap_err().to_string();
-    assert!(e.starts_with("conflict: unable to remove repository reference \"busybox\" (must force) - container"), "{e}");
+    assert!(
+        e.starts_with("conflict: unable to remove repository reference \"busybox\" (must force) - container"),
+        "{e}"
+    );
     w.end().await;
 }

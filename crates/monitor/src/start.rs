@@ -17,6 +17,8 @@ use crate::serve::{Monitor, Outputs};
 /// Sets up everything; tells the daemon how it went. `None`: nothing is left to watch over.
 pub(crate) fn start() -> Option<Monitor> {
     let daemon = os::inherited(0);
+    // What the daemon had open by mistake or from its own parent is not ours to keep open.
+    os::close_from(3);
     let _ = os::setsid();
     let _ = os::chdir(c"/");
     // Our memory and descriptors are nobody's business, even when a child shares namespaces with a

@@ -306,13 +306,13 @@ mod tests {
 
     #[test]
     fn kernel_files_are_understood() {
-        assert_eq!(bounding("Name:\tx\nCapBnd:\t000001fffeffffff\n"), Some(0x1_ffFE_FF_FFFF));
+        assert_eq!(bounding("Name:\tx\nCapBnd:\t000001fffeffffff\n"), Some(0x1ff_feff_ffff));
         assert_eq!(up_to("40\n"), 0x1ff_ffff_ffff);
         assert_eq!(up_to(""), u64::MAX);
     }
 
     #[test]
-    fn ordinary_users_start_without_effective_capabilities() {
+    fn atk_11_nothing_is_inheritable_and_ordinary_users_start_without_capabilities() {
         let caps = CapSet::default_set().to_process(1000);
         assert_eq!(caps.bounding().as_ref().unwrap().len(), 14);
         for set in [caps.effective(), caps.permitted(), caps.inheritable(), caps.ambient()] {

@@ -6,11 +6,13 @@
 //! file), and from then on talks to it over its socket. Nothing here knows tokio: streams are plain
 //! sockets that carry `longshore_monitor::proto` frames.
 
+pub mod apparmor;
 pub mod caps;
 pub mod cgroup;
 mod client;
 pub mod embedded;
 mod error;
+pub mod seccomp;
 pub mod spec_defaults;
 mod task;
 pub mod user;

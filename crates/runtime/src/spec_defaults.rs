@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_has_the_well_known_mounts() {
+    fn atk_15_a_container_has_the_well_known_mounts_with_cgroups_read_only() {
         let list = mounts(false, DEFAULT_SHM_SIZE);
         let targets: Vec<_> = list.iter().map(|m| m.destination().to_str().unwrap()).collect();
         assert_eq!(

@@ -61,7 +61,8 @@ impl Engine {
             }
         }
         if request.logs {
-            let logs = LogsRequest { stdout: request.stdout, stderr: request.stderr, ..LogsRequest::default() };
+            let logs =
+                LogsRequest { stdout: request.stdout, stderr: request.stderr, ..LogsRequest::default() };
             let logged = self.logs_of(&c, logs).await?;
             let live = std::mem::replace(&mut session.output, Box::pin(stream::empty()));
             session.output = Box::pin(logged.chain(live));
@@ -82,7 +83,10 @@ impl Engine {
             if task.is_none() {
                 data.pending.retain(|p| !p.connected.is_closed());
                 if data.pending.len() >= MAX_PENDING {
-                    return Err(Error::conflict(format!("more than {MAX_PENDING} clients wait for container {}", c.id)));
+                    return Err(Error::conflict(format!(
+                        "more than {MAX_PENDING} clients wait for container {}",
+                        c.id
+                    )));
                 }
                 data.pending.push(PendingAttach { request, connected: tx });
             }
@@ -148,11 +152,7 @@ fn swallow() -> mpsc::Sender<Bytes> {
 }
 
 /// Moves frames between a monitor and a client until the container ends, or the client goes.
-async fn pump(
-    socket: UnixStream,
-    input: mpsc::Receiver<Bytes>,
-    output: &mpsc::Sender<Result<OutputChunk>>,
-) {
+async fn pump(socket: UnixStream, input: mpsc::Receiver<Bytes>, output: &mpsc::Sender<Result<OutputChunk>>) {
     let (read, write) = socket.into_split();
     let sender = tokio::spawn(send_input(write, input));
     tokio::select! {

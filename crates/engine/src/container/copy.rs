@@ -114,7 +114,12 @@ impl Engine {
         let stream = pipe::from_writer(move |out| {
             let _permit = permit;
             let path = if follow { place.path.join(".") } else { place.path.clone() };
-            write_path(&place.root, &below(&path), if name.is_empty() { b"." } else { name.as_bytes() }, out)?;
+            write_path(
+                &place.root,
+                &below(&path),
+                if name.is_empty() { b"." } else { name.as_bytes() },
+                out,
+            )?;
             Ok(())
         });
         Ok((about, stream))
@@ -124,7 +129,13 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for a directory that is not there, `Denied` for one that may not be written.
-    pub async fn archive_put(&self, name: &str, path: &str, flags: ArchivePutFlags, body: BodyStream) -> Result<()> {
+    pub async fn archive_put(
+        &self,
+        name: &str,
+        path: &str,
+        flags: ArchivePutFlags,
+        body: BodyStream,
+    ) -> Result<()> {
         let c = self.find(name)?;
         let (asked, path, wanted) = (name.to_owned(), path.to_owned(), Wanted::parse(path));
         let source = pipe::into_reader(body);
@@ -184,11 +195,19 @@ impl Engine {
         }
         if let Some(m) = mount {
             if m.kind == "tmpfs" {
-                return Err(Error::not_found(format!("{} is a tmpfs: it is empty while the container is stopped", m.destination)));
+                return Err(Error::not_found(format!(
+                    "{} is a tmpfs: it is empty while the container is stopped",
+                    m.destination
+                )));
             }
             let source = if m.subpath.is_empty() { m.source.clone() } else { m.source.join(&m.subpath) };
             let rest = path.strip_prefix(&m.destination).unwrap_or(Path::new(""));
-            return Ok(Place { root: Root::open(&source)?, path: Path::new("/").join(rest), read_only, _mounted: None });
+            return Ok(Place {
+                root: Root::open(&source)?,
+                path: Path::new("/").join(rest),
+                read_only,
+                _mounted: None,
+            });
         }
         let tree = self.inner.store.mount_rw(&c.id, &IdMap::default())?;
         let mounted = Mounted { engine: self.clone(), container: Arc::clone(c) };
@@ -225,7 +244,10 @@ fn stat(place: &Place, wanted: &Wanted) -> Result<About> {
         name: wanted.name(),
         size: raw.st_size,
         mode: go_mode(&raw),
-        mtime: raw.st_mtime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(raw.st_mtime_nsec).unwrap_or(0)),
+        mtime: raw
+            .st_mtime
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::try_from(raw.st_mtime_nsec).unwrap_or(0)),
         link_target,
     };
     Ok(About { stat, follow: wanted.follow })
@@ -306,7 +328,11 @@ mod tests {
             ("", "/", true, "/"),
         ] {
             let w = Wanted::parse(text);
-            assert_eq!((w.path.to_str().unwrap(), w.follow, w.name().as_str()), (path, follow, name), "{text}");
+            assert_eq!(
+                (w.path.to_str().unwrap(), w.follow, w.name().as_str()),
+                (path, follow, name),
+                "{text}"
+            );
         }
     }
 

@@ -26,11 +26,10 @@ pub(crate) fn copy_up(root: &Root, target: &str, volume: &Path) -> Result<()> {
     if !is_empty(to.fd())? || is_empty(source.as_fd())? && !own_look(source.as_fd())? {
         return Ok(());
     }
-    let copied = copy_dir(source.as_fd(), to.fd(), &mut HashMap::new(), 0)
-        .and_then(|()| {
-            let stat = fs::fstat(&source)?;
-            finish(to.fd(), &stat, source.as_fd())
-        });
+    let copied = copy_dir(source.as_fd(), to.fd(), &mut HashMap::new(), 0).and_then(|()| {
+        let stat = fs::fstat(&source)?;
+        finish(to.fd(), &stat, source.as_fd())
+    });
     copied.map_err(|e| {
         empty(volume);
         Error::io(format!("failed to copy the image's {target} into the volume {}", volume.display()), e)
@@ -65,7 +64,12 @@ fn empty(volume: &Path) {
 
 type Links = HashMap<(u64, u64), OwnedFd>;
 
-fn copy_dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>, links: &mut Links, depth: usize) -> rustix::io::Result<()> {
+fn copy_dir(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    links: &mut Links,
+    depth: usize,
+) -> rustix::io::Result<()> {
     if depth > MAX_DEPTH {
         return Err(rustix::io::Errno::LOOP);
     }
@@ -175,7 +179,9 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Resu
         Err(e) => return Err(e),
     };
     for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        let wanted = name.starts_with(b"user.") || name == b"security.capability" || name.starts_with(b"system.posix_acl");
+        let wanted = name.starts_with(b"user.")
+            || name == b"security.capability"
+            || name.starts_with(b"system.posix_acl");
         if !wanted || name.starts_with(b"user.overlay.") {
             continue;
         }

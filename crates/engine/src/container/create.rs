@@ -43,7 +43,15 @@ impl Engine {
         let (image, document) = self.image_for(&request)?;
         let id = names::new_id()?;
         let mut warnings = Vec::new();
-        let record = self.new_record(&id, request.config, request.host, request.networks, image, &document, &mut warnings)?;
+        let record = self.new_record(
+            &id,
+            request.config,
+            request.host,
+            request.networks,
+            image,
+            &document,
+            &mut warnings,
+        )?;
         let name = match request.name.as_deref().filter(|n| !n.is_empty()) {
             Some(n) => {
                 let name = names::check_container_name(n)?;
@@ -76,7 +84,10 @@ impl Engine {
             os_version: None,
         };
         if of.os != "linux" {
-            return Err(Error::invalid(format!("image operating system {:?} cannot be used on this platform", of.os)));
+            return Err(Error::invalid(format!(
+                "image operating system {:?} cannot be used on this platform",
+                of.os
+            )));
         }
         if let Some(text) = request.platform.as_deref().filter(|p| !p.is_empty()) {
             let wanted: Platform = text.parse().map_err(|e| Error::invalid(format!("{e}")))?;
@@ -170,7 +181,8 @@ impl Engine {
         if host.shm_size == 0 {
             host.shm_size = SHM_SIZE;
         }
-        let open = host.privileged || host.security_opt.iter().flatten().any(|o| o == "systempaths=unconfined");
+        let open =
+            host.privileged || host.security_opt.iter().flatten().any(|o| o == "systempaths=unconfined");
         let list = |l: Vec<String>| Some(if open { Vec::new() } else { l });
         if host.masked_paths.is_none() {
             host.masked_paths = list(spec_defaults::masked_paths());
@@ -383,7 +395,8 @@ pub(crate) fn merge(run: &mut RunConfig, image: &RunConfig) {
 
 /// Program and arguments.
 fn command(run: &RunConfig) -> Result<(String, Vec<String>)> {
-    let mut words: Vec<String> = run.entrypoint.iter().flatten().chain(run.cmd.iter().flatten()).cloned().collect();
+    let mut words: Vec<String> =
+        run.entrypoint.iter().flatten().chain(run.cmd.iter().flatten()).cloned().collect();
     if words.is_empty() || words == [""] {
         return Err(Error::invalid("no command specified"));
     }
@@ -403,9 +416,11 @@ fn expose(run: &mut RunConfig, host: &HostConfig) -> Result<()> {
 
 fn warn(host: &HostConfig, warnings: &mut Vec<String>) {
     if host.resources.oom_kill_disable == Some(true) && host.resources.memory == 0 {
-        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the \
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the \
                        system running out of resources."
-            .into());
+                .into(),
+        );
     }
     let published = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
     if host.network_mode == "host" && published {

@@ -23,7 +23,13 @@ pub(crate) enum Net {
 ///
 /// # Errors
 /// When the system refuses.
-pub(crate) fn write(paths: &Paths, record: &Record, net: Net, addresses: &[IpAddr], gateway: Option<IpAddr>) -> Result<()> {
+pub(crate) fn write(
+    paths: &Paths,
+    record: &Record,
+    net: Net,
+    addresses: &[IpAddr],
+    gateway: Option<IpAddr>,
+) -> Result<()> {
     let dir = paths.container(&record.id);
     put(&dir.join("hostname"), format!("{}\n", record.config.hostname).as_bytes())?;
     let host_text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -70,7 +76,9 @@ fn extra(record: &Record, gateway: Option<IpAddr>) -> Result<Vec<(String, IpAddr
         let Some((name, ip)) = entry.split_once(':') else { continue };
         let ip = match ip {
             "host-gateway" => gateway.ok_or_else(|| {
-                Error::internal("unable to derive the IP value for host-gateway: the container has no bridge network")
+                Error::internal(
+                    "unable to derive the IP value for host-gateway: the container has no bridge network",
+                )
             })?,
             text => text
                 .trim_matches(['[', ']'])

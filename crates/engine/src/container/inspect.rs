@@ -35,8 +35,13 @@ impl Engine {
         let sizes = if size { Some(self.sizes(&record)?) } else { None };
         let dir = self.inner.paths.container(&c.id);
         // Shown once the files have been written.
-        let shown = |path: &Path| if record.has_run { path.to_string_lossy().into_owned() } else { String::new() };
-        let log = if record.host.log.driver == "none" { String::new() } else { shown(&self.inner.paths.log(&c.id)) };
+        let shown =
+            |path: &Path| if record.has_run { path.to_string_lossy().into_owned() } else { String::new() };
+        let log = if record.host.log.driver == "none" {
+            String::new()
+        } else {
+            shown(&self.inner.paths.log(&c.id))
+        };
         let running = record.is_running();
         Ok(ContainerView {
             resolv_conf_path: shown(&dir.join("resolv.conf")),

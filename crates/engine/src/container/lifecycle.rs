@@ -17,8 +17,8 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let c = self.find(name)?;
-        let new = names::check_container_name(new)
-            .map_err(|e| e.context("Error when allocating new name"))?;
+        let new =
+            names::check_container_name(new).map_err(|e| e.context("Error when allocating new name"))?;
         let engine = self.clone();
         self.to_the_end(async move {
             let _op = c.op.lock().await;
@@ -56,7 +56,9 @@ impl Engine {
         let exits = life.borrow_and_update().exits;
         Ok(Box::pin(async move {
             let ended = match condition {
-                WaitCondition::NotRunning => life.wait_for(|l| !l.running || l.exits > exits || l.removed).await,
+                WaitCondition::NotRunning => {
+                    life.wait_for(|l| !l.running || l.exits > exits || l.removed).await
+                }
                 WaitCondition::NextExit => life.wait_for(|l| l.exits > exits || l.removed).await,
                 WaitCondition::Removed => life.wait_for(|l| l.removed).await,
             };

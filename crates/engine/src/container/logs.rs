@@ -42,7 +42,10 @@ impl Engine {
         request: LogsRequest,
     ) -> Result<BoxStream<Result<OutputChunk>>> {
         if c.read().record.host.log.driver == "none" {
-            return Err(Error::new(Kind::Unimplemented, "configured logging driver does not support reading"));
+            return Err(Error::new(
+                Kind::Unimplemented,
+                "configured logging driver does not support reading",
+            ));
         }
         let path = self.inner.paths.log(&c.id);
         let life = c.life.subscribe();
@@ -86,10 +89,10 @@ impl Engine {
                 if request.until.is_some_and(|u| entry.time > u) {
                     return Ok(());
                 }
-                if let Some(chunk) = chunk(entry, request) {
-                    if tx.send(Ok(chunk)).await.is_err() {
-                        return Ok(());
-                    }
+                if let Some(chunk) = chunk(entry, request)
+                    && tx.send(Ok(chunk)).await.is_err()
+                {
+                    return Ok(());
                 }
             }
             if !at_end {

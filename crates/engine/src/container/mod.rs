@@ -13,8 +13,8 @@ mod logfile;
 mod logs;
 pub(crate) mod mounts;
 pub(crate) mod ports;
-mod ps;
 mod prune;
+mod ps;
 mod remove;
 pub(crate) mod spec;
 mod start;
@@ -30,10 +30,10 @@ use longshore_net::PortReservation;
 use longshore_runtime::Task;
 use tokio::sync::{Notify, Semaphore, watch};
 
+pub(crate) use attach::PendingAttach;
 pub(crate) use attach::{exit_of, from_std, receiver};
 pub(crate) use create::merge;
 pub(crate) use supervise::{first_delay, wants_restart};
-pub(crate) use attach::PendingAttach;
 pub(crate) use tree::tree_size;
 
 use crate::events::Attributes;

@@ -81,7 +81,8 @@ pub(crate) fn parse_volumes_from(text: &str) -> Result<(&str, Option<bool>)> {
 /// `source:target[:options]`, or just a target for an anonymous volume.
 fn parse_bind(text: &str) -> Result<MountPoint> {
     // Docker answers a wrong specification with a server error.
-    let wrong = |e: Error| e.context(format!("invalid volume specification: '{text}'")).with_kind(Kind::Internal);
+    let wrong =
+        |e: Error| e.context(format!("invalid volume specification: '{text}'")).with_kind(Kind::Internal);
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, mode) = match parts.as_slice() {
         [target] => return check_target(target).map_err(wrong).and_then(|()| anonymous(clean(target))),
@@ -175,12 +176,21 @@ fn tmpfs(target: &str, options: String) -> MountPoint {
 }
 
 fn of_spec(s: &MountSpec) -> Result<MountPoint> {
-    let base = MountPoint { destination: clean(&s.target), rw: !s.read_only, from_mounts: true, ..Default::default() };
+    let base = MountPoint {
+        destination: clean(&s.target),
+        rw: !s.read_only,
+        from_mounts: true,
+        ..Default::default()
+    };
     Ok(match s.kind.as_str() {
         "bind" => MountPoint {
             kind: "bind".into(),
             source: PathBuf::from(clean(&s.source)),
-            propagation: if s.bind_propagation.is_empty() { "rprivate".into() } else { s.bind_propagation.clone() },
+            propagation: if s.bind_propagation.is_empty() {
+                "rprivate".into()
+            } else {
+                s.bind_propagation.clone()
+            },
             non_recursive: s.bind_non_recursive,
             // With this, a missing source is made as for `-v`.
             from_mounts: !s.bind_create_mountpoint,
@@ -216,7 +226,11 @@ fn of_spec(s: &MountSpec) -> Result<MountPoint> {
             options.extend(s.tmpfs_options.iter().map(|pair| pair.join("=")));
             MountPoint { from_mounts: true, ..tmpfs(&s.target, options.join(",")) }
         }
-        other => return Err(Error::invalid(format!("invalid mount config for type {other:?}: mount type unknown"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "invalid mount config for type {other:?}: mount type unknown"
+            )));
+        }
     })
 }
 
@@ -231,15 +245,22 @@ mod tests {
     use super::*;
 
     fn binds(list: &[&str]) -> Result<Vec<MountPoint>> {
-        let host = HostConfig { binds: Some(list.iter().map(|s| (*s).to_owned()).collect()), ..Default::default() };
+        let host =
+            HostConfig { binds: Some(list.iter().map(|s| (*s).to_owned()).collect()), ..Default::default() };
         plan(&host, std::iter::empty(), Vec::new())
     }
 
     #[test]
     fn as_inspect_shows_them() {
         let m = binds(&["vol1:/data", "/tmp:/t:ro"]).expect("binds");
-        assert_eq!((m[0].kind.as_str(), m[0].mode.as_str(), m[0].rw, m[0].propagation.as_str()), ("volume", "z", true, ""));
-        assert_eq!((m[1].kind.as_str(), m[1].mode.as_str(), m[1].rw, m[1].propagation.as_str()), ("bind", "ro", false, "rprivate"));
+        assert_eq!(
+            (m[0].kind.as_str(), m[0].mode.as_str(), m[0].rw, m[0].propagation.as_str()),
+            ("volume", "z", true, "")
+        );
+        assert_eq!(
+            (m[1].kind.as_str(), m[1].mode.as_str(), m[1].rw, m[1].propagation.as_str()),
+            ("bind", "ro", false, "rprivate")
+        );
     }
 
     #[test]
@@ -252,7 +273,9 @@ mod tests {
              mount path must be absolute"
         );
         assert!(binds(&["/a:/b", "/c:/b/"]).unwrap_err().to_string().starts_with("Duplicate mount point"));
-        assert!(binds(&["/a:/b:ro,rw"]).is_err() && binds(&["/a:/b:bad"]).is_err() && binds(&["/a:/"]).is_err());
+        assert!(
+            binds(&["/a:/b:ro,rw"]).is_err() && binds(&["/a:/b:bad"]).is_err() && binds(&["/a:/"]).is_err()
+        );
     }
 
     #[test]

@@ -89,13 +89,18 @@ fn request(proto: &str, port: u16, binding: &PortBinding, container_ip: Ipv4Addr
         "" => Ipv4Addr::UNSPECIFIED,
         text => match text.parse::<IpAddr>() {
             Ok(IpAddr::V4(ip)) => ip,
-            Ok(IpAddr::V6(ip)) => return Err(Error::unimplemented(format!("publishing ports on the IPv6 address {ip}"))),
+            Ok(IpAddr::V6(ip)) => {
+                return Err(Error::unimplemented(format!("publishing ports on the IPv6 address {ip}")));
+            }
             Err(_) => return Err(Error::invalid(format!("invalid IP address: {text}"))),
         },
     };
     let host_ports = match binding.host_port.as_str() {
         "" | "0" => None,
-        text => Some(parse_range(text).ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?),
+        text => Some(
+            parse_range(text)
+                .ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?,
+        ),
     };
     Ok(PortRequest { transport, host_ip, host_ports, container_ip, container_port: port })
 }
@@ -120,7 +125,8 @@ mod tests {
             "80/tcp".to_owned(),
             Some(vec![PortBinding { host_ip: String::new(), host_port: "8080".into() }]),
         )]);
-        let exposed = ["80/tcp", "81/udp", "99999/tcp"].iter().map(|k| ((*k).to_owned(), Default::default())).collect();
+        let exposed =
+            ["80/tcp", "81/udp", "99999/tcp"].iter().map(|k| ((*k).to_owned(), Default::default())).collect();
         let ip = Ipv4Addr::LOCALHOST;
         let got = requests(Some(&bindings), Some(&exposed), true, ip).expect("requests");
         let keys: Vec<_> = got.iter().map(|(k, r)| (k.as_str(), r.host_ports.clone())).collect();

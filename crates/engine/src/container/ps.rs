@@ -9,7 +9,8 @@ use crate::{Error, Result};
 /// Columns of `-ef`.
 const FULL: [&str; 8] = ["uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd"];
 /// Columns of `aux`.
-const USER: [&str; 11] = ["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "command"];
+const USER: [&str; 11] =
+    ["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "command"];
 /// Longest command line that is shown.
 const MAX_CMD: usize = 4096;
 
@@ -27,7 +28,9 @@ pub(crate) fn columns(args: &str) -> Result<Vec<(String, String)>> {
         let bare = word.strip_prefix('-').unwrap_or(word);
         if let Some(list) = word.strip_prefix("--format=") {
             formats(list, &mut out)?;
-        } else if let Some((flags, rest)) = bare.split_once('o').filter(|(f, _)| f.chars().all(|c| "eAaxf".contains(c))) {
+        } else if let Some((flags, rest)) =
+            bare.split_once('o').filter(|(f, _)| f.chars().all(|c| "eAaxf".contains(c)))
+        {
             if flags.contains('f') {
                 plain = set(&FULL);
             }
@@ -191,13 +194,19 @@ impl Process {
     fn value(&self, name: &str, host: &Host) -> String {
         let ticks = self.number(14) + self.number(15);
         let started = self.number(22) / TICKS;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of uptime, rounded down")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "seconds of uptime, rounded down"
+        )]
         let age = (host.uptime as u64).saturating_sub(started);
         let text = |n: usize| self.stat.get(n - 3).cloned().unwrap_or_default();
         match name {
-            "uid" | "user" | "euser" => {
-                host.users.iter().find(|(u, _)| *u == self.uid).map_or_else(|| self.uid.to_string(), |(_, n)| n.clone())
-            }
+            "uid" | "user" | "euser" => host
+                .users
+                .iter()
+                .find(|(u, _)| *u == self.uid)
+                .map_or_else(|| self.uid.to_string(), |(_, n)| n.clone()),
             "gid" | "group" => self.gid.to_string(),
             "pid" => self.pid.to_string(),
             "ppid" => text(4),
@@ -294,6 +303,9 @@ mod tests {
     #[test]
     fn atk_40_control_characters_are_replaced() {
         assert_eq!(printable("a\x1b[2Jb\n"), "a?[2Jb?");
-        assert_eq!((hms(90061), elapsed(61), tty(0x8803)), ("1-01:01:01".into(), "01:01".into(), "pts/3".into()));
+        assert_eq!(
+            (hms(90061), elapsed(61), tty(0x8803)),
+            ("1-01:01:01".into(), "01:01".into(), "pts/3".into())
+        );
     }
 }

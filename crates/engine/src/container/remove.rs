@@ -39,7 +39,9 @@ impl Engine {
         let status = c.read().record.state.status;
         let (is, remedy) = match status {
             _ if options.force => return Ok(()),
-            Status::Paused => ("paused", "unpause and then stop the container before removing or force remove"),
+            Status::Paused => {
+                ("paused", "unpause and then stop the container before removing or force remove")
+            }
             Status::Running => ("running", "stop the container before removing or force remove"),
             Status::Restarting => ("restarting", "stop the container before removing or force remove"),
             _ => return Ok(()),

@@ -59,7 +59,7 @@ pub(crate) fn check_capabilities(host: &HostConfig) -> Result<()> {
 ///
 /// # Errors
 /// For names that are unknown.
-fn capabilities(host: &HostConfig) -> Result<CapSet> {
+pub(super) fn capabilities(host: &HostConfig) -> Result<CapSet> {
     let list = |l: &Option<Vec<String>>| l.clone().unwrap_or_default();
     Ok(CapSet::resolve(host.privileged, &list(&host.cap_add), &list(&host.cap_drop))?)
 }
@@ -101,7 +101,8 @@ pub(crate) fn build(r: &Record, f: &Facts) -> Result<Spec> {
             spec["domainname"] = json!(r.config.domainname);
         }
     }
-    let mut spec: Spec = serde_json::from_value(spec).map_err(|e| Error::internal(format!("build specification: {e}")))?;
+    let mut spec: Spec =
+        serde_json::from_value(spec).map_err(|e| Error::internal(format!("build specification: {e}")))?;
     // Large: not through text.
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(f.seccomp.clone());
@@ -113,7 +114,11 @@ pub(crate) fn build(r: &Record, f: &Facts) -> Result<Spec> {
 ///
 /// # Errors
 /// For values that turn out wrong.
-pub(crate) fn exec_process(r: &Record, f: &Facts, e: &CreateExec) -> Result<longshore_runtime::spec::Process> {
+pub(crate) fn exec_process(
+    r: &Record,
+    f: &Facts,
+    e: &CreateExec,
+) -> Result<longshore_runtime::spec::Process> {
     let mut host = r.host.clone();
     host.privileged |= e.privileged;
     let mut env = environment(r, e.tty);
@@ -238,7 +243,8 @@ fn resources(h: &HostConfig, f: &Facts) -> Result<Value> {
     let r = &h.resources;
     let mut memory = json!({});
     let mut cpu = json!({});
-    for (key, value) in [("limit", r.memory), ("reservation", r.memory_reservation), ("swap", r.memory_swap)] {
+    for (key, value) in [("limit", r.memory), ("reservation", r.memory_reservation), ("swap", r.memory_swap)]
+    {
         if value != 0 {
             memory[key] = json!(value);
         }
@@ -278,7 +284,9 @@ fn rules(h: &HostConfig, f: &Facts) -> Result<Vec<Value>> {
     }
     let mut out: Vec<Value> = spec_defaults::device_rules().iter().map(value).collect();
     for d in &f.devices {
-        out.push(json!({"allow": true, "type": d.kind, "major": d.major, "minor": d.minor, "access": d.access}));
+        out.push(
+            json!({"allow": true, "type": d.kind, "major": d.major, "minor": d.minor, "access": d.access}),
+        );
     }
     for text in h.resources.device_cgroup_rules.iter().flatten() {
         out.push(value(&spec_defaults::parse_device_rule(text)?));
@@ -303,12 +311,17 @@ fn mounts(r: &Record, f: &Facts) -> Result<Vec<Value>> {
     let h = &r.host;
     let words = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let shm_size = u64::try_from(h.shm_size).unwrap_or(spec_defaults::DEFAULT_SHM_SIZE);
-    let mut system: Vec<Value> = spec_defaults::mounts(h.privileged, shm_size).iter().map(|m| json!(m)).collect();
+    let mut system: Vec<Value> =
+        spec_defaults::mounts(h.privileged, shm_size).iter().map(|m| json!(m)).collect();
     if f.shm.is_some() || h.ipc_mode == "none" {
         system.retain(|m| m["destination"] != "/dev/shm");
     }
     if let Some(source) = &f.shm {
-        system.push(bind(source, "/dev/shm", words(&["bind", "rprivate", "rw", "nosuid", "noexec", "nodev"])));
+        system.push(bind(
+            source,
+            "/dev/shm",
+            words(&["bind", "rprivate", "rw", "nosuid", "noexec", "nodev"]),
+        ));
     }
     let own = |target: &str| f.mounts.iter().any(|m| m.destination == target);
     system.retain(|m| !own(m["destination"].as_str().unwrap_or_default()));
@@ -347,14 +360,20 @@ fn asked_mount(m: &MountPoint, h: &HostConfig) -> Result<Value> {
             options.retain(|d| d != opposite && d != o);
             options.push(o.to_owned());
         }
-        return Ok(json!({"destination": m.destination, "type": "tmpfs", "source": "tmpfs", "options": options}));
+        return Ok(
+            json!({"destination": m.destination, "type": "tmpfs", "source": "tmpfs", "options": options}),
+        );
     }
     options.push(if m.non_recursive { "bind" } else { "rbind" }.into());
     if !m.rw {
         options.push("ro".into());
     }
     options.push(if m.propagation.is_empty() { "rprivate".into() } else { m.propagation.clone() });
-    let spec = h.mounts.iter().flatten().find(|s| s.kind == "bind" && super::mounts::clean(&s.target) == m.destination);
+    let spec = h
+        .mounts
+        .iter()
+        .flatten()
+        .find(|s| s.kind == "bind" && super::mounts::clean(&s.target) == m.destination);
     if let Some(s) = spec.filter(|s| s.read_only) {
         // Read-only means below, too, where asked.
         if s.bind_read_only_force_recursive {
@@ -418,7 +437,8 @@ mod tests {
         let mounts = spec["mounts"].as_array().expect("mounts");
         let cgroup = mounts.iter().find(|m| m["destination"] == "/sys/fs/cgroup").expect("cgroup");
         assert!(cgroup["options"].as_array().expect("options").contains(&json!("ro")));
-        let kinds: Vec<_> = spec["linux"]["namespaces"].as_array().expect("ns").iter().map(|n| n["type"].clone()).collect();
+        let kinds: Vec<_> =
+            spec["linux"]["namespaces"].as_array().expect("ns").iter().map(|n| n["type"].clone()).collect();
         assert!(kinds.contains(&json!("cgroup")) && kinds.contains(&json!("network")), "{kinds:?}");
     }
 
@@ -447,11 +467,21 @@ mod tests {
 
     #[test]
     fn asked_mounts_replace_the_system_s_and_parents_come_first() {
-        let m = |d: &str| MountPoint { kind: "bind".into(), source: "/s".into(), destination: d.into(), rw: true, ..Default::default() };
+        let m = |d: &str| MountPoint {
+            kind: "bind".into(),
+            source: "/s".into(),
+            destination: d.into(),
+            rw: true,
+            ..Default::default()
+        };
         let f = Facts { mounts: vec![m("/a/b"), m("/a"), m("/dev/shm")], ..facts() };
         let spec = json_of(HostConfig::default(), &f);
-        let targets: Vec<String> = spec["mounts"].as_array().expect("mounts").iter()
-            .map(|m| m["destination"].as_str().unwrap_or_default().to_owned()).collect();
+        let targets: Vec<String> = spec["mounts"]
+            .as_array()
+            .expect("mounts")
+            .iter()
+            .map(|m| m["destination"].as_str().unwrap_or_default().to_owned())
+            .collect();
         assert_eq!(targets.iter().filter(|t| *t == "/dev/shm").count(), 1);
         let at = |t: &str| targets.iter().position(|x| x == t);
         assert!(at("/a") < at("/a/b"));

@@ -45,9 +45,14 @@ impl Engine {
             let status = c.read().record.state.status;
             match status {
                 Status::Running => {
-                    return Err(Error::new(Kind::NotModified, format!("container {} is already running", c.id)));
+                    return Err(Error::new(
+                        Kind::NotModified,
+                        format!("container {} is already running", c.id),
+                    ));
                 }
-                Status::Paused => return Err(Error::conflict("cannot start a paused container, try unpause instead")),
+                Status::Paused => {
+                    return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                }
                 Status::Removing | Status::Dead => {
                     return Err(Error::conflict("container is marked for removal and cannot be started"));
                 }
@@ -125,7 +130,8 @@ impl Engine {
         let mut facts = self.facts(record, &root, rootfs).map_err(early)?;
         self.prepare_mounts(c, record, &root, &mut facts).map_err(early)?;
         let network = self.connect(c, record).map_err(early)?;
-        files::write(&self.inner.paths, record, network.files, &network.addresses(), network.gateway).map_err(early)?;
+        files::write(&self.inner.paths, record, network.files, &network.addresses(), network.gateway)
+            .map_err(early)?;
         record.apparmor = facts.apparmor.clone().unwrap_or_default();
         let spec = spec::build(record, &facts).map_err(early)?;
         let request = self.request(record, spec, network.netns.as_ref()).map_err(early)?;
@@ -133,7 +139,9 @@ impl Engine {
         let (created, attached) = std::thread::scope(|s| {
             let attach = s.spawn(|| self.attach_network(&network));
             let created = self.inner.runtime.create(request);
-            let attached = attach.join().unwrap_or_else(|_| Err(Error::internal("a worker failed; see the daemon's log")));
+            let attached = attach
+                .join()
+                .unwrap_or_else(|_| Err(Error::internal("a worker failed; see the daemon's log")));
             (created, attached)
         });
         let task = Arc::new(created.map_err(launch_error)?);
@@ -148,7 +156,8 @@ impl Engine {
     fn facts(&self, record: &Record, root: &Root, rootfs: PathBuf) -> Result<Facts> {
         let h = &record.host;
         let more = h.group_add.clone().unwrap_or_default();
-        let who = longshore_runtime::user::resolve(root, &record.config.run.user, &more).map_err(spec::user_error)?;
+        let who = longshore_runtime::user::resolve(root, &record.config.run.user, &more)
+            .map_err(spec::user_error)?;
         let mut joins = Vec::new();
         for (kind, mode) in [("pid", &h.pid_mode), ("ipc", &h.ipc_mode)] {
             if let Some(id) = mode.strip_prefix("container:") {
@@ -207,7 +216,13 @@ impl Engine {
     }
 
     /// Sources of volumes and binds, copy-up, shared memory, the working directory.
-    fn prepare_mounts(&self, c: &Arc<Container>, record: &Record, root: &Root, facts: &mut Facts) -> Result<()> {
+    fn prepare_mounts(
+        &self,
+        c: &Arc<Container>,
+        record: &Record,
+        root: &Root,
+        facts: &mut Facts,
+    ) -> Result<()> {
         for m in &mut facts.mounts {
             match m.kind.as_str() {
                 "volume" => {
@@ -253,7 +268,11 @@ impl Engine {
                     let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID
                         | MountAttrFlags::MOUNT_ATTR_NODEV
                         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-                    let fs = mount::new_fs("tmpfs", &[("mode", "1777"), ("size", &size), ("source", "shm")], attrs)?;
+                    let fs = mount::new_fs(
+                        "tmpfs",
+                        &[("mode", "1777"), ("size", &size), ("source", "shm")],
+                        attrs,
+                    )?;
                     mount::attach_at(fs, &path)?;
                 }
                 Ok(Some(path))
@@ -300,7 +319,10 @@ impl Engine {
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
             log,
-            netns: netns.map(|fd| fd.try_clone()).transpose().map_err(|e| Error::io("duplicate descriptor", e))?,
+            netns: netns
+                .map(|fd| fd.try_clone())
+                .transpose()
+                .map_err(|e| Error::io("duplicate descriptor", e))?,
             exit_file: self.inner.paths.exit_file(&record.id),
             userns: None,
             init: h.init.unwrap_or(false),
@@ -354,7 +376,8 @@ impl Engine {
     /// The network namespace, the address and the ports, as the record asks; stored in the record.
     fn connect(&self, c: &Container, record: &mut Record) -> Result<Wiring> {
         let networking = |e: Error| e.context("failed to set up container networking");
-        let mut wiring = Wiring { netns: None, endpoint: None, gateway: None, reservation: None, files: Net::Own };
+        let mut wiring =
+            Wiring { netns: None, endpoint: None, gateway: None, reservation: None, files: Net::Own };
         if let Some(id) = record.host.network_mode.strip_prefix("container:") {
             let other = self.find(id)?;
             let pid = self.running_pid(id, "network").map_err(networking)?;
@@ -547,7 +570,8 @@ pub(crate) fn launch_error(e: RuntimeError) -> (i32, Error) {
     match &e {
         RuntimeError::Launch(l) => (l.exit_code(), Error::new(e.kind(), format!("{LAUNCH}: {l}"))),
         RuntimeError::Invalid(_) => {
-            let text = "failed to create task for container: failed to create shim task: OCI runtime create failed";
+            let text =
+                "failed to create task for container: failed to create shim task: OCI runtime create failed";
             (128, Error::internal(format!("{text}: {e}")))
         }
         _ => (128, e.into()),
@@ -558,10 +582,11 @@ pub(crate) fn launch_error(e: RuntimeError) -> (i32, Error) {
 fn bind_source(m: &MountPoint) -> Result<()> {
     match std::fs::metadata(&m.source) {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !m.from_mounts => {
-            make_dir(&m.source, 0o755)
-                .map_err(|e| e.context(format!("error while creating mount source path '{}'", m.source.display())).with_kind(Kind::Invalid))
-        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !m.from_mounts => make_dir(&m.source, 0o755)
+            .map_err(|e| {
+                e.context(format!("error while creating mount source path '{}'", m.source.display()))
+                    .with_kind(Kind::Invalid)
+            }),
         Err(_) if m.from_mounts => super::create::check_bind_source(&m.source),
         Err(e) => Err(Error::io(format!("mount source {}", m.source.display()), e)),
     }
@@ -569,13 +594,17 @@ fn bind_source(m: &MountPoint) -> Result<()> {
 
 /// A directory below a volume: resolved inside it, since containers write there.
 fn below_volume(volume: &Path, m: &MountPoint) -> Result<PathBuf> {
-    let inside = Root::open(volume)?.resolve(&m.subpath).map_err(|e| {
-        Error::invalid(format!("cannot access path {} of volume {}: {e}", m.subpath, m.name))
-    })?;
+    let inside = Root::open(volume)?
+        .resolve(&m.subpath)
+        .map_err(|e| Error::invalid(format!("cannot access path {} of volume {}: {e}", m.subpath, m.name)))?;
     // Where it lies now; the launcher opens it again, by a path without links.
     let real = std::fs::read_link(longshore_sys::sockpath::fd_path(inside.as_fd()))
         .map_err(|e| Error::io(format!("resolve {} of volume {}", m.subpath, m.name), e))?;
-    if real.starts_with(volume) { Ok(real) } else { Err(Error::invalid(format!("subpath {} leaves its volume", m.subpath))) }
+    if real.starts_with(volume) {
+        Ok(real)
+    } else {
+        Err(Error::invalid(format!("subpath {} leaves its volume", m.subpath)))
+    }
 }
 
 /// Devices asked for, or all of the host for a privileged container.
@@ -590,7 +619,10 @@ fn devices(record: &Record) -> Result<Vec<spec::Device>> {
         let target = mounts::clean(target);
         let failed = |e: std::io::Error| {
             let text = crate::error::errno_text(&e);
-            Error::internal(format!("error gathering device information while adding custom device {:?}: {text}", d.host))
+            Error::internal(format!(
+                "error gathering device information while adding custom device {:?}: {text}",
+                d.host
+            ))
         };
         let meta = std::fs::metadata(&d.host).map_err(failed)?;
         if meta.is_dir() {
@@ -632,7 +664,9 @@ fn host_devices(dir: &Path, depth: usize, out: &mut Vec<spec::Device>) {
         let name = name.to_string_lossy();
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() {
-            if depth < 4 && !["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"].contains(&name.as_ref()) {
+            if depth < 4
+                && !["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"].contains(&name.as_ref())
+            {
                 host_devices(&path, depth + 1, out);
             }
         } else if name != "console" && out.len() < 4096 {

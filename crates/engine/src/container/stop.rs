@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_oci::Kind;
 use longshore_runtime::Task;
 
-use super::Container;
+use super::{Container, Life};
 use crate::model::Status;
 use crate::{Engine, Error, Result, signals};
 
@@ -62,7 +62,12 @@ impl Engine {
     ///
     /// # Errors
     /// When it cannot be killed.
-    pub(crate) async fn stop_locked(&self, c: &Arc<Container>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
+    pub(crate) async fn stop_locked(
+        &self,
+        c: &Arc<Container>,
+        signal: Option<i32>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let (task, paused, own_signal, own_timeout) = {
             let mut data = c.write();
             data.record.stopped_by_hand = true;
@@ -106,7 +111,9 @@ impl Engine {
     pub(crate) async fn kill_and_wait(&self, c: &Arc<Container>, task: &Arc<Task>, exits: u64) -> Result<()> {
         let mut life = c.life.subscribe();
         if let Err(e) = self.signal(task, signals::KILL).await {
-            if life.borrow_and_update().exits == exits && life.borrow().running {
+            // One look: a second borrow inside the first could wait for a writer between them.
+            let still = Life::clone(&life.borrow_and_update());
+            if still.exits == exits && still.running {
                 tracing::warn!(container = c.id, "could not send SIGKILL: {e}");
             }
         }
@@ -207,7 +214,9 @@ impl Engine {
         let task = match (status, task) {
             (Status::Paused, _) => return Err(Error::conflict(format!("Container {id} is already paused"))),
             (Status::Restarting, _) => {
-                return Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")));
+                return Err(Error::conflict(format!(
+                    "Container {id} is restarting, wait until the container is running"
+                )));
             }
             (Status::Running, Some(task)) => task,
             _ => return Err(Error::conflict(format!("Container {id} is not running"))),

@@ -21,7 +21,12 @@ impl Engine {
     pub(crate) fn supervise(&self, c: &Arc<Container>, task: &Arc<Task>, delay: Duration) {
         let (engine, c, task) = (self.clone(), c.clone(), task.clone());
         tokio::spawn(async move {
-            let status = engine.wait_for_exit(&task).await;
+            let mut closing = engine.inner.closing.subscribe();
+            let status = tokio::select! {
+                status = engine.wait_for_exit(&task) => status,
+                // The container runs on; the next daemon watches it.
+                _ = closing.wait_for(|c| *c) => return,
+            };
             engine.settle(&c, status, delay).await;
         });
     }
@@ -76,7 +81,8 @@ impl Engine {
                 None => {
                     r.state.exit_code = 137;
                     r.state.finished = now();
-                    r.state.error = "the container's monitor ended without a word, so its processes were killed".into();
+                    r.state.error =
+                        "the container's monitor ended without a word, so its processes were killed".into();
                 }
             }
             let restart = !closing && wants_restart(r);
@@ -108,7 +114,8 @@ impl Engine {
             self.container_event(c, "oom", &[]);
         }
         let ran = record.state.finished.saturating_sub(record.state.started) / 1_000_000_000;
-        let more = [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran.max(0).to_string())];
+        let more =
+            [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran.max(0).to_string())];
         self.container_event(c, "die", &more);
     }
 

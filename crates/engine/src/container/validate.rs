@@ -1,7 +1,6 @@
 //! What a create request may ask for: every option that is not supported is refused here, by name.
 //! Pure; what needs other objects (images, containers, paths) is looked up by `create`.
 
-
 use super::ports;
 use crate::model::{ContainerConfig, HostConfig, MountSpec, Resources, RestartPolicy};
 use crate::{Error, Result, signals};
@@ -29,7 +28,9 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
     }
     let dir = &c.run.working_dir;
     if !dir.is_empty() && !dir.starts_with('/') {
-        return Err(Error::invalid(format!("the working directory '{dir}' is invalid, it needs to be an absolute path")));
+        return Err(Error::invalid(format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        )));
     }
     for volume in c.run.volumes.iter().flatten().map(|(k, _)| k) {
         if volume.contains(':') {
@@ -43,7 +44,9 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
     }
     if let Some(h) = &c.run.healthcheck {
         let asks = h.test.as_ref().is_some_and(|t| t.first().is_some_and(|w| w == "CMD" || w == "CMD-SHELL"));
-        for (name, value) in [("Interval", h.interval), ("Timeout", h.timeout), ("StartPeriod", h.start_period)] {
+        for (name, value) in
+            [("Interval", h.interval), ("Timeout", h.timeout), ("StartPeriod", h.start_period)]
+        {
             if asks && value != 0 && value < 1_000_000 {
                 return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
             }
@@ -58,7 +61,10 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
 /// In Docker's words, or `Unimplemented` naming the option.
 pub(crate) fn host(h: &HostConfig, machine: Machine) -> Result<()> {
     if !["", "default"].contains(&h.isolation.as_str()) {
-        return Err(Error::invalid(format!("invalid isolation ({}): linux only supports 'default'", h.isolation)));
+        return Err(Error::invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            h.isolation
+        )));
     }
     restart(&h.restart)?;
     if h.auto_remove && !["", "no"].contains(&h.restart.name.as_str()) {
@@ -121,13 +127,18 @@ fn restart(r: &RestartPolicy) -> Result<()> {
 fn log(h: &HostConfig) -> Result<()> {
     let driver = h.log.driver.as_str();
     let known: &[&str] = match driver {
-        "" | "json-file" => &["max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "compress", "mode"],
+        "" | "json-file" => {
+            &["max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "compress", "mode"]
+        }
         "none" => &[],
-        "local" | "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
+        "local" | "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs"
+        | "etwlogs" => {
             return Err(Error::unimplemented(format!("the logging driver {driver}")));
         }
         other => {
-            return Err(Error::invalid(format!("error looking up logging plugin {other}: plugin \"{other}\" not found")));
+            return Err(Error::invalid(format!(
+                "error looking up logging plugin {other}: plugin \"{other}\" not found"
+            )));
         }
     };
     for (key, value) in &h.log.options {
@@ -212,7 +223,9 @@ fn modes(h: &HostConfig) -> Result<()> {
         return Err(Error::invalid("invalid container format container:<name|id>"));
     }
     if h.network_mode.starts_with("container:") && h.port_bindings.as_ref().is_some_and(|p| !p.is_empty()) {
-        return Err(Error::invalid("conflicting options: port publishing and the container type network mode"));
+        return Err(Error::invalid(
+            "conflicting options: port publishing and the container type network mode",
+        ));
     }
     Ok(())
 }
@@ -223,9 +236,13 @@ fn security(h: &HostConfig) -> Result<()> {
         if opt == "no-new-privileges" {
             continue;
         }
-        let Some((key, value)) = opt.split_once('=').or_else(|| opt.split_once(':')) else { return fail(i + 1, opt) };
+        let Some((key, value)) = opt.split_once('=').or_else(|| opt.split_once(':')) else {
+            return fail(i + 1, opt);
+        };
         match (key, value) {
-            ("no-new-privileges", "true" | "false") | ("seccomp", "unconfined" | "builtin") | ("apparmor", _) => {}
+            ("no-new-privileges", "true" | "false")
+            | ("seccomp", "unconfined" | "builtin")
+            | ("apparmor", _) => {}
             // A profile comes as its JSON text: clients read the file.
             ("seccomp", v) if v.trim_start().starts_with('{') => {}
             ("systempaths", "unconfined") => {}
@@ -247,20 +264,27 @@ fn resources(r: &Resources, machine: Machine) -> Result<()> {
         return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
     if r.memory == 0 && r.memory_swap > 0 {
-        return Err(Error::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
     }
     if r.memory_reservation != 0 && r.memory_reservation < 6 * MIB {
         return Err(Error::invalid("Minimum memory reservation allowed is 6MB"));
     }
     if r.memory > 0 && r.memory_reservation > r.memory {
-        return Err(Error::invalid("Minimum memory limit can not be less than memory reservation limit, see usage"));
+        return Err(Error::invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
     }
     if r.memory_swappiness.is_some_and(|s| !(-1..=100).contains(&s)) {
         let s = r.memory_swappiness.unwrap_or_default();
         return Err(Error::invalid(format!("Invalid value: {s}, valid memory swappiness range is 0-100")));
     }
     if r.cpu_shares < 0 {
-        return Err(Error::invalid(format!("invalid CPU shares ({}): value must be a positive integer", r.cpu_shares)));
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            r.cpu_shares
+        )));
     }
     if r.nano_cpus != 0 {
         if r.cpu_period != 0 || r.cpu_quota != 0 {
@@ -275,7 +299,9 @@ fn resources(r: &Resources, machine: Machine) -> Result<()> {
         }
     }
     if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
-        return Err(Error::invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"));
+        return Err(Error::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
     }
     if r.cpu_quota > 0 && r.cpu_quota < 1_000 {
         return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
@@ -291,8 +317,16 @@ fn resources(r: &Resources, machine: Machine) -> Result<()> {
     let some = |v: bool, what: &str| if v { Err(Error::unimplemented(what)) } else { Ok(()) };
     some(r.device_requests.as_ref().is_some_and(|d| !d.is_empty()), "requesting devices by driver (--gpus)")?;
     some(r.cpu_realtime_period != 0 || r.cpu_realtime_runtime != 0, "real-time processor limits")?;
-    some(r.blkio_weight != 0 || r.blkio_weight_device.as_ref().is_some_and(|d| !d.is_empty()), "the blkio weight")?;
-    let throttled = [&r.blkio_device_read_bps, &r.blkio_device_write_bps, &r.blkio_device_read_iops, &r.blkio_device_write_iops];
+    some(
+        r.blkio_weight != 0 || r.blkio_weight_device.as_ref().is_some_and(|d| !d.is_empty()),
+        "the blkio weight",
+    )?;
+    let throttled = [
+        &r.blkio_device_read_bps,
+        &r.blkio_device_write_bps,
+        &r.blkio_device_read_iops,
+        &r.blkio_device_write_iops,
+    ];
     some(throttled.iter().any(|l| l.as_ref().is_some_and(|d| !d.is_empty())), "throttling of block devices")
 }
 
@@ -309,7 +343,9 @@ fn mount(m: &MountSpec) -> Result<()> {
     let need = |field: &str| Err(Error::invalid(format!("field {field} must not be empty")));
     match m.kind.as_str() {
         "bind" | "volume" | "tmpfs" => {}
-        "image" | "npipe" | "cluster" => return Err(Error::unimplemented(format!("mounts of type {}", m.kind))),
+        "image" | "npipe" | "cluster" => {
+            return Err(Error::unimplemented(format!("mounts of type {}", m.kind)));
+        }
         _ => return Err(Error::invalid("mount type unknown")),
     }
     if m.target.is_empty() {
@@ -327,7 +363,10 @@ fn mount(m: &MountSpec) -> Result<()> {
             extra(m.has_volume, "VolumeOptions")?;
             extra(m.has_tmpfs, "TmpfsOptions")?;
             if !m.source.starts_with('/') {
-                return Err(Error::invalid(format!("invalid mount path: '{}' mount path must be absolute", m.source)));
+                return Err(Error::invalid(format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    m.source
+                )));
             }
             let propagation = ["", "private", "rprivate", "shared", "rshared", "slave", "rslave"];
             if !propagation.contains(&m.bind_propagation.as_str()) {
@@ -344,7 +383,10 @@ fn mount(m: &MountSpec) -> Result<()> {
                 return Err(Error::invalid("must not set Subpath when using anonymous volumes"));
             }
             if m.volume_subpath.starts_with('/') || m.volume_subpath.split('/').any(|p| p == "..") {
-                return Err(Error::invalid(format!("subpath must be a relative path within the volume: {}", m.volume_subpath)));
+                return Err(Error::invalid(format!(
+                    "subpath must be a relative path within the volume: {}",
+                    m.volume_subpath
+                )));
             }
             if !m.source.is_empty() {
                 crate::volume::check_name(&m.source)?;
@@ -385,7 +427,8 @@ pub(crate) fn check_target(target: &str) -> Result<()> {
 fn extra_hosts(h: &HostConfig) -> Result<()> {
     for entry in h.extra_hosts.iter().flatten() {
         let ok = entry.split_once(':').is_some_and(|(name, ip)| {
-            !name.is_empty() && (ip == "host-gateway" || ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok())
+            !name.is_empty()
+                && (ip == "host-gateway" || ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok())
         });
         if !ok {
             return Err(Error::invalid(format!("bad format for add-host: {entry:?}")));
@@ -398,7 +441,6 @@ fn extra_hosts(h: &HostConfig) -> Result<()> {
     }
     Ok(())
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -419,7 +461,10 @@ mod tests {
             host_says(change)
         }
         assert_eq!(says(|h| h.resources.memory = 1000), "Minimum memory limit allowed is 6MB");
-        assert_eq!(says(|h| h.resources.cpu_shares = -1), "invalid CPU shares (-1): value must be a positive integer");
+        assert_eq!(
+            says(|h| h.resources.cpu_shares = -1),
+            "invalid CPU shares (-1): value must be a positive integer"
+        );
         assert_eq!(
             says(|h| h.resources.nano_cpus = 99_000_000_000),
             "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"
@@ -432,7 +477,10 @@ mod tests {
             says(|h| h.restart = RestartPolicy { name: "always".into(), max_retries: 3 }),
             "invalid restart policy: maximum retry count can only be used with 'on-failure'"
         );
-        assert_eq!(says(|h| h.isolation = "x".into()), "invalid isolation (x): linux only supports 'default'");
+        assert_eq!(
+            says(|h| h.isolation = "x".into()),
+            "invalid isolation (x): linux only supports 'default'"
+        );
         assert_eq!(
             says(|h| h.log = LogConfig { driver: "nosuch".into(), options: Default::default() }),
             "error looking up logging plugin nosuch: plugin \"nosuch\" not found"
@@ -451,7 +499,11 @@ mod tests {
             says(|h| h.port_bindings = Some([("abc/tcp".into(), Some(vec![PortBinding::default()]))].into())),
             "invalid port specification: \"abc\""
         );
-        let missing = DeviceMapping { host: "/dev/nosuch".into(), container: "/dev/x".into(), permissions: "rwm".into() };
+        let missing = DeviceMapping {
+            host: "/dev/nosuch".into(),
+            container: "/dev/x".into(),
+            permissions: "rwm".into(),
+        };
         assert_eq!(says(|h| h.resources.devices = Some(vec![missing])), "ok", "found out at start");
     }
 
@@ -459,11 +511,15 @@ mod tests {
     fn dockers_words_for_mounts() {
         let says = |kind: &str, target: &str| {
             host_says(|h| {
-                h.mounts = Some(vec![MountSpec { kind: kind.into(), target: target.into(), ..Default::default() }]);
+                h.mounts =
+                    Some(vec![MountSpec { kind: kind.into(), target: target.into(), ..Default::default() }]);
             })
         };
         assert_eq!(says("bad", "/x"), "invalid mount config for type \"bad\": mount type unknown");
-        assert_eq!(says("volume", ""), "invalid mount config for type \"volume\": field Target must not be empty");
+        assert_eq!(
+            says("volume", ""),
+            "invalid mount config for type \"volume\": field Target must not be empty"
+        );
         assert_eq!(says("tmpfs", "/x"), "ok");
     }
 

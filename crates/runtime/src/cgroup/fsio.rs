@@ -79,15 +79,15 @@ pub(super) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<()> {
 /// Hands all controllers of a v2 mount down to the directory above the last name of `path`.
 pub(super) fn delegate(mount: &Path, path: &Path) -> Result<()> {
     let mut dir = mount.to_owned();
-    enable_controllers(&dir)?;
+    enable_controllers(mount, &dir)?;
     for part in path.parent().into_iter().flatten() {
         dir.push(part);
-        enable_controllers(&dir)?;
+        enable_controllers(mount, &dir)?;
     }
     Ok(())
 }
 
-fn enable_controllers(dir: &Path) -> Result<()> {
+fn enable_controllers(mount: &Path, dir: &Path) -> Result<()> {
     let available = read(&dir.join("cgroup.controllers"))?;
     let control = dir.join("cgroup.subtree_control");
     let enabled = read(&control)?;
@@ -96,7 +96,7 @@ fn enable_controllers(dir: &Path) -> Result<()> {
         // One by one: a controller that cannot be had (threads with real-time priority hold back
         // `cpu`) must not take the others with it. A limit that needs it says so by itself.
         match write(&control, &format!("+{name}")) {
-            Err(e) if e.errno() == Some(libc::EBUSY) => {
+            Err(e) if e.errno() == Some(libc::EBUSY) && is_own(mount, dir) => {
                 make_room(dir)?;
                 write(&control, &format!("+{name}"))?;
             }
@@ -107,8 +107,15 @@ fn enable_controllers(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A cgroup with processes cannot hand controllers down. When we are inside a container whose top
-/// it is, everything moves one level down.
+/// Whether this process is itself in the cgroup; other people's processes stay where they are.
+fn is_own(mount: &Path, dir: &Path) -> bool {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    own.is_some_and(|own| mount.join(own.trim_start_matches('/')) == *dir)
+}
+
+/// A cgroup with processes cannot hand controllers down. When it is the one that we were put into
+/// (the top of a container, or a delegated scope), everything moves one level down.
 fn make_room(dir: &Path) -> Result<()> {
     let inside = dir.join("init");
     match std::fs::create_dir(&inside) {

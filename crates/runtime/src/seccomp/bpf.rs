@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::numbers::{Abi, X32_BIT};
 use crate::error::{Error, Result};
-use crate::spec::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+use crate::spec::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+};
 
 /// The kernel's limit for one filter.
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -220,7 +222,8 @@ fn search(table: &Table) -> Code {
         push(*number, verdict.clone());
         next = number + 1;
     }
-    push(next, Verdict::Plain(table.unknown));
+    let rest = if table.calls.is_empty() { table.default } else { table.unknown };
+    push(next, Verdict::Plain(rest));
     tree(&ranges, table.default)
 }
 
@@ -240,7 +243,8 @@ fn leaf(verdict: &Verdict, default: u32) -> Code {
     match verdict {
         Verdict::Plain(value) => vec![op(RETURN, *value)],
         Verdict::Cases(cases) => {
-            let mut code: Code = cases.iter().flat_map(|(conditions, value)| case(conditions, *value)).collect();
+            let mut code: Code =
+                cases.iter().flat_map(|(conditions, value)| case(conditions, *value)).collect();
             code.push(op(RETURN, default));
             code
         }
@@ -267,18 +271,8 @@ fn condition(arg: &LinuxSeccompArg, rest: u8) -> Code {
     let (low, high) = (op(LOAD, at), op(LOAD, at + 4));
     let (value_low, value_high) = halves(arg.value());
     match arg.op() {
-        ScmpCmpEq => vec![
-            high,
-            test(EQUAL, value_high, 0, rest + 2),
-            low,
-            test(EQUAL, value_low, 0, rest),
-        ],
-        ScmpCmpNe => vec![
-            high,
-            test(EQUAL, value_high, 0, 2),
-            low,
-            test(EQUAL, value_low, rest, 0),
-        ],
+        ScmpCmpEq => vec![high, test(EQUAL, value_high, 0, rest + 2), low, test(EQUAL, value_low, 0, rest)],
+        ScmpCmpNe => vec![high, test(EQUAL, value_high, 0, 2), low, test(EQUAL, value_low, rest, 0)],
         // Above in the high half decides, and so does below; equal leaves it to the low half.
         ScmpCmpGt | ScmpCmpGe => {
             let last = if arg.op() == ScmpCmpGt { GREATER } else { AT_LEAST };

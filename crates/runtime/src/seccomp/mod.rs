@@ -53,24 +53,28 @@ pub fn default_filter(caps: CapSet) -> Arc<LinuxSeccomp> {
 /// # Errors
 /// When a rule is nonsense, or needs what is not built.
 pub fn compile(seccomp: &LinuxSeccomp) -> Result<Arc<Program>> {
-    if !cfg!(target_arch = "x86_64") {
-        return Err(Error::Unsupported("compiling seccomp filters for this machine".to_owned()));
-    }
-    if seccomp.listener_path().is_some() {
-        return Err(Error::Unsupported("a seccomp listener".to_owned()));
-    }
     let find = |kept: &[(LinuxSeccomp, Arc<Program>)]| {
         kept.iter().find(|(s, _)| s == seccomp).map(|(_, program)| Arc::clone(program))
     };
     if let Some(program) = find(&COMPILED.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(program);
     }
-    let program = Arc::new(Program { flags: flags(seccomp), bytes: bpf::compile(seccomp)? });
+    let program = Arc::new(build(seccomp)?);
     let mut kept = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if find(&kept).is_none() {
         keep(&mut kept, (seccomp.clone(), Arc::clone(&program)));
     }
     Ok(program)
+}
+
+fn build(seccomp: &LinuxSeccomp) -> Result<Program> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err(Error::Unsupported("compiling seccomp filters for this machine".to_owned()));
+    }
+    if seccomp.listener_path().is_some() {
+        return Err(Error::Unsupported("a seccomp listener".to_owned()));
+    }
+    Ok(Program { flags: flags(seccomp), bytes: bpf::compile(seccomp)? })
 }
 
 fn keep<T>(kept: &mut Vec<T>, new: T) {

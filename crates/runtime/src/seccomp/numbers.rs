@@ -14,6 +14,7 @@ pub(super) enum Abi {
 }
 
 impl Abi {
+    #[cfg(test)]
     pub(super) const EVERY: [Self; 3] = [Self::X86_64, Self::X86, Self::X32];
 
     /// `AUDIT_ARCH_*` as the kernel reports it.

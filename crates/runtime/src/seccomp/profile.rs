@@ -40,7 +40,7 @@ pub(super) struct ArchMap {
 pub(super) struct Rule {
     pub(super) name: String,
     pub(super) names: Option<Vec<String>>,
-    pub(super) action: LinuxSeccompAction,
+    pub(super) action: Option<LinuxSeccompAction>,
     pub(super) errno_ret: Option<u32>,
     pub(super) args: Option<Vec<LinuxSeccompArg>>,
     pub(super) includes: Option<Conditions>,
@@ -93,8 +93,12 @@ impl Profile {
         if json.len() > MAX_PROFILE {
             return Err(Error::Invalid(format!("seccomp profile is larger than {MAX_PROFILE} bytes")));
         }
-        let profile: Self = serde_json::from_slice(json)
-            .map_err(|e| Error::Invalid(format!("Decoding seccomp profile failed: {e}")))?;
+        let decoding = |what: String| Error::Invalid(format!("Decoding seccomp profile failed: {what}"));
+        // A list would be taken for an object with few members, and filter nothing.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(decoding("it is no JSON object".to_owned()));
+        }
+        let profile: Self = serde_json::from_slice(json).map_err(|e| decoding(e.to_string()))?;
         let filled = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l: &Vec<String>| !l.is_empty());
         if filled(&profile.architectures) && profile.arch_map.as_ref().is_some_and(|m| !m.is_empty()) {
             return Err(Error::Invalid(
@@ -104,6 +108,10 @@ impl Profile {
             ));
         }
         for rule in profile.syscalls.iter().flatten() {
+            // Left out, it must not become "allow".
+            if rule.action.is_none() {
+                return Err(Error::Invalid("seccomp profile has a rule without an action".to_owned()));
+            }
             if !rule.name.is_empty() && filled(&rule.names) {
                 return Err(Error::Invalid(
                     "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'"
@@ -112,8 +120,10 @@ impl Profile {
             }
         }
         // A later use must not be where a mistake is found.
-        if let Some(settled) = profile.settle(Circumstances { caps: CapSet::EMPTY, kernel: (99, 0) })? {
-            super::compile(&settled)?;
+        for caps in [CapSet::EMPTY, CapSet::from_bits(u64::MAX)] {
+            if let Some(settled) = profile.settle(Circumstances { caps, kernel: (u32::MAX, 0) })? {
+                super::build(&settled)?;
+            }
         }
         Ok(profile)
     }
@@ -184,7 +194,10 @@ impl Rule {
         } else {
             vec![self.name.clone()]
         };
-        let mut rule = LinuxSyscallBuilder::default().names(names).action(self.action);
+        let mut rule = LinuxSyscallBuilder::default().names(names);
+        if let Some(action) = self.action {
+            rule = rule.action(action);
+        }
         if let Some(errno) = self.errno_ret {
             rule = rule.errno_ret(errno);
         }
@@ -263,6 +276,7 @@ mod tests {
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_KILL", "includes": {"minKernel": "x"}}]}"#,
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_KILL", "args": [{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]}]}"#,
             r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#,
+            r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["mount"]}]}"#,
         ] {
             assert!(Profile::parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -256,3 +256,39 @@ fn privileged_atk_13_control_socket_is_a_private_path() {
     }
     assert_eq!(run_exec(&task, process(&["true"])).code, 0);
 }
+
+/// Docker's default of a filter without no-new-privileges, in run, exec and under our own init.
+#[test]
+fn privileged_filter_holds_in_run_and_exec() {
+    let w = World::new();
+    let script =
+        "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; unshare -U true; mount -t tmpfs t /tmp; echo $?";
+    let spec = |args: &str, nnp: bool| {
+        let mut spec = w.spec(args);
+        let filter =
+            longshore_runtime::seccomp::default_filter(longshore_runtime::caps::CapSet::default_set());
+        spec["linux"]["seccomp"] = serde_json::to_value(&*filter).unwrap();
+        spec["process"]["noNewPrivileges"] = json!(nnp);
+        spec
+    };
+    for nnp in [false, true] {
+        for init in [false, true] {
+            let mut request = w.request(spec(script, nnp));
+            request.init = init;
+            let end = w.run_request(request);
+            let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\n", u8::from(nnp));
+            assert!(end.out.starts_with(&expected) && !end.out.ends_with("\n0\n"), "{end:?}");
+            assert!(end.err.contains("unshare"), "{end:?}");
+        }
+        let task = w.started(w.request(spec("sleep 1000", nnp)));
+        let mut p = process(&["sh", "-c", script]);
+        p["noNewPrivileges"] = json!(nnp);
+        let end = run_exec(&task, p);
+        assert!(end.out.contains("Seccomp:\t2\n") && end.err.contains("unshare"), "{end:?}");
+        let mut p = process(&["sh", "-c", "id -u"]);
+        p["user"] = json!({ "uid": 12, "gid": 12 });
+        p["terminal"] = json!(true);
+        assert_eq!(run_exec(&task, p).out, "12\r\n");
+        w.runtime.delete("c").unwrap();
+    }
+}

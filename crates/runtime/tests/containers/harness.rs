@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "cat", "echo", "env", "id", "sleep", "ls", "stat", "mount", "hostname", "kill",
     "ps", "touch", "mkdir", "tty", "stty", "readlink", "grep", "head", "wc", "test", "printf", "dd", "seq",
-    "umount", "pwd", "awk", "mknod",
+    "umount", "pwd", "awk", "mknod", "unshare",
 ];
 
 /// One test's world: removed when dropped.

@@ -83,6 +83,15 @@ fn privileged_read_only_root_leaves_volumes_writable() {
     assert!(w.path("vol/y").exists() && !w.rootfs().join("x").exists());
 }
 
+/// Unmounts, also when the test fails.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = longshore_sys::mount::detach(&self.0);
+    }
+}
+
 #[test]
 fn privileged_propagation_follows_the_options() {
     let w = World::new();
@@ -92,6 +101,7 @@ fn privileged_propagation_follows_the_options() {
     let script =
         format!("mount -t tmpfs t {0}/sub && mount --make-shared {0}/sub 2>/dev/null; true", src.display());
     assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let _unmount = Mounted(src.join("sub"));
     let spec = with_mount(
         &w,
         "grep ' /s/sub ' /proc/self/mountinfo; grep ' /p/sub ' /proc/self/mountinfo",
@@ -103,8 +113,6 @@ fn privileged_propagation_follows_the_options() {
         .unwrap()
         .push(json!({ "destination": "/p", "source": src, "options": ["rbind", "rprivate"] }));
     let end = w.run(spec);
-    let status = std::process::Command::new("umount").arg(src.join("sub")).status().unwrap();
-    assert!(status.success());
     let lines: Vec<&str> = end.out.lines().collect();
     assert!(lines[0].contains(" master:"), "{end:?}");
     assert!(!lines[1].contains("master:") && !lines[1].contains("shared:"), "{end:?}");

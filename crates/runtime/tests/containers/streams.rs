@@ -118,7 +118,7 @@ fn privileged_ordinary_users_can_reopen_their_output() {
 #[test]
 fn privileged_terminal_works_and_is_resized() {
     let w = World::new();
-    let mut spec = w.spec("tty; stty size; test -c /dev/console && echo console; trap 'stty size' WINCH; while ! read x; do :; done; echo \"<$x>\"; read y; exit 3");
+    let mut spec = w.spec("tty; stty size; test -c /dev/console && echo console; trap 'stty size' WINCH; echo trapped; while ! read x; do :; done; echo \"<$x>\"; read y; exit 3");
     spec["process"]["terminal"] = json!(true);
     let mut request = w.request(spec);
     request.console_size = Some((100, 40));
@@ -127,8 +127,8 @@ fn privileged_terminal_works_and_is_resized() {
     let task = w.runtime.create(request).unwrap();
     let mut stream = task.attach(ALL).unwrap();
     task.start().unwrap();
-    let text = read_until(&mut stream, "console\r\n");
-    assert!(text.contains("/dev/pts/0\r\n40 100\r\n"), "{text:?}");
+    let text = read_until(&mut stream, "trapped\r\n");
+    assert!(text.contains("/dev/pts/0\r\n40 100\r\nconsole\r\n"), "{text:?}");
     task.resize(55, 22).unwrap();
     read_until(&mut stream, "22 55\r\n");
     send(&mut stream, &Request::Stdin(b"hi\n"));

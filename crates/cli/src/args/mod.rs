@@ -1,0 +1,5 @@
+//! Options and what they mean.
+
+mod mount;
+pub(crate) mod run;
+pub(crate) mod units;

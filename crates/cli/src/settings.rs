@@ -1,0 +1,124 @@
+//! Which daemon is meant, and how it is started when none is there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Host};
+use crate::error::{Failure, Result};
+
+/// Seconds without work after which a daemon leaves that the command line started.
+const IDLE_EXIT: &str = "300";
+
+/// Where the daemon is, and whether it may be started.
+#[derive(Debug)]
+pub(crate) struct Target {
+    host: Host,
+    /// Nobody named a daemon: then one of our own is started when none answers.
+    own: bool,
+}
+
+impl Target {
+    /// From `-H`, else `DOCKER_HOST`, else the default socket.
+    pub(crate) fn resolve(flag: Option<&str>) -> Result<Self> {
+        let env = std::env::var("DOCKER_HOST").ok().filter(|v| !v.is_empty());
+        match flag.map(str::to_owned).or(env) {
+            Some(text) => Ok(Self { host: parse(&text)?, own: false }),
+            None => Ok(Self { host: Host::Unix(default_socket()?), own: true }),
+        }
+    }
+
+    /// A client of the daemon; starts one if that is what the user would want.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        if self.own
+            && let Host::Unix(path) = &self.host
+            && std::os::unix::net::UnixStream::connect(path).is_err()
+        {
+            start(path)?;
+        }
+        let pinned = std::env::var("DOCKER_API_VERSION").ok().filter(|v| !v.is_empty());
+        let negotiate = pinned.is_none() && !self.own;
+        let mut client = Client::new(self.host.clone(), pinned);
+        // Our own daemon speaks what we speak; another is asked.
+        if negotiate {
+            client.negotiate().await?;
+        }
+        Ok(client)
+    }
+}
+
+fn parse(text: &str) -> Result<Host> {
+    match text.split_once("://") {
+        Some(("unix", path)) => Ok(Host::Unix(path.into())),
+        Some(("tcp", addr)) => {
+            let name = addr.rsplit_once(':').map_or(addr, |(h, _)| h).trim_matches(['[', ']']);
+            if name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+                Ok(Host::Tcp(addr.to_owned()))
+            } else {
+                Err(Failure::new(format!(
+                    "{text}: TCP to other machines needs TLS, which is not supported yet"
+                )))
+            }
+        }
+        Some((scheme, _)) => {
+            Err(Failure::new(format!("{text}: {scheme}:// is not supported yet; use unix://")))
+        }
+        None if text.starts_with('/') => Ok(Host::Unix(text.into())),
+        None => Err(Failure::new(format!("unable to parse docker host `{text}`"))),
+    }
+}
+
+fn default_socket() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/run/longshore.sock".into());
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) => Ok(Path::new(&dir).join("longshore.sock")),
+        None => Err(Failure::new("XDG_RUNTIME_DIR is not set: name the daemon with -H or DOCKER_HOST")),
+    }
+}
+
+/// Starts a daemon in the background and waits until it answers.
+fn start(socket: &Path) -> Result<()> {
+    let log = socket.with_extension("log");
+    let failed = |e: &dyn std::fmt::Display| {
+        Failure::new(format!("cannot start a daemon: {e}; start one with: longshore daemon"))
+    };
+    let out = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|e| failed(&e))?;
+    let err = out.try_clone().map_err(|e| failed(&e))?;
+    let exe = std::env::current_exe().map_err(|e| failed(&e))?;
+    let mut command = Command::new("setsid");
+    command.arg(&exe).args(["daemon", "--idle-exit", IDLE_EXIT]);
+    let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().map_err(|e| failed(&e))?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+            eprintln!(
+                "longshore: started a daemon in the background; it leaves by itself (log: {})",
+                log.display()
+            );
+            return Ok(());
+        }
+        if let Ok(Some(status)) = child.try_wait()
+            && !status.success()
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(failed(&format!("it does not answer; its log is {}", log.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_understood_or_refused() {
+        assert_eq!(parse("unix:///a").unwrap(), Host::Unix("/a".into()));
+        assert_eq!(parse("tcp://127.0.0.1:2375").unwrap(), Host::Tcp("127.0.0.1:2375".into()));
+        for bad in ["tcp://10.0.0.1:2375", "ssh://x", "nonsense"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

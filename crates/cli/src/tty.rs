@@ -1,0 +1,73 @@
+//! The terminal: raw mode while a container has it, its size, and names that must not steer it.
+
+use std::io::IsTerminal;
+
+use rustix::termios::{OptionalActions, Termios};
+
+/// Raw mode of standard input; what was before comes back when this is dropped.
+pub(crate) struct Raw(Termios);
+
+impl Raw {
+    /// Raw mode, if standard input is a terminal.
+    pub(crate) fn start() -> Option<Self> {
+        let stdin = rustix::stdio::stdin();
+        let before = rustix::termios::tcgetattr(stdin).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
+        let saved = before.clone();
+        // A panic must not leave the shell without echo.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &saved);
+            hook(info);
+        }));
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// Rows and columns of the terminal, if there is one.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+        .or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdin()))
+        .ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Whether standard input is a terminal.
+pub(crate) fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Whether standard output is a terminal.
+pub(crate) fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Text as it may be shown on a terminal: control characters made visible.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => c.to_string(),
+            c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atk_40_escape_sequences_are_shown_not_obeyed() {
+        assert_eq!(printable("a\u{1b}[31mb\tc\n"), "a\\x1b[31mb\tc\n");
+        assert_eq!(printable("\u{9b}x"), "\\x9bx");
+    }
+}
