@@ -11,6 +11,7 @@ use longshore_oci::{IdMap, IdMapping};
 use super::mountopt::{MountOptions, propagation};
 use crate::error::{Error, Result};
 use crate::spec::{self, LinuxNamespaceType, PosixRlimitType, Spec};
+use crate::spec_defaults::{OwnNamespaces, check_sysctl};
 
 /// Device nodes that every container has, with the default rules of the specification.
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
@@ -74,12 +75,13 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
         c.mounts.push(plan_mount(mount, facts.hierarchies, cgroup_namespace)?);
     }
     plan_names(&mut planned, spec)?;
+    let own = own_namespaces(&planned, facts);
     let c = &mut planned.container;
     plan_devices(c, &linux)?;
     c.masked = strings(linux.masked_paths().iter().flatten())?;
     c.readonly_paths = strings(linux.readonly_paths().iter().flatten())?;
     for (key, value) in linux.sysctl().iter().flatten() {
-        c.sysctl.push(sysctl(key, value, planned.namespaces, &planned.joins)?);
+        c.sysctl.push(sysctl(key, value, own)?);
     }
     c.sysctl.sort();
     Ok(planned)
@@ -322,38 +324,25 @@ fn plan_devices(c: &mut Container, linux: &spec::Linux) -> Result<()> {
 }
 
 /// A setting must belong to a namespace of the container, or it would change the host.
-fn sysctl(key: &str, value: &str, namespaces: u64, joins: &[(u64, PathBuf)]) -> Result<(CString, CString)> {
-    let own = |kind: LinuxNamespaceType| namespaces & kind as u64 != 0;
+fn sysctl(key: &str, value: &str, own: OwnNamespaces) -> Result<(CString, CString)> {
+    check_sysctl(key, own)?;
     let slashed = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
     if slashed.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(invalid(format!("sysctl {key} is malformed")));
     }
-    let ipc = [
-        "kernel/msgmax",
-        "kernel/msgmnb",
-        "kernel/msgmni",
-        "kernel/sem",
-        "kernel/shmall",
-        "kernel/shmmax",
-        "kernel/shmmni",
-        "kernel/shm_rmid_forced",
-    ];
-    let allowed = if ipc.contains(&slashed.as_str()) || slashed.starts_with("fs/mqueue/") {
-        own(LinuxNamespaceType::Ipc)
-    } else if slashed.starts_with("net/") {
-        own(LinuxNamespaceType::Network)
-            || joins.iter().any(|(k, _)| *k == LinuxNamespaceType::Network as u64)
-    } else if slashed == "kernel/domainname" {
-        own(LinuxNamespaceType::Uts)
-    } else if slashed.starts_with("user/") {
-        own(LinuxNamespaceType::User)
-    } else {
-        false
-    };
-    if !allowed {
-        return Err(invalid(format!("sysctl {key} is not separate from the host's")));
-    }
     Ok((string(slashed)?, string(value)?))
+}
+
+/// Which namespaces the container does not share with the host.
+fn own_namespaces(planned: &Planned, facts: &Facts<'_>) -> OwnNamespaces {
+    let made = |kind: LinuxNamespaceType| planned.namespaces & kind as u64 != 0;
+    let joined = |kind: LinuxNamespaceType| planned.joins.iter().any(|(k, _)| *k == kind as u64);
+    OwnNamespaces {
+        ipc: made(LinuxNamespaceType::Ipc) || joined(LinuxNamespaceType::Ipc),
+        network: made(LinuxNamespaceType::Network) || joined(LinuxNamespaceType::Network) || facts.netns,
+        uts: made(LinuxNamespaceType::Uts),
+        user: made(LinuxNamespaceType::User),
+    }
 }
 
 /// Plans a process: the container's first or an exec. `terminal` is the size of its terminal.
@@ -544,7 +533,7 @@ mod tests {
         assert!(refused(spec).contains("UTS namespace"));
         let mut spec = base();
         spec["linux"]["sysctl"] = json!({ "net.core.somaxconn": "1" });
-        assert!(refused(spec).contains("not separate"), "without a network namespace");
+        assert!(refused(spec).contains("not allowed in host network namespace"));
         let mut spec = base();
         spec["process"]["args"] = json!(["a\u{0}b"]);
         assert!(refused(spec).contains("NUL"));

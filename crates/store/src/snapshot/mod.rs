@@ -22,8 +22,8 @@ use longshore_oci::IdMap;
 use crate::{Error, Result};
 
 pub use changes::{Change, ChangeKind};
-pub use overlay::{MountStyle, Overlay};
 pub(crate) use overlay::make_dir as make_private_dir;
+pub use overlay::{MountStyle, Overlay};
 pub use probe::{DriverChoice, choose};
 pub use vfs::Vfs;
 
