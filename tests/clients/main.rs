@@ -3,8 +3,11 @@
 //! Every test starts a daemon of its own, with roots under a temporary folder and a network namespace of its own,
 //! and ends by checking that nothing is left: no mount, cgroup, process or file.
 
+mod api;
+mod files;
 mod harness;
 mod images;
 mod restart;
 mod run;
+mod terminal;
 mod walkthrough;

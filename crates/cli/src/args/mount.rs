@@ -36,7 +36,8 @@ pub(crate) fn parse(text: &str) -> Result<Value> {
             "volume-subpath" => drop(volume.insert("Subpath".into(), json!(needed()?))),
             "volume-nocopy" => drop(volume.insert("NoCopy".into(), json!(flag()?))),
             "volume-driver" => {
-                drop(volume.entry("DriverConfig").or_insert_with(|| json!({}))["Name"] = json!(needed()?))
+                let name = needed()?;
+                volume.entry("DriverConfig").or_insert_with(|| json!({}))["Name"] = json!(name);
             }
             "volume-opt" | "volume-label" => {
                 let (k, v) = needed()?.split_once('=').unwrap_or((needed()?, ""));

@@ -1,14 +1,382 @@
-//! `cp`: files between this machine and a container.
+//! `cp`: files between this machine and a container, as archives.
+//!
+//! What comes from a container is unpacked into a fresh folder beside its destination, which nothing else knows, and
+//! moved from there: no link of the archive can lead a later entry elsewhere.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use hyper::{Method, Response, body::Incoming};
+use longshore_api::PathStat;
+use tokio::sync::mpsc;
 
 use crate::cli::CpArgs;
-use crate::client::Client;
-use crate::error::{Failure, Result};
+use crate::client::{Client, Payload, each_chunk, escape, query, read};
+use crate::error::{Context, Failure, Result};
+use crate::format::human::size;
+use crate::streams;
+
+/// Directory and link bits of Go's `os.FileMode`.
+const GO_DIR: u32 = 1 << 31;
+const GO_LINK: u32 = 1 << 27;
+
+/// One side of a copy.
+#[derive(Debug, PartialEq, Eq)]
+enum Side<'a> {
+    Container(&'a str, &'a str),
+    Local(&'a str),
+    /// Standard input or output.
+    Stream,
+}
+
+impl<'a> Side<'a> {
+    fn parse(text: &'a str) -> Self {
+        if text == "-" {
+            return Self::Stream;
+        }
+        // A path of this machine may have a colon: then it starts with a slash or a dot.
+        match text.split_once(':') {
+            Some((container, path)) if !container.is_empty() && !text.starts_with(['/', '.']) => {
+                Self::Container(container, path)
+            }
+            _ => Self::Local(text),
+        }
+    }
+}
 
 /// `cp`.
-pub(crate) async fn cp(_c: &Client, args: &CpArgs) -> Result<()> {
-    let _ = (args.archive, args.follow_link, args.quiet);
-    Err(Failure::new(format!(
-        "cp {} {} is not implemented yet: use the docker command line",
-        args.source, args.destination
-    )))
+pub(crate) async fn cp(c: &Client, args: &CpArgs) -> Result<()> {
+    match (Side::parse(&args.source), Side::parse(&args.destination)) {
+        (Side::Container(..), Side::Container(..)) => {
+            Err(Failure::new("copying between containers is not supported"))
+        }
+        (Side::Container(container, path), Side::Stream) => to_stdout(c, container, path, args).await,
+        (Side::Container(container, path), Side::Local(to)) => {
+            from_container(c, container, path, to, args).await
+        }
+        (Side::Stream, Side::Container(container, path)) => {
+            put(c, container, path, args, |out| io::copy(&mut io::stdin().lock(), out).map(drop)).await
+        }
+        (Side::Local(from), Side::Container(container, path)) => {
+            to_container(c, from, container, path, args).await
+        }
+        _ => Err(Failure::new("must specify at least one container source")),
+    }
+}
+
+fn archive(container: &str, path: &str) -> String {
+    query(&format!("/containers/{}/archive", escape(container)), &[("path", path)])
+}
+
+fn stat_of(answer: &Response<Incoming>) -> Result<PathStat> {
+    let header = answer.headers().get("x-docker-container-path-stat");
+    let header = header.ok_or_else(|| Failure::new("the daemon did not say what the path is"))?;
+    let text = base64::engine::general_purpose::STANDARD
+        .decode(header.as_bytes())
+        .context(|| "read the path's status".into())?;
+    longshore_api::json::from_slice(&text).map_err(|e| Failure::new(format!("read the path's status: {e}")))
+}
+
+/// What a path of a container is; `None` if it is not there.
+async fn stat(c: &Client, container: &str, path: &str) -> Result<Option<PathStat>> {
+    match c.call(Method::HEAD, &archive(container, path), Payload::Empty).await {
+        Ok(answer) => stat_of(&answer).map(Some),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The source in a container, a link followed if that is wanted.
+async fn source(c: &Client, container: &str, path: &str, follow: bool) -> Result<String> {
+    if follow
+        && let Some(s) = stat(c, container, path).await?
+        && s.mode & GO_LINK != 0
+    {
+        return Ok(s.link_target);
+    }
+    Ok(path.to_owned())
+}
+
+async fn to_stdout(c: &Client, container: &str, path: &str, args: &CpArgs) -> Result<()> {
+    let path = source(c, container, path, args.follow_link).await?;
+    let answer = c.call(Method::GET, &archive(container, &path), Payload::Empty).await?;
+    each_chunk(answer, |chunk| streams::show(longshore_api::stream::Stream::Stdout, chunk)).await
+}
+
+async fn from_container(c: &Client, container: &str, path: &str, to: &str, args: &CpArgs) -> Result<()> {
+    let path = source(c, container, path, args.follow_link).await?;
+    let answer = c.call(Method::GET, &archive(container, &path), Payload::Empty).await?;
+    let about = stat_of(&answer)?;
+    let contents = path.ends_with("/.");
+    let target = local_target(Path::new(to), &about, contents)?;
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temp = Temp::beside(parent)?;
+    let copied = unpack(answer, &temp.0, args.archive).await?;
+    let made = if contents { temp.0.clone() } else { only_child(&temp.0)? };
+    place(&made, &target)?;
+    report(args, copied, to);
+    Ok(())
+}
+
+/// Where a container's path goes on this machine, by docker's rules.
+fn local_target(to: &Path, about: &PathStat, contents: bool) -> Result<PathBuf> {
+    let is_dir = about.mode & GO_DIR != 0;
+    let slash = to.as_os_str().to_string_lossy().ends_with('/');
+    match fs::metadata(to) {
+        Ok(m) if m.is_dir() && contents => Ok(to.to_owned()),
+        Ok(m) if m.is_dir() => Ok(to.join(about.name.trim_matches('/'))),
+        Ok(_) if is_dir => Err(Failure::new(format!("cannot copy directory to the file {}", to.display()))),
+        Ok(_) => Ok(to.to_owned()),
+        Err(_) if slash && !is_dir => {
+            Err(Failure::new(format!("the destination directory {} must exist", to.display())))
+        }
+        Err(_) => {
+            let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !parent.is_dir() {
+                return Err(Failure::new(format!(
+                    "invalid output path: directory {} does not exist",
+                    parent.display()
+                )));
+            }
+            Ok(to.to_owned())
+        }
+    }
+}
+
+/// A fresh folder, removed with what is left in it.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn beside(parent: &Path) -> Result<Self> {
+        let name =
+            format!(".longshore-cp-{}-{}", std::process::id(), jiff::Timestamp::now().subsec_nanosecond());
+        let path = parent.join(name);
+        fs::create_dir(&path).context(|| format!("make a folder in {}", parent.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Unpacks a body into an empty folder; gives the bytes that came.
+async fn unpack(answer: Response<Incoming>, into: &Path, owners: bool) -> Result<u64> {
+    let (send, chunks) = mpsc::channel::<Bytes>(8);
+    let into = into.to_owned();
+    let unpacking = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        let mut tar = tar::Archive::new(Chunks { chunks, current: Bytes::new() });
+        tar.set_preserve_permissions(true);
+        tar.set_preserve_ownerships(owners && rustix::process::geteuid().is_root());
+        for entry in tar.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            if path
+                .components()
+                .any(|c| matches!(c, Component::ParentDir | Component::RootDir | Component::Prefix(_)))
+            {
+                return Err(io::Error::other(format!("{} leads out of the archive", path.display())));
+            }
+            entry.unpack_in(&into)?;
+        }
+        // What follows the end is read, so that the sender is not cut off.
+        io::copy(&mut tar.into_inner(), &mut io::sink()).map(drop)
+    });
+    let mut total = 0;
+    let mut body = answer.into_body();
+    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+        let frame = frame.context(|| "read the archive".into())?;
+        if let Ok(data) = frame.into_data() {
+            total += data.len() as u64;
+            if send.send(data).await.is_err() {
+                break;
+            }
+        }
+    }
+    drop(send);
+    unpacking.await.context(|| "unpack".into())?.context(|| "unpack".into())?;
+    Ok(total)
+}
+
+/// Bytes of a channel.
+struct Chunks {
+    chunks: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(next) => self.current = next,
+                None => return Ok(0),
+            }
+        }
+        let n = buf.len().min(self.current.len());
+        buf[..n].copy_from_slice(&self.current.split_to(n));
+        Ok(n)
+    }
+}
+
+fn only_child(dir: &Path) -> Result<PathBuf> {
+    let mut entries = fs::read_dir(dir).context(|| format!("read {}", dir.display()))?;
+    match (entries.next(), entries.next()) {
+        (Some(Ok(one)), None) => Ok(one.path()),
+        _ => Err(Failure::new("the archive does not hold what was asked for")),
+    }
+}
+
+/// Moves a file or a tree into place; directories that are there already are filled.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let is_dir = |p: &Path| fs::symlink_metadata(p).is_ok_and(|m| m.is_dir());
+    if is_dir(from) && fs::metadata(to).is_ok_and(|m| m.is_dir()) {
+        for entry in fs::read_dir(from).context(|| format!("read {}", from.display()))? {
+            let entry = entry.context(|| format!("read {}", from.display()))?;
+            place(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    if is_dir(to) != is_dir(from) && fs::symlink_metadata(to).is_ok() {
+        return Err(Failure::new(format!(
+            "cannot overwrite {} with something of another kind",
+            to.display()
+        )));
+    }
+    fs::rename(from, to).context(|| format!("write {}", to.display()))
+}
+
+async fn to_container(c: &Client, from: &str, container: &str, path: &str, args: &CpArgs) -> Result<()> {
+    let local = PathBuf::from(from);
+    let meta = if args.follow_link || from.ends_with('/') {
+        fs::metadata(&local)
+    } else {
+        fs::symlink_metadata(&local)
+    };
+    let meta = meta.map_err(|e| Failure::new(format!("{from}: {e}")))?;
+    let contents = from.ends_with("/.") || from == ".";
+    let mut there = path.to_owned();
+    let mut about = stat(c, container, &there).await?;
+    if let Some(s) = about.as_ref().filter(|s| s.mode & GO_LINK != 0) {
+        there.clone_from(&s.link_target);
+        about = stat(c, container, &there).await?;
+    }
+    let base =
+        fs::canonicalize(&local).ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+    let base =
+        local.file_name().map(|n| n.to_string_lossy().into_owned()).or(base).unwrap_or_else(|| ".".into());
+    let split = |p: &str| match p.trim_end_matches('/').rsplit_once('/') {
+        Some((dir, name)) => (format!("{dir}/"), name.to_owned()),
+        None => ("/".to_owned(), p.to_owned()),
+    };
+    let (dir, name) = match about {
+        Some(s) if s.mode & GO_DIR != 0 => (there.clone(), if contents { ".".into() } else { base }),
+        Some(_) if meta.is_dir() => {
+            return Err(Failure::new(format!("cannot copy directory to the file {container}:{path}")));
+        }
+        None if path.ends_with('/') && !meta.is_dir() => {
+            return Err(Failure::new(format!("no such directory: {container}:{path}")));
+        }
+        _ => split(&there),
+    };
+    let follow = args.follow_link;
+    put(c, container, &dir, args, move |out| {
+        let mut tar = tar::Builder::new(out);
+        tar.follow_symlinks(follow);
+        if meta.is_dir() {
+            tar.append_dir_all(&name, &local)?
+        } else {
+            tar.append_path_with_name(&local, &name)?
+        }
+        tar.finish()
+    })
+    .await
+}
+
+/// Sends what `write` writes as an archive to a directory of a container.
+async fn put(
+    c: &Client,
+    container: &str,
+    dir: &str,
+    args: &CpArgs,
+    write: impl FnOnce(&mut Sender) -> io::Result<()> + Send + 'static,
+) -> Result<()> {
+    let (send, chunks) = mpsc::channel(8);
+    let packing = tokio::task::spawn_blocking(move || {
+        let mut out = Sender { send, buffer: Vec::new(), total: 0 };
+        let done = write(&mut out).and_then(|()| out.flush());
+        if let Err(e) = done {
+            // The daemon must not take half an archive for a whole one.
+            let _ = out.send.blocking_send(Err(io::Error::other(e.to_string())));
+            return Err(e);
+        }
+        Ok(out.total)
+    });
+    let mut pairs = vec![("path", dir), ("noOverwriteDirNonDir", "true")];
+    if args.archive {
+        pairs.push(("copyUIDGID", "true"));
+    }
+    let path = query(&format!("/containers/{}/archive", escape(container)), &pairs);
+    let answer = c.call(Method::PUT, &path, Payload::Stream("application/x-tar", chunks)).await;
+    let packed = packing.await.context(|| "pack".into())?;
+    let answer = match (answer, &packed) {
+        // A local file that cannot be read is the reason for the daemon's complaint.
+        (Err(e), Err(local)) if local.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::new(format!("pack: {local} ({e})")));
+        }
+        (answer, _) => answer?,
+    };
+    read(answer).await?;
+    report(args, packed.unwrap_or(0), &format!("{container}:{dir}"));
+    Ok(())
+}
+
+/// Writes into a request's body.
+struct Sender {
+    send: mpsc::Sender<io::Result<Bytes>>,
+    buffer: Vec<u8>,
+    total: u64,
+}
+
+impl Write for Sender {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(buf);
+        if self.buffer.len() >= 256 << 10 {
+            self.flush()?;
+        }
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
+        self.total += chunk.len() as u64;
+        self.send.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn report(args: &CpArgs, bytes: u64, to: &str) {
+    if !args.quiet && std::io::IsTerminal::is_terminal(&io::stderr()) {
+        eprintln!("Successfully copied {} to {to}", size(i64::try_from(bytes).unwrap_or(i64::MAX)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_told_apart() {
+        assert_eq!(Side::parse("c:/x"), Side::Container("c", "/x"));
+        assert_eq!(Side::parse("./a:b"), Side::Local("./a:b"));
+        assert_eq!(Side::parse("/a:b"), Side::Local("/a:b"));
+        assert_eq!(Side::parse("-"), Side::Stream);
+        assert_eq!(Side::parse("file"), Side::Local("file"));
+    }
 }
