@@ -79,6 +79,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the program")]
 pub(crate) enum ContainersCommand {
     #[command(flatten)]
     Container(ContainerCommand),

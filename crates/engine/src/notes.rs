@@ -100,7 +100,7 @@ mod tests {
         write(&paths, "boot", &r).unwrap();
         assert_eq!(read(&paths, "boot", &id), Some(r));
         assert_eq!(read(&paths, "another boot", &id), None);
-        assert_eq!(ids(&paths), [id.clone()]);
+        assert_eq!(ids(&paths), std::slice::from_ref(&id));
         remove(&paths, &id);
         remove(&paths, &id);
         assert_eq!(read(&paths, "boot", &id), None);

@@ -359,6 +359,6 @@ pub(crate) async fn exec(c: &Client, args: &ExecArgs) -> Result<()> {
     let end: ExecInspect = c.json(Method::GET, &format!("/exec/{}/json", made.id), Payload::Empty).await?;
     match end.exit_code.unwrap_or(0) {
         0 => Ok(()),
-        code => Err(Failure::exit(i32::try_from(code).unwrap_or(1))),
+        code => Err(Failure::exit(code)),
     }
 }

@@ -16,7 +16,11 @@ fn scaled(bytes: i64, base: f64, units: &[&str], digits: usize) -> String {
         unit += 1;
     }
     // Go's %.3g / %.4g: significant digits, no trailing zeros.
-    let whole = if value >= 1.0 { value.log10().floor() as usize + 1 } else { 1 };
+    let whole = match value {
+        v if v >= 100.0 => 3,
+        v if v >= 10.0 => 2,
+        _ => 1,
+    };
     let mut text = format!("{value:.*}", digits.saturating_sub(whole));
     if text.contains('.') {
         text = text.trim_end_matches('0').trim_end_matches('.').to_owned();

@@ -78,13 +78,28 @@ pub(super) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<()> {
 
 /// Hands all controllers of a v2 mount down to the directory above the last name of `path`.
 pub(super) fn delegate(mount: &Path, path: &Path) -> Result<()> {
+    let parents: Vec<_> = path.parent().into_iter().flatten().collect();
+    let own = first_own(&parents);
     let mut dir = mount.to_owned();
-    enable_controllers(mount, &dir)?;
-    for part in path.parent().into_iter().flatten() {
-        dir.push(part);
-        enable_controllers(mount, &dir)?;
+    for depth in 0..=parents.len() {
+        if depth > 0 {
+            dir.push(parents[depth - 1]);
+        }
+        if depth >= own {
+            enable_controllers(mount, &dir)?;
+        }
     }
     Ok(())
+}
+
+/// How many directories of a path belong to systemd, the mount point counted: all above a unit that
+/// it has handed over. It has given that one its controllers, and would take others back.
+fn first_own(parents: &[&std::ffi::OsStr]) -> usize {
+    let is_unit = |name: &&std::ffi::OsStr| {
+        let name = name.as_encoded_bytes();
+        name.ends_with(b".scope") || name.ends_with(b".service")
+    };
+    parents.iter().rposition(is_unit).map_or(0, |at| at + 1)
 }
 
 fn enable_controllers(mount: &Path, dir: &Path) -> Result<()> {
@@ -215,4 +230,19 @@ pub(super) fn remove_tree(top: &Path) -> longshore_sys::Result<()> {
 pub(super) fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_systemds_is_left_alone() {
+        let first = |path: &str| first_own(&Path::new(path).iter().collect::<Vec<_>>());
+        assert_eq!(first(""), 0);
+        assert_eq!(first("longshore-1"), 0);
+        assert_eq!(first("my.slice"), 0);
+        assert_eq!(first("system.slice/longshore-1.scope"), 2);
+        assert_eq!(first("user.slice/user-1.slice/user@1.service/app.slice/l.scope/x"), 5);
+    }
 }

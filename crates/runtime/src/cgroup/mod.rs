@@ -4,9 +4,11 @@
 //! is inside. On v1 a container has a directory in every mounted hierarchy; where a unified hierarchy
 //! is mounted beside them, it has one there too, for the sake of `cgroup.kill`.
 
+mod dbus;
 mod detect;
 mod devices;
 mod fsio;
+pub mod scope;
 mod stats;
 mod v1;
 mod v2;

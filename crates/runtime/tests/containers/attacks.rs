@@ -76,6 +76,15 @@ fn privileged_atk_03_mount_targets_through_links_stay_inside() {
     assert!(!std::path::Path::new("/made").exists() && !std::path::Path::new("/y").exists());
 }
 
+/// Ends the other thread, also when a step fails.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// One thread exchanges a directory of a volume for a link to the host, over and over, while
 /// containers mount below it.
 #[test]
@@ -95,6 +104,8 @@ fn privileged_atk_03_mount_target_race() {
                 let _ = rustix::fs::renameat_with(&dir, "a", &dir, "b", rustix::fs::RenameFlags::EXCHANGE);
             }
         });
+        // A failed step must end the other thread, too.
+        let _stopped = Stop(&stop);
         for _ in 0..30 {
             let mut spec = w.spec("touch /vol/a/inner/x");
             let mounts = spec["mounts"].as_array_mut().unwrap();
@@ -109,7 +120,6 @@ fn privileged_atk_03_mount_target_race() {
             }
             w.runtime.delete("c").unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0, "the host was touched");
 }

@@ -158,9 +158,14 @@ pub(crate) fn runtime(exec_root: &Path) -> Embedded {
     Embedded::new(RuntimeOptions { exec_root: exec_root.to_owned(), cgroup_parent: cgroup_parent() }).unwrap()
 }
 
-/// A cgroup of this test process's own.
+/// A cgroup of this test's own: tests are threads of one process.
 pub(crate) fn cgroup_parent() -> String {
-    format!("longshore-test-{}", std::process::id())
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    thread_local! {
+        static OWN: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    format!("longshore-test-{}-{}", std::process::id(), OWN.with(|n| *n))
 }
 
 pub(crate) const OUTPUT: AttachRequest = AttachRequest { stdin: false, stdout: true, stderr: true };
