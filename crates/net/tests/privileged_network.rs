@@ -3,7 +3,6 @@
 mod support;
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use longshore_net::{
     Ipv4Net, Network, PortAllocator, PortMap, PortRequest, Transport, host_networks, loopback_up, pick_subnet,
