@@ -231,7 +231,7 @@ impl<'a> Images<'a> {
     /// # Errors
     /// `NotFound` when there is no such image.
     pub fn tag(self, id: &Digest, reference: &Reference) -> Result<()> {
-        let _graph = self.store.graph();
+        let _graph = self.store.adding();
         let mut row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         row.last_tagged = now();
         let batch = Batch::new().put(Table::Tags, &reference.to_string(), id).put(
@@ -247,7 +247,7 @@ impl<'a> Images<'a> {
     /// # Errors
     /// When the metadata cannot be written.
     pub fn untag(self, reference: &Reference) -> Result<Option<Digest>> {
-        let _graph = self.store.graph();
+        let _graph = self.store.adding();
         let key = reference.to_string();
         let id = self.store.meta().get::<Digest>(Table::Tags, &key)?;
         if id.is_some() {
@@ -262,7 +262,7 @@ impl<'a> Images<'a> {
     /// # Errors
     /// `NotFound`; a failure to remove files is repaired at the next start.
     pub fn remove(self, id: &Digest) -> Result<Vec<Digest>> {
-        let graph = self.store.graph();
+        let graph = self.store.collecting();
         self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let mut batch = Batch::new().delete(Table::Images, &id.to_string());
         for (reference, target) in self.references()? {
@@ -271,9 +271,11 @@ impl<'a> Images<'a> {
             }
         }
         self.store.meta().commit(batch)?;
-        let removed = self.store.collect_layers(&graph)?;
-        self.store.content().delete(id)?;
-        Ok(removed)
+        let mut unused = self.store.collect_layers(&graph)?;
+        drop(graph);
+        unused.blobs.push(*id);
+        self.store.discard(&unused)?;
+        Ok(unused.chains)
     }
 
     /// All names and what they point to.

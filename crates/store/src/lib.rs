@@ -17,5 +17,5 @@ pub mod tar;
 pub use error::{Error, IoContext, Result};
 pub use image::{ImageRecord, Images};
 pub use open::{Store, StoreOptions};
-pub use rw::{GraphOf, RwLayer};
+pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind};

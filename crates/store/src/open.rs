@@ -1,9 +1,9 @@
 //! The store as a whole: opened on a data root, repaired from what a crash left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use longshore_oci::Digest;
 
@@ -11,7 +11,7 @@ use crate::content::Content;
 use crate::image::{ImageRow, Images, LayerRecord, parse_id};
 use crate::lease::{self, Lease};
 use crate::meta::{Batch, Meta, Table};
-use crate::rw::MountRow;
+use crate::rw::{MountRow, Users};
 use crate::snapshot::{DriverChoice, DriverName, SnapshotDriver, choose, make_private_dir};
 use crate::{Error, IoContext, Result};
 
@@ -44,13 +44,39 @@ struct Inner {
     driver: Box<dyn SnapshotDriver>,
     choice: DriverChoice,
     sync: bool,
-    /// Held while records of images and layers are changed, so that none is collected while it is being used anew.
-    graph: Mutex<()>,
+    /// Held while images and layers are added or renamed: what is looked for before is still so afterwards.
+    adding: Mutex<()>,
+    /// Read by whoever builds on layers, written by the collector.
+    standing: RwLock<()>,
+    /// Held while a blob is put under a lease, or found to be nobody's and deleted.
+    blobs: Mutex<()>,
+    /// Who uses a container's mount.
+    users: Mutex<HashMap<String, Users>>,
 }
 
-/// Proof that the graph of images and layers stands still.
+/// While it lives no layer is collected.
 #[derive(Debug)]
-pub(crate) struct Graph<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+pub(crate) struct Standing<'a>(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>);
+
+/// While it lives nobody else changes the graph of images and layers, and no layer is collected.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) struct Adding<'a>(MutexGuard<'a, ()>, RwLockReadGuard<'a, ()>);
+
+/// While it lives nobody else uses the graph of images and layers.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) struct Collecting<'a>(MutexGuard<'a, ()>, RwLockWriteGuard<'a, ()>);
+
+/// What lost its record and can be deleted, which takes time and so comes after the locks.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Unused {
+    /// Chain ids of the layers, the topmost first.
+    pub(crate) chains: Vec<Digest>,
+    snapshots: Vec<String>,
+    pub(crate) blobs: Vec<Digest>,
+}
 
 const DRIVER_KEY: &str = "driver";
 
@@ -80,7 +106,18 @@ impl Store {
         }
         let (driver, choice) = choose(&root, options.driver.or(made_with))?;
         meta.commit_lazy(Batch::new().put(Table::Kv, DRIVER_KEY, choice.name.as_str()))?;
-        let inner = Inner { root, meta, content, driver, choice, sync: options.sync, graph: Mutex::new(()) };
+        let inner = Inner {
+            root,
+            meta,
+            content,
+            driver,
+            choice,
+            sync: options.sync,
+            adding: Mutex::default(),
+            standing: RwLock::default(),
+            blobs: Mutex::default(),
+            users: Mutex::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
         store.recover()?;
         Ok(store)
@@ -130,8 +167,22 @@ impl Store {
         Lease::new(&self.inner.meta, reason)
     }
 
-    pub(crate) fn graph(&self) -> Graph<'_> {
-        Graph(self.inner.graph.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn standing(&self) -> Standing<'_> {
+        Standing(self.inner.standing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn adding(&self) -> Adding<'_> {
+        let adding = self.inner.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        Adding(adding, self.inner.standing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn collecting(&self) -> Collecting<'_> {
+        let adding = self.inner.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        Collecting(adding, self.inner.standing.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn users(&self) -> MutexGuard<'_, HashMap<String, Users>> {
+        self.inner.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn durable(&self) -> Result<()> {
@@ -163,62 +214,96 @@ impl Store {
         }
     }
 
-    /// Removes every layer that no image and no container uses: records first, then files, so that a crash between
-    /// leaves nothing that is half there. Gives the chain ids, the topmost first.
-    pub(crate) fn collect_layers(&self, _graph: &Graph<'_>) -> Result<Vec<Digest>> {
+    /// Takes away the record of every layer that no image and no container uses. The files are the caller's to
+    /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
+    pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
-        let parents: std::collections::BTreeMap<Digest, LayerRecord> =
+        let layers: BTreeMap<Digest, LayerRecord> =
             layers.into_iter().map(|(k, l)| Ok((parse_id(&k)?, l))).collect::<Result<_>>()?;
         let mut used = BTreeSet::new();
-        let mut tops: Vec<Digest> = Vec::new();
-        for (_, image) in self.meta().list::<ImageRow>(Table::Images)? {
-            tops.extend(image.layers.last());
-        }
-        tops.extend(self.meta().list::<MountRow>(Table::Mounts)?.into_iter().filter_map(|(_, m)| m.top));
+        let images = self.meta().list::<ImageRow>(Table::Images)?;
+        let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let tops = images
+            .iter()
+            .filter_map(|(_, i)| i.layers.last())
+            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()));
         for top in tops {
-            let mut next = Some(top);
+            let mut next = Some(*top);
             while let Some(chain) = next
                 && used.insert(chain)
             {
-                next = parents.get(&chain).and_then(|l| l.parent);
+                next = layers.get(&chain).and_then(|l| l.parent);
             }
         }
-        let mut unused: Vec<(Digest, &LayerRecord)> =
-            parents.iter().filter(|(c, _)| !used.contains(*c)).map(|(c, l)| (*c, l)).collect();
         let depth = |chain: &Digest| {
-            std::iter::successors(parents.get(chain), |l| l.parent.as_ref().and_then(|p| parents.get(p)))
+            std::iter::successors(layers.get(chain), |l| l.parent.as_ref().and_then(|p| layers.get(p)))
                 .take(1000)
                 .count()
         };
+        let mut unused: Vec<(&Digest, &LayerRecord)> =
+            layers.iter().filter(|(c, _)| !used.contains(*c)).collect();
         unused.sort_by_key(|(chain, _)| std::cmp::Reverse(depth(chain)));
-        let batch =
-            unused.iter().fold(Batch::new(), |b, (chain, _)| b.delete(Table::Layers, &chain.to_string()));
         if !unused.is_empty() {
+            let batch =
+                unused.iter().fold(Batch::new(), |b, (chain, _)| b.delete(Table::Layers, &chain.to_string()));
             self.meta().commit(batch)?;
         }
-        let blobs: BTreeSet<Digest> = parents
-            .iter()
-            .filter(|(c, _)| used.contains(*c))
-            .filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest))
-            .collect();
-        for (_, layer) in &unused {
-            self.drop_snapshot(&layer.cache_id)?;
-            if let Some(blob) = layer.blob.as_ref().filter(|b| !blobs.contains(&b.digest)) {
-                self.content().delete(&blob.digest)?;
-            }
-        }
-        Ok(unused.into_iter().map(|(chain, _)| chain).collect())
+        Ok(Unused {
+            chains: unused.iter().map(|(chain, _)| **chain).collect(),
+            snapshots: unused.iter().map(|(_, l)| l.cache_id.clone()).collect(),
+            blobs: unused.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect(),
+        })
     }
 
-    /// Makes the files agree with the records. Nobody else has the store open.
+    /// Deletes what lost its record. Goes on after a failure and tells the first.
+    pub(crate) fn discard(&self, unused: &Unused) -> Result<()> {
+        let mut done = Ok(());
+        for snapshot in &unused.snapshots {
+            done = done.and(self.drop_snapshot(snapshot));
+        }
+        done.and(self.drop_blobs(unused.blobs.iter().copied()))
+    }
+
+    /// Puts a blob that is about to be committed under a lease.
+    pub(crate) fn hold_blob(&self, lease: &Lease, blob: Digest) -> Result<()> {
+        let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.add_blob(blob)
+    }
+
+    /// Deletes those of `blobs` that no lease holds and no record names.
+    pub(crate) fn drop_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<()> {
+        let mut blobs: BTreeSet<Digest> = blobs.into_iter().collect();
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        // In this order: a record is committed before its lease ends.
+        let held = lease::held(self.meta())?.blobs;
+        let named = self.named_blobs()?;
+        blobs.retain(|blob| !held.contains(blob) && !named.contains(blob));
+        blobs.iter().try_for_each(|blob| self.content().delete(blob))
+    }
+
+    /// The blobs that records name: compressed layers and configurations.
+    fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
+        let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
+        let mut named: BTreeSet<Digest> =
+            layers.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect();
+        for key in self.meta().keys(Table::Images)? {
+            named.insert(parse_id(&key)?);
+        }
+        Ok(named)
+    }
+
+    /// Makes the files agree with the records. Nobody else has the store open. Files that are not named like ours are
+    /// left alone.
     fn recover(&self) -> Result<()> {
         lease::remove_stale(self.meta())?;
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
-        let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
-        let mut known: BTreeSet<String> = layers.iter().map(|(_, l)| l.cache_id.clone()).collect();
-        for (_, mount) in &mounts {
-            known.insert(mount.mount_id.clone());
+        let mut known: BTreeSet<String> = layers.into_iter().map(|(_, l)| l.cache_id).collect();
+        for (_, mount) in self.meta().list::<MountRow>(Table::Mounts)? {
             known.insert(mount.init_id());
+            known.insert(mount.mount_id);
         }
         for id in self.driver().list()? {
             if !known.contains(&id) {
@@ -226,23 +311,16 @@ impl Store {
                 self.drop_snapshot(&id)?;
             }
         }
+        self.driver().tidy()?;
         let beside = self.inner.root.join("layers");
         for entry in fs::read_dir(&beside).context(|| format!("read {}", beside.display()))? {
             let entry = entry.context(|| format!("read {}", beside.display()))?;
-            if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if Digest::from_hex(&name).is_ok() && !known.contains(&name) {
                 fs::remove_dir_all(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
             }
         }
-        let mut blobs: BTreeSet<Digest> =
-            layers.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect();
-        for key in self.meta().keys(Table::Images)? {
-            blobs.insert(parse_id(&key)?);
-        }
-        for blob in self.content().list()? {
-            if !blobs.contains(&blob) {
-                self.content().delete(&blob)?;
-            }
-        }
-        Ok(())
+        let blobs = self.content().list()?;
+        self.drop_blobs(blobs)
     }
 }

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use longshore_oci::{Digest, IdMap};
 use serde::{Deserialize, Serialize};
 
 use crate::content::random_id;
-use crate::layer::{TreeKind, write_changes, write_tree};
+use crate::layer::{TreeKind, WhiteoutFormat, write_changes, write_tree};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
-use crate::snapshot::{Change, ChangeKind, Mounts, make_private_dir};
+use crate::snapshot::{Change, ChangeKind, Mounts, SnapshotDriver, copy_look, make_private_dir};
 use crate::{Error, IoContext, Result};
 
 /// The row of a container's writable layer, stored under the container's id.
@@ -57,7 +58,7 @@ impl Store {
     /// # Errors
     /// `Conflict` if the container has one, `NotFound` if a layer of the image is missing.
     pub fn create_rw(&self, container: &str, image: Option<&Digest>) -> Result<RwLayer> {
-        let _graph = self.graph();
+        let _standing = self.standing();
         if self.meta().contains(Table::Mounts, container)? {
             return Err(Error::Conflict(format!("container {container} has a writable layer already")));
         }
@@ -81,7 +82,7 @@ impl Store {
         let driver = self.driver();
         let made = (|| {
             driver.prepare(&row.init_id(), parent.as_deref())?;
-            fill_init(&driver.apply_dir(&row.init_id()))?;
+            fill_init(driver, &row.init_id())?;
             driver.prepare(&row.mount_id, Some(&row.init_id()))?;
             self.meta().commit_lazy(Batch::new().put(Table::Mounts, container, &row))
         })();
@@ -120,17 +121,21 @@ impl Store {
     /// # Errors
     /// When the kernel or the metadata refuse.
     pub fn remove_rw(&self, container: &str) -> Result<()> {
-        let graph = self.graph();
         let Some(row) = self.meta().get::<MountRow>(Table::Mounts, container)? else { return Ok(()) };
-        self.driver().unmount(&row.mount_id)?;
-        self.meta().commit_lazy(Batch::new().delete(Table::Mounts, container))?;
+        {
+            let mut users = self.users();
+            self.driver().unmount(&row.mount_id)?;
+            users.remove(container);
+            self.meta().commit_lazy(Batch::new().delete(Table::Mounts, container))?;
+        }
         self.driver().remove(&row.mount_id)?;
         self.driver().remove(&row.init_id())?;
         // Its image may have been removed by force meanwhile: then the layers go with their last container.
         if let Some(top) = row.top
             && !self.top_is_used(&top)?
         {
-            self.collect_layers(&graph)?;
+            let unused = self.collect_layers(&self.collecting())?;
+            self.discard(&unused)?;
         }
         Ok(())
     }
@@ -145,18 +150,61 @@ impl Store {
     /// # Errors
     /// When the kernel refuses.
     pub fn mount_rw(&self, container: &str, map: &IdMap) -> Result<PathBuf> {
-        self.driver().mount(&self.mount_row(container)?.mount_id, map)
+        let mut users = self.users();
+        let tree = self.driver().mount(&self.mount_row(container)?.mount_id, map)?;
+        users.entry(container.to_owned()).or_default().owner = true;
+        Ok(tree)
     }
 
-    /// Undoes [`Self::mount_rw`]; idempotent.
+    /// Undoes [`Self::mount_rw`]; idempotent. Where somebody visits the tree, the last visitor unmounts.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn unmount_rw(&self, container: &str) -> Result<()> {
-        match self.meta().get::<MountRow>(Table::Mounts, container)? {
-            Some(row) => self.driver().unmount(&row.mount_id),
-            None => Ok(()),
+        let mut users = self.users();
+        if let Some(user) = users.get_mut(container)
+            && user.visitors > 0
+        {
+            user.owner = false;
+            return Ok(());
         }
+        if let Some(row) = self.meta().get::<MountRow>(Table::Mounts, container)? {
+            self.driver().unmount(&row.mount_id)?;
+        }
+        users.remove(container);
+        Ok(())
+    }
+
+    /// The root of a container's tree, running or not; it stays mounted at least as long as the visit lasts.
+    ///
+    /// # Errors
+    /// When the kernel refuses to mount.
+    pub fn visit(&self, container: &str) -> Result<Visit> {
+        let mut users = self.users();
+        let row = self.mount_row(container)?;
+        if !users.contains_key(container)
+            && let Mounts::Overlay { target, .. } = self.driver().mounts(&row.mount_id, &IdMap::default())?
+            && target.exists()
+            && longshore_sys::mount::is_mount_point(&target)?
+        {
+            // Mounted by an earlier daemon, for a container that runs.
+            users.entry(container.to_owned()).or_default().owner = true;
+        }
+        let tree = self.driver().mount(&row.mount_id, &IdMap::default())?;
+        users.entry(container.to_owned()).or_default().visitors += 1;
+        Ok(Visit { store: self.clone(), container: container.to_owned(), mount_id: row.mount_id, tree })
+    }
+
+    fn leave(&self, visit: &Visit) -> Result<()> {
+        let mut users = self.users();
+        // None: the container was removed during the visit, and its name may live again.
+        let Some(user) = users.get_mut(&visit.container) else { return Ok(()) };
+        user.visitors = user.visitors.saturating_sub(1);
+        if user.visitors > 0 || user.owner {
+            return Ok(());
+        }
+        users.remove(&visit.container);
+        self.driver().unmount(&visit.mount_id)
     }
 
     /// What a container changed, as `docker diff` prints it.
@@ -205,7 +253,7 @@ impl Store {
     pub(crate) fn write_layer(&self, rw: &RwLayer, out: impl std::io::Write) -> Result<()> {
         let driver = self.driver();
         let dir = driver.apply_dir(&rw.mount_id);
-        if driver.keeps_whiteouts() {
+        if driver.whiteouts() != WhiteoutFormat::Remove {
             write_tree(&dir, TreeKind::OverlayUpper, out)?;
             return Ok(());
         }
@@ -228,51 +276,99 @@ impl Store {
     /// # Errors
     /// Those of `f`, and of mounting.
     pub fn with_mounted<T>(&self, container: &str, f: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-        let row = self.mount_row(container)?;
-        let was = match self.driver().mounts(&row.mount_id, &IdMap::default())? {
-            Mounts::Overlay { target, .. } => {
-                target.exists() && longshore_sys::mount::is_mount_point(&target)?
-            }
-            Mounts::Directory(_) => true,
-        };
-        let tree = self.driver().mount(&row.mount_id, &IdMap::default())?;
-        let done = f(&tree);
-        if !was {
-            self.driver().unmount(&row.mount_id)?;
-        }
-        done
+        let visit = self.visit(container)?;
+        f(visit.tree())
     }
 }
+
+/// Who uses the mount of a container.
+#[derive(Debug, Default)]
+pub(crate) struct Users {
+    /// The container itself, from [`Store::mount_rw`] to [`Store::unmount_rw`].
+    owner: bool,
+    /// How many [`Visit`]s.
+    visitors: usize,
+}
+
+/// Keeps a container's tree mounted; dropped, it leaves the mount to the other users or undoes it.
+#[derive(Debug)]
+pub struct Visit {
+    store: Store,
+    container: String,
+    mount_id: String,
+    tree: PathBuf,
+}
+
+impl Visit {
+    /// The root of the tree.
+    #[must_use]
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Err(e) = self.store.leave(self) {
+            tracing::warn!(container = self.container, error = %e, "a visited tree was not unmounted");
+        }
+    }
+}
+
+/// Directories that every container's root has; those with files of ours in them are made even where the image has
+/// them.
+const INIT_DIRS: [(&str, bool); 6] =
+    [("dev", true), ("dev/pts", false), ("dev/shm", false), ("etc", true), ("proc", false), ("sys", false)];
+const INIT_FILES: [&str; 5] = [".dockerenv", "etc/resolv.conf", "etc/hosts", "etc/hostname", "dev/console"];
+const MTAB: &str = "etc/mtab";
 
 /// What every container's root has before anything is mounted on it, so that mounts need not write into the
-/// container's own layer (Docker's init layer).
-fn fill_init(root: &Path) -> Result<()> {
-    for dir in ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"] {
-        make_in_init(root, dir)?;
-        make_private_dir(&root.join(dir), 0o755)?;
-    }
-    for file in [".dockerenv", "etc/resolv.conf", "etc/hosts", "etc/hostname", "dev/console"] {
-        make_in_init(root, file)?;
-        let path = root.join(file);
-        if !path.exists() {
-            fs::write(&path, "").context(|| format!("write {}", path.display()))?;
+/// container's own layer (Docker's init layer). Directories of the image keep their look; anything else of the image
+/// that stands in the way is replaced, never followed.
+fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
+    let root = driver.apply_dir(id);
+    let names: Vec<&Path> =
+        INIT_DIRS.iter().map(|(d, _)| *d).chain(INIT_FILES).chain([MTAB]).map(Path::new).collect();
+    let mut below = driver.lower_dirs(id, &names)?.into_iter();
+    for (name, needed) in INIT_DIRS {
+        let there = below.next().flatten();
+        if needed || there.is_none() {
+            init_dir(&root.join(name), there.as_ref())?;
         }
     }
-    let mtab = root.join("etc/mtab");
-    if fs::symlink_metadata(&mtab).is_err() {
-        symlink("/proc/mounts", &mtab).context(|| format!("make {}", mtab.display()))?;
+    for name in INIT_FILES {
+        // A directory of that name is the image's wish.
+        if below.next().flatten().is_none() {
+            let path = root.join(name);
+            clear_way(&path)?;
+            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&path);
+            file.and_then(|f| f.set_permissions(fs::Permissions::from_mode(0o755)))
+                .context(|| format!("make {}", path.display()))?;
+        }
+    }
+    if below.next().flatten().is_none() {
+        let path = root.join(MTAB);
+        clear_way(&path)?;
+        symlink("/proc/mounts", &path).context(|| format!("make {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Where the driver copied the image's tree (vfs), a link of the image in the way is replaced, never followed.
-fn make_in_init(root: &Path, rel: &str) -> Result<()> {
-    let mut path = root.to_owned();
-    for part in Path::new(rel) {
-        path.push(part);
-        if fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink()) {
-            fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
-        }
+fn init_dir(path: &Path, like: Option<&OwnedFd>) -> Result<()> {
+    clear_way(path)?;
+    if path.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    make_private_dir(path, 0o755)?;
+    like.map_or(Ok(()), |like| copy_look(like, path))
+}
+
+/// Removes what is no directory; its parents are directories by now.
+fn clear_way(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.is_dir() => fs::remove_file(path).context(|| format!("remove {}", path.display())),
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io(format!("stat {}", path.display()), e)),
+    }
 }

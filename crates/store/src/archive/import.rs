@@ -6,6 +6,7 @@ use std::io::Read;
 use longshore_oci::image::ImageDocument;
 use longshore_oci::{Digest, Reference};
 
+use super::custody::Custody;
 use super::staged::{Chain, Staged};
 use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
@@ -34,12 +35,13 @@ pub fn import(
     if start.is_empty() {
         return Err(Error::Invalid("the archive is empty".into()));
     }
+    let custody = Custody::new(store, "import")?;
     let staged = if store.driver().stages() {
-        Staged::unpack(store, &start, source)?
+        Staged::unpack(&custody, &start, source)?
     } else {
-        Staged::unpack_on(store, None, &start, source)?
+        Staged::unpack_on(&custody, None, &start, source)?
     };
-    finish(store, None, Vec::new(), staged, reference, document)
+    finish(&custody, None, Vec::new(), staged, reference, document)
 }
 
 /// Makes an image from a container's image and what the container changed, as one new layer.
@@ -56,6 +58,7 @@ pub fn commit(
     let rw = store.rw(container)?;
     let below: Vec<Digest> = chain_of(store, rw.top)?;
     let top = rw.top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
+    let custody = Custody::new(store, "commit")?;
     let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
     let staged = std::thread::scope(|scope| {
         let feeder = scope.spawn(|| {
@@ -63,9 +66,9 @@ pub fn commit(
             store.write_layer(&rw, out)
         });
         let staged = if store.driver().stages() {
-            Staged::unpack(store, &[], reader)
+            Staged::unpack(&custody, &[], reader)
         } else {
-            Staged::unpack_on(store, top.as_deref(), &[], reader)
+            Staged::unpack_on(&custody, top.as_deref(), &[], reader)
         };
         let fed =
             feeder.join().map_err(|_| Error::Internal("a thread that reads a container panicked".into()))?;
@@ -74,7 +77,7 @@ pub fn commit(
         fed?;
         Ok::<_, Error>(staged)
     })?;
-    finish(store, parent, below, staged, reference, document)
+    finish(&custody, parent, below, staged, reference, document)
 }
 
 /// Chain ids from the lowest layer up to `top`.
@@ -91,15 +94,18 @@ fn chain_of(store: &Store, top: Option<Digest>) -> Result<Vec<Digest>> {
     Ok(out)
 }
 
-fn finish(
-    store: &Store,
+fn finish<'a>(
+    custody: &'a Custody<'a>,
     parent: Option<&Digest>,
     below: Vec<Digest>,
-    staged: Staged<'_>,
+    staged: Staged<'a>,
     reference: Option<&Reference>,
     document: impl FnOnce(&NewImage) -> ImageDocument,
 ) -> Result<Digest> {
-    let graph = store.graph();
+    let store = custody.store;
+    // The bulk of it; what is written below is little, and others wait for it.
+    store.durable()?;
+    let graph = store.adding();
     let mut diff_ids = Vec::new();
     for chain in &below {
         let layer =
@@ -117,7 +123,7 @@ fn finish(
         let raw = serde_json::to_vec(&document)
             .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
         store.durable()?;
-        let id = store.content().put(&raw)?;
+        let id = custody.put(&raw)?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), parent: parent.copied().or(row.parent), ..row };
         let mut batch = chain.records(Batch::new());

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use longshore_oci::{Digest, Platform, Reference};
+use longshore_oci::{Digest, Platform, Reference, Sha256};
 
+use super::custody::Custody;
 use super::manifest::{self, Entry};
 use super::staged::{Chain, Staged};
 use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
@@ -53,21 +54,8 @@ struct Contents<'a> {
 enum Layer<'a> {
     /// Unpacked already.
     Staged(Staged<'a>),
-    /// Kept as it is, where the driver needs the parent first.
-    Kept(Kept),
-}
-
-/// A layer's bytes in the content store, removed when no longer needed.
-#[derive(Debug)]
-struct Kept {
-    store: Store,
-    digest: Digest,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = self.store.content().delete(&self.digest);
-    }
+    /// Kept as a blob, where the driver needs the parent first.
+    Kept(Digest),
 }
 
 /// Reads an archive (plain, gzip or zstd) and adds its images. On an error no image and no layer of it remains.
@@ -80,13 +68,16 @@ pub fn load(
     progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Vec<Loaded>> {
     let limits = Limits::default();
-    let (mut contents, _) = decode(source, &limits, |decoded| read_members(store, decoded, progress))?;
+    let custody = Custody::new(store, "load")?;
+    let (mut contents, _) = decode(source, &limits, |decoded| read_members(&custody, decoded, progress))?;
     let entries = manifest::entries(&contents.documents, &Platform::host())?;
+    // The bulk of it; what is written below is little, and others wait for it.
+    store.durable()?;
     entries
         .iter()
         .enumerate()
         .map(|(i, entry)| {
-            let loaded = add(store, &mut contents, entry, &entries[i + 1..])?;
+            let loaded = add(&custody, &mut contents, entry, &entries[i + 1..])?;
             if loaded.tags.is_empty() {
                 progress(LoadEvent::Untagged(&loaded.id));
             }
@@ -97,7 +88,7 @@ pub fn load(
 }
 
 fn read_members<'a>(
-    store: &'a Store,
+    custody: &'a Custody<'a>,
     decoded: &mut Decoded,
     progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Contents<'a>> {
@@ -109,7 +100,7 @@ fn read_members<'a>(
         any = true;
         let name = manifest::clean(&String::from_utf8_lossy(&entry.path));
         match entry.kind {
-            EntryKind::File => member(store, &mut contents, &name, &mut reader, progress)?,
+            EntryKind::File => member(custody, &mut contents, &name, &mut reader, progress)?,
             EntryKind::Symlink | EntryKind::HardLink => {
                 let link = String::from_utf8_lossy(&entry.link).into_owned();
                 let base = if entry.kind == EntryKind::Symlink {
@@ -126,7 +117,7 @@ fn read_members<'a>(
 }
 
 fn member<'a>(
-    store: &'a Store,
+    custody: &'a Custody<'a>,
     contents: &mut Contents<'a>,
     name: &str,
     reader: &mut tar::Reader<&mut Decoded>,
@@ -152,20 +143,38 @@ fn member<'a>(
     }
     progress(LoadEvent::Layer(name, size));
     let start = payload.start.clone();
-    let layer = if store.driver().stages() {
-        let staged = Staged::unpack(store, &start, payload).map_err(|e| named(name, e))?;
+    let layer = if custody.store.driver().stages() {
+        let staged = Staged::unpack(custody, &start, payload).map_err(|e| named(name, e))?;
         if let Some(digest) = manifest::announced(name) {
             staged.check_blob(name, &digest)?;
         }
         Layer::Staged(staged)
     } else {
-        let mut ingest = store.content().ingest()?;
-        std::io::copy(&mut payload, &mut ingest).context(|| format!("read {name}"))?;
-        let kept = ingest.commit(manifest::announced(name), None)?;
-        Layer::Kept(Kept { store: store.clone(), digest: kept.digest })
+        Layer::Kept(keep(custody, name, payload)?)
     };
     contents.layers.insert(name.to_owned(), layer);
     Ok(())
+}
+
+/// Stores a layer as it comes.
+fn keep(custody: &Custody<'_>, name: &str, mut payload: impl Read) -> Result<Digest> {
+    let mut ingest = custody.store.content().ingest()?;
+    let (mut hash, mut buf) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        let n = payload.read(&mut buf).context(|| format!("read {name}"))?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buf[..n]);
+        std::io::Write::write_all(&mut ingest, &buf[..n]).context(|| format!("keep {name}"))?;
+    }
+    let digest = hash.finish();
+    match manifest::announced(name) {
+        Some(expected) if expected != digest => {
+            Err(Error::DigestMismatch { what: format!("layer {name}"), expected, actual: digest })
+        }
+        _ => custody.commit(ingest, digest).map(|()| digest),
+    }
 }
 
 fn named(name: &str, e: Error) -> Error {
@@ -253,7 +262,13 @@ impl Contents<'_> {
 }
 
 /// Adds one image; layers that it shares with images further on are kept for them.
-fn add<'a>(store: &'a Store, contents: &mut Contents<'a>, entry: &Entry, later: &[Entry]) -> Result<Loaded> {
+fn add<'a>(
+    custody: &'a Custody<'a>,
+    contents: &mut Contents<'a>,
+    entry: &Entry,
+    later: &[Entry],
+) -> Result<Loaded> {
+    let store = custody.store;
     let raw = contents.documents.get(&entry.config).cloned().ok_or_else(|| {
         Error::Invalid(format!("the archive lacks the image configuration {}", entry.config))
     })?;
@@ -273,7 +288,7 @@ fn add<'a>(store: &'a Store, contents: &mut Contents<'a>, entry: &Entry, later: 
         names[from..].iter().any(|n| n == name)
             || later.iter().any(|e| e.layers.iter().any(|l| contents.target(l) == name))
     };
-    let graph = store.graph();
+    let graph = store.adding();
     let mut chain = Chain::default();
     let placed = (|| {
         for (i, (diff_id, name)) in diff_ids.iter().zip(&names).enumerate() {
@@ -292,11 +307,11 @@ fn add<'a>(store: &'a Store, contents: &mut Contents<'a>, entry: &Entry, later: 
                 }
                 Some(Layer::Kept(kept)) => {
                     let parent = chain.parent_snapshot(store)?;
-                    let mut file = store.content().open_blob(&kept.digest)?;
+                    let mut file = store.content().open_blob(&kept)?;
                     let mut start = [0u8; 6];
                     let n = file.read(&mut start).context(|| "read layer")?;
                     std::io::Seek::rewind(&mut file).context(|| "read layer")?;
-                    let staged = Staged::unpack_on(store, parent.as_deref(), &start[..n], file)
+                    let staged = Staged::unpack_on(custody, parent.as_deref(), &start[..n], file)
                         .map_err(|e| named(name, e))?;
                     check_diff(name, diff_id, &staged.diff_id)?;
                     chain.push(store, staged)?;
@@ -308,7 +323,7 @@ fn add<'a>(store: &'a Store, contents: &mut Contents<'a>, entry: &Entry, later: 
             }
         }
         store.durable()?;
-        store.content().put(&raw)?;
+        custody.put(&raw)?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), ..row };
         let mut batch = chain.records(Batch::new());

@@ -40,6 +40,11 @@ pub(super) fn entries(documents: &BTreeMap<String, Vec<u8>>, platform: &Platform
     if let Some(raw) = documents.get("index.json") {
         return layout(raw, documents, platform);
     }
+    if documents.contains_key("repositories") {
+        return Err(Error::Unimplemented(
+            "archives of Docker before 1.10 (repositories without manifest.json) are not supported: save the image again with a later version".into(),
+        ));
+    }
     Err(Error::Invalid(
         "the archive has neither manifest.json nor index.json: it is not an image archive (docker import takes a root file system)".into(),
     ))
@@ -221,6 +226,26 @@ mod tests {
         let raw = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#.to_vec();
         let docs = BTreeMap::from([("index.json".to_owned(), raw)]);
         assert!(entries(&docs, &Platform::host()).unwrap_err().to_string().contains("at once"));
+    }
+
+    #[test]
+    fn archives_from_before_manifests_are_refused_by_name() {
+        let docs = BTreeMap::from([("repositories".to_owned(), b"{}".to_vec())]);
+        let e = entries(&docs, &Platform::host()).unwrap_err();
+        assert!(matches!(e, Error::Unimplemented(_)) && e.to_string().contains("1.10"), "{e}");
+    }
+
+    #[test]
+    fn atk_24_a_digest_is_never_a_path() {
+        for bad in ["sha256:../../../../etc/passwd", "sha256:", "../../etc/passwd", "sha512:00"] {
+            let raw = format!(
+                r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{}","digest":"{bad}","size":1}}]}}"#,
+                media::OCI_MANIFEST
+            );
+            let docs = BTreeMap::from([("index.json".to_owned(), raw.into_bytes())]);
+            assert!(matches!(entries(&docs, &Platform::host()), Err(Error::Invalid(_))), "{bad}");
+        }
+        assert_eq!(announced("blobs/sha256/../../etc/passwd"), None);
     }
 
     #[test]

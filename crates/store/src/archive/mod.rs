@@ -1,5 +1,6 @@
 //! Images as archives: `docker save`'s format and OCI layouts in, one that is both out; root file systems in.
 
+mod custody;
 mod import;
 mod load;
 mod manifest;

@@ -7,32 +7,35 @@ use std::io::Read;
 use longshore_oci::Digest;
 use longshore_oci::image::media;
 
+use super::custody::Custody;
 use crate::content::random_id;
 use crate::image::{BlobRecord, LayerRecord};
 use crate::layer::compress::Compression;
-use crate::layer::{self, ApplyOptions, WhiteoutFormat};
+use crate::layer::{self, ApplyOptions};
 use crate::meta::{Batch, Table};
-use crate::open::{Graph, Store};
+use crate::open::{Adding, Store};
 use crate::{Error, IoContext, Result};
 use longshore_sys::root::Root;
 
 /// An unpacked layer in a snapshot of its own, removed again unless an image takes it.
 #[derive(Debug)]
 pub(super) struct Staged<'a> {
-    store: &'a Store,
+    custody: &'a Custody<'a>,
     cache_id: String,
     pub(super) diff_id: Digest,
     size: u64,
     /// Digest of the bytes as they came.
     came_as: Digest,
     blob: Option<BlobRecord>,
+    /// Whether the layer says what the root directory is like.
+    own_root: bool,
     taken: bool,
 }
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         if !self.taken
-            && let Err(e) = self.store.drop_snapshot(&self.cache_id)
+            && let Err(e) = self.custody.store.drop_snapshot(&self.cache_id)
         {
             tracing::warn!(snapshot = self.cache_id, error = %e, "an unpacked layer was not removed; it goes at the next start");
         }
@@ -56,38 +59,49 @@ impl<R: Read> Read for Tee<'_, R> {
 impl<'a> Staged<'a> {
     /// Unpacks a layer, compressed or not, into a snapshot of its own. A compressed one is kept as a blob too: it came
     /// from a file and nothing else could give it again.
-    pub(super) fn unpack(store: &'a Store, start: &[u8], source: impl Read + Send) -> Result<Self> {
+    pub(super) fn unpack(custody: &'a Custody<'a>, start: &[u8], source: impl Read + Send) -> Result<Self> {
         let cache_id = random_id()?;
-        store.driver().stage(&cache_id)?;
-        Self::fill(store, cache_id, start, source)
+        custody.store.driver().stage(&cache_id)?;
+        Self::fill(custody, cache_id, start, source)
     }
 
     /// The same on a parent, for drivers that need it first.
     pub(super) fn unpack_on(
-        store: &'a Store,
+        custody: &'a Custody<'a>,
         parent: Option<&str>,
         start: &[u8],
         source: impl Read + Send,
     ) -> Result<Self> {
         let cache_id = random_id()?;
-        store.driver().prepare(&cache_id, parent)?;
-        Self::fill(store, cache_id, start, source)
+        custody.store.driver().prepare(&cache_id, parent)?;
+        Self::fill(custody, cache_id, start, source)
     }
 
-    fn fill(store: &'a Store, cache_id: String, start: &[u8], source: impl Read + Send) -> Result<Self> {
+    fn fill(
+        custody: &'a Custody<'a>,
+        cache_id: String,
+        start: &[u8],
+        source: impl Read + Send,
+    ) -> Result<Self> {
         // From here on dropping it cleans up.
         let none = Digest::of(b"");
-        let mut staged =
-            Self { store, cache_id, diff_id: none, size: 0, came_as: none, blob: None, taken: false };
+        let mut staged = Self {
+            custody,
+            cache_id,
+            diff_id: none,
+            size: 0,
+            came_as: none,
+            blob: None,
+            own_root: false,
+            taken: false,
+        };
+        let store = custody.store;
         let files = store.layer_files(&staged.cache_id);
         fs::create_dir_all(&files).context(|| format!("make {}", files.display()))?;
         let driver = store.driver();
         let options = ApplyOptions {
-            whiteouts: if driver.keeps_whiteouts() {
-                WhiteoutFormat::Overlay
-            } else {
-                WhiteoutFormat::Remove
-            },
+            whiteouts: driver.whiteouts(),
+            skip_devices: !driver.makes_devices(),
             // What the tree does not show of a layer cannot be given back from it.
             recipe: Some(files.join("recipe")),
             index: Some(files.join("index")),
@@ -104,13 +118,14 @@ impl<'a> Staged<'a> {
             Some(media_type) => {
                 let mut ingest = store.content().ingest()?;
                 let done = layer::apply(&dir, Tee { inner: source, copy: &mut ingest }, &options)?;
-                let blob = ingest.commit(Some(done.compressed), Some(done.compressed_size))?;
-                staged.blob =
-                    Some(BlobRecord { digest: blob.digest, size: blob.size, media_type: media_type.into() });
+                let (digest, size) = (done.compressed, done.compressed_size);
+                custody.commit(ingest, digest)?;
+                staged.blob = Some(BlobRecord { digest, size, media_type: media_type.into() });
                 done
             }
         };
         (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, done.compressed);
+        staged.own_root = layer::Index::open(&files.join("index"))?.get(b"").next().is_some();
         Ok(staged)
     }
 
@@ -128,17 +143,18 @@ impl<'a> Staged<'a> {
 
     /// A second snapshot with the same content, made from the recipe: one layer may stand on several chains.
     fn again(&self) -> Result<Self> {
-        again(self.store, &self.cache_id, self.diff_id, None)
+        again(self.custody, &self.cache_id, self.diff_id, None)
     }
 }
 
 /// Unpacks an existing layer once more, on `parent` where the driver needs it first.
-pub(super) fn again<'a>(
-    store: &'a Store,
+fn again<'a>(
+    custody: &'a Custody<'a>,
     cache_id: &str,
     diff_id: Digest,
     parent: Option<&str>,
 ) -> Result<Staged<'a>> {
+    let store = custody.store;
     let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
     std::thread::scope(|scope| {
         let feeder = scope.spawn(move || {
@@ -147,9 +163,9 @@ pub(super) fn again<'a>(
             std::io::Write::flush(&mut writer).context(|| "copy a layer")
         });
         let staged = if store.driver().stages() {
-            Staged::unpack(store, &[], reader)
+            Staged::unpack(custody, &[], reader)
         } else {
-            Staged::unpack_on(store, parent, &[], reader)
+            Staged::unpack_on(custody, parent, &[], reader)
         };
         let fed =
             feeder.join().map_err(|_| Error::Internal("a thread that copies a layer panicked".into()))?;
@@ -235,7 +251,7 @@ impl Chain {
     pub(super) fn push(&mut self, store: &Store, mut layer: Staged<'_>) -> Result<()> {
         let parent = self.top(store)?;
         if store.driver().stages() {
-            store.driver().place(&layer.cache_id, parent.as_deref())?;
+            store.driver().place(&layer.cache_id, parent.as_deref(), layer.own_root)?;
         }
         let chain = Digest::chain(self.ids.last(), &layer.diff_id);
         let record = LayerRecord {
@@ -265,7 +281,7 @@ impl Chain {
     }
 
     /// Takes the new layers away again after a failure.
-    pub(super) fn undo(self, store: &Store, _graph: &Graph<'_>) {
+    pub(super) fn undo(self, store: &Store, _graph: &Adding<'_>) {
         for layer in self.new.into_values() {
             let _ = store.drop_snapshot(&layer.cache_id);
         }

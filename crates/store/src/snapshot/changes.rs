@@ -1,18 +1,21 @@
 //! What a snapshot changed: by its upper directory (costs what was changed), or by comparing two trees.
+//!
+//! The upper tree may belong to a container that runs: it is read as [`super::tree`] reads, and what goes away
+//! meanwhile is passed over. Lower trees stand still.
 
-use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::{Error, IoContext, Result};
+use super::tree::{self, Place, is_dir, look_beneath, open_beneath, open_root, os, stat_at};
+use crate::{Error, Result};
 
-/// Directories nested deeper than this are refused: path length ends earlier in practice.
-const MAX_DEPTH: usize = 2048;
+/// Bytes of a path that a client could use.
+const PATH_MAX: usize = 4096;
 
 /// How an entry differs; numbered as Docker numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,237 +40,199 @@ pub struct Change {
 /// Prints what Docker's comparison of the two mounted trees prints: entries copied up but equal to the lower one are
 /// not changes, parents of changes are, and below an opaque directory the lower names that are gone are deletions.
 pub(super) fn of_overlay(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
-    let open = |p: &Path| {
-        rustix::fs::open(p, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context(|| format!("open {}", p.display()))
-    };
-    let mut walk = Walk { changes: Vec::new(), path: PathBuf::from("/") };
-    let lowers = lowers.iter().map(|p| open(p)).collect::<Result<Vec<_>>>()?;
-    walk.dir(&open(upper)?, &lowers, 0)?;
-    Ok(walk.changes)
+    walk(upper, Stack::open(lowers.iter().map(PathBuf::as_path))?, false)
 }
 
 /// Changes between two whole trees.
 pub(super) fn of_trees(new: &Path, old: Option<&Path>) -> Result<Vec<Change>> {
-    let open = |p: &Path| {
-        rustix::fs::open(p, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context(|| format!("open {}", p.display()))
+    walk(new, Stack::open(old.into_iter())?, true)
+}
+
+/// What `lowers`, the topmost first, show at each path: the directory that gives the attributes, opened.
+pub(super) fn lower_dirs(lowers: &[PathBuf], paths: &[&Path]) -> Result<Vec<Option<OwnedFd>>> {
+    let stack = Stack::open(lowers.iter().map(PathBuf::as_path))?;
+    let dir = |path: &Path| match stack.find(path)? {
+        Below::Dirs(_, among) => among.first().map_or(Ok(None), |i| open_beneath(&stack.roots[*i], path)),
+        _ => Ok(None),
     };
-    let mut walk = Walk { changes: Vec::new(), path: PathBuf::from("/") };
-    let old = old.map(open).transpose()?;
-    walk.tree(&open(new)?, old.as_ref(), 0)?;
-    Ok(walk.changes)
+    paths.iter().map(|path| dir(path)).collect()
 }
 
-struct Walk {
-    changes: Vec<Change>,
-    path: PathBuf,
+/// `whole`: the upper tree holds everything, so that a missing name is a deletion and whiteouts mean nothing.
+fn walk(upper: &Path, lowers: Stack, whole: bool) -> Result<Vec<Change>> {
+    let all = (0..lowers.roots.len()).collect();
+    let mut walk = Walk { changes: BTreeMap::new(), lowers, whole, todo: Vec::new() };
+    walk.todo.push(Todo { place: Place::root(upper)?, path: PathBuf::new(), below: all });
+    while let Some(next) = walk.todo.pop() {
+        walk.dir(&next)?;
+    }
+    Ok(walk.finish())
 }
 
-/// What the layers below show at a name.
+/// Lower layers, the topmost first. Only their roots are held open.
+struct Stack {
+    roots: Vec<OwnedFd>,
+}
+
+/// What the layers below show at a path.
 enum Below {
     Nothing,
     /// Not a directory.
     Entry(Box<Stat>, OwnedFd),
-    /// The directories that are merged, the topmost first, and the status of the topmost.
-    Dirs(Box<Stat>, Vec<OwnedFd>),
+    /// The layers whose directories are merged there, the topmost first, and the status of the topmost.
+    Dirs(Box<Stat>, Vec<usize>),
+}
+
+impl Stack {
+    fn open<'a>(lowers: impl Iterator<Item = &'a Path>) -> Result<Self> {
+        Ok(Self { roots: lowers.map(open_root).collect::<Result<_>>()? })
+    }
+
+    /// What the layers `among` show at `path`, as the kernel's overlay merges them.
+    fn look(&self, among: &[usize], path: &Path) -> Result<Below> {
+        let mut dirs = Vec::new();
+        let mut top: Option<Stat> = None;
+        for &i in among {
+            let Some((fd, stat)) = look_beneath(&self.roots[i], path)? else { continue };
+            if !is_dir(&stat) {
+                return Ok(match top {
+                    Some(top) => Below::Dirs(Box::new(top), dirs),
+                    None if is_whiteout(&stat) => Below::Nothing,
+                    None => Below::Entry(Box::new(stat), fd),
+                });
+            }
+            top.get_or_insert(stat);
+            dirs.push(i);
+            if is_opaque(&fd)? {
+                break;
+            }
+        }
+        Ok(top.map_or(Below::Nothing, |top| Below::Dirs(Box::new(top), dirs)))
+    }
+
+    /// What all layers show at `path`, its parents considered.
+    fn find(&self, path: &Path) -> Result<Below> {
+        let mut among: Vec<usize> = (0..self.roots.len()).collect();
+        let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
+        // The last ancestor is the root.
+        parents.pop();
+        for parent in parents.into_iter().rev() {
+            match self.look(&among, parent)? {
+                Below::Dirs(_, dirs) => among = dirs,
+                _ => return Ok(Below::Nothing),
+            }
+        }
+        self.look(&among, path)
+    }
+
+    /// The names that the directories of the layers `among` have at `path`.
+    fn names(&self, among: &[usize], path: &Path) -> Result<BTreeSet<CString>> {
+        let mut all = BTreeSet::new();
+        for &i in among {
+            if let Some(dir) = open_beneath(&self.roots[i], path)? {
+                all.extend(tree::names(dir)?.into_iter().map(|(name, _)| name));
+            }
+        }
+        Ok(all)
+    }
+}
+
+struct Todo {
+    place: Place,
+    /// From the root of the tree.
+    path: PathBuf,
+    /// The lower layers whose directories are merged there.
+    below: Vec<usize>,
+}
+
+struct Walk {
+    changes: BTreeMap<PathBuf, ChangeKind>,
+    lowers: Stack,
+    whole: bool,
+    todo: Vec<Todo>,
 }
 
 impl Walk {
-    fn push(&mut self, name: &OsStr, kind: ChangeKind) {
-        self.changes.push(Change { path: self.path.join(name), kind });
-    }
-
-    /// Walks one directory of the upper tree, whose merged lower directories are `lowers`.
-    fn dir(&mut self, upper: &OwnedFd, lowers: &[OwnedFd], depth: usize) -> Result<()> {
-        self.limit(depth)?;
-        for name in names(upper, &self.path)? {
-            let stat = rustix::fs::statat(upper, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .context(|| format!("stat {}", self.path.join(os(&name)).display()))?;
-            let below = look_below(lowers, &name)?;
-            let name_os = os(&name).to_owned();
-            if is_whiteout(&stat) {
-                if !matches!(below, Below::Nothing) {
-                    self.push(&name_os, ChangeKind::Deleted);
-                }
-            } else if is_dir(&stat) {
-                self.upper_dir(upper, &name, &stat, below, depth)?;
-            } else {
-                match below {
-                    Below::Nothing => self.push(&name_os, ChangeKind::Added),
-                    Below::Entry(old, old_fd) => {
-                        if differs(&stat, &old) || capability(upper, &name)? != capability_of(&old_fd)? {
-                            self.push(&name_os, ChangeKind::Modified);
-                        }
-                    }
-                    Below::Dirs(_, dirs) => {
-                        self.push(&name_os, ChangeKind::Modified);
-                        self.gone(&name_os, &dirs, &BTreeSet::new())?;
-                    }
-                }
+    fn dir(&mut self, at: &Todo) -> Result<()> {
+        let Some(dir) = at.place.open()? else { return Ok(()) };
+        let mut present = BTreeSet::new();
+        for (name, _) in tree::names(&dir)? {
+            if let Some(stat) = stat_at(&dir, &name)? {
+                self.entry(at, &dir, &name, &stat)?;
+                present.insert(name);
             }
+        }
+        let is_root = at.path.as_os_str().is_empty();
+        if self.whole || (!is_root && is_opaque(&dir)?) {
+            self.gone(&at.path, &at.below, &present)?;
         }
         Ok(())
     }
 
-    fn upper_dir(
-        &mut self,
-        upper: &OwnedFd,
-        name: &CStr,
-        stat: &Stat,
-        below: Below,
-        depth: usize,
-    ) -> Result<()> {
-        let fd = open_dir(upper, name).context(|| format!("open {}", self.path.join(os(name)).display()))?;
-        let name_os = os(name).to_owned();
-        let at = self.changes.len();
-        let (own, dirs) = match below {
+    fn entry(&mut self, at: &Todo, dir: &OwnedFd, name: &CStr, stat: &Stat) -> Result<()> {
+        let path = at.path.join(os(name));
+        if path.as_os_str().len() > PATH_MAX {
+            return Err(Error::TooLarge("directories are nested deeper than a path can say".into()));
+        }
+        let below = self.lowers.look(&at.below, &path)?;
+        if !self.whole && is_whiteout(stat) {
+            if !matches!(below, Below::Nothing) {
+                self.changes.insert(path, ChangeKind::Deleted);
+            }
+            return Ok(());
+        }
+        let (kind, merged) = match below {
             Below::Nothing => (Some(ChangeKind::Added), Vec::new()),
-            Below::Entry(..) => (Some(ChangeKind::Modified), Vec::new()),
+            Below::Entry(old, fd) => {
+                let changed = differs(stat, &old) || {
+                    let Some(own) = capability(dir, name)? else { return Ok(()) };
+                    own != capability_of(&fd)?
+                };
+                (changed.then_some(ChangeKind::Modified), Vec::new())
+            }
             Below::Dirs(old, dirs) => (differs(stat, &old).then_some(ChangeKind::Modified), dirs),
         };
-        self.path.push(&name_os);
-        self.dir(&fd, &dirs, depth + 1)?;
-        self.path.pop();
-        if is_opaque(&fd) {
-            let present: BTreeSet<OsString> =
-                names(&fd, &self.path)?.iter().map(|n| os(n).to_owned()).collect();
-            self.gone(&name_os, &dirs, &present)?;
+        if is_dir(stat) {
+            let place = at.place.child(dir, name)?;
+            self.todo.push(Todo { place, path: path.clone(), below: merged });
+        } else if !merged.is_empty() {
+            self.gone(&path, &merged, &BTreeSet::new())?;
         }
-        // A directory with changes inside is itself shown, before them.
-        if let Some(kind) = own.or((self.changes.len() > at).then_some(ChangeKind::Modified)) {
-            self.changes.insert(at, Change { path: self.path.join(&name_os), kind });
-            self.changes[at..].sort_by(|a, b| a.path.cmp(&b.path));
+        if let Some(kind) = kind {
+            self.changes.insert(path, kind);
         }
         Ok(())
     }
 
     /// Names of merged lower directories that `present` does not have any more.
-    fn gone(&mut self, dir: &OsStr, lowers: &[OwnedFd], present: &BTreeSet<OsString>) -> Result<()> {
-        let mut all = BTreeSet::new();
-        for lower in lowers {
-            all.extend(names(lower, &self.path)?);
-        }
-        for name in all {
-            if !present.contains(os(&name)) && !matches!(look_below(lowers, &name)?, Below::Nothing) {
-                let path = self.path.join(dir).join(os(&name));
-                self.changes.push(Change { path, kind: ChangeKind::Deleted });
+    fn gone(&mut self, dir: &Path, among: &[usize], present: &BTreeSet<CString>) -> Result<()> {
+        for name in self.lowers.names(among, dir)? {
+            let path = dir.join(os(&name));
+            if !present.contains(&name) && !matches!(self.lowers.look(among, &path)?, Below::Nothing) {
+                self.changes.insert(path, ChangeKind::Deleted);
             }
         }
         Ok(())
     }
 
-    /// Walks one directory of a whole tree beside the old one.
-    fn tree(&mut self, new: &OwnedFd, old: Option<&OwnedFd>, depth: usize) -> Result<()> {
-        self.limit(depth)?;
-        let new_names: BTreeSet<CString> = names(new, &self.path)?.into_iter().collect();
-        let old_names: BTreeSet<CString> = match old {
-            Some(o) => names(o, &self.path)?.into_iter().collect(),
-            None => BTreeSet::new(),
-        };
-        for name in new_names.union(&old_names) {
-            let name_os = os(name).to_owned();
-            if !new_names.contains(name) {
-                self.push(&name_os, ChangeKind::Deleted);
-                continue;
-            }
-            let stat = rustix::fs::statat(new, name, AtFlags::SYMLINK_NOFOLLOW)
-                .context(|| format!("stat {}", self.path.join(&name_os).display()))?;
-            let below = look_below(old.map(std::slice::from_ref).unwrap_or_default(), name)?;
-            let at = self.changes.len();
-            let (own, old_dir) = match below {
-                Below::Nothing => (Some(ChangeKind::Added), None),
-                Below::Entry(old, fd) => {
-                    let changed = differs(&stat, &old) || capability(new, name)? != capability_of(&fd)?;
-                    (changed.then_some(ChangeKind::Modified), None)
-                }
-                Below::Dirs(old, mut dirs) => {
-                    (differs(&stat, &old).then_some(ChangeKind::Modified), dirs.pop())
-                }
-            };
-            if is_dir(&stat) {
-                let fd =
-                    open_dir(new, name).context(|| format!("open {}", self.path.join(&name_os).display()))?;
-                self.path.push(&name_os);
-                self.tree(&fd, old_dir.as_ref(), depth + 1)?;
-                self.path.pop();
-            } else if let Some(dir) = old_dir {
-                self.gone(&name_os, &[dir], &BTreeSet::new())?;
-            }
-            if let Some(kind) = own.or((self.changes.len() > at).then_some(ChangeKind::Modified)) {
-                self.changes.insert(at, Change { path: self.path.join(&name_os), kind });
+    /// Parents of changes are themselves changes; in order of paths they stand before them.
+    fn finish(self) -> Vec<Change> {
+        let mut all = self.changes;
+        let mut parents = BTreeSet::new();
+        for path in all.keys() {
+            let mut next = path.parent();
+            while let Some(parent) = next.filter(|p| !p.as_os_str().is_empty() && !all.contains_key(*p))
+                && parents.insert(parent.to_owned())
+            {
+                next = parent.parent();
             }
         }
-        Ok(())
-    }
-
-    fn limit(&self, depth: usize) -> Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(Error::TooLarge(format!("directories are nested deeper than {MAX_DEPTH}")));
+        for parent in parents {
+            all.entry(parent).or_insert(ChangeKind::Modified);
         }
-        Ok(())
+        let root = Path::new("/");
+        all.into_iter().map(|(path, kind)| Change { path: root.join(path), kind }).collect()
     }
-}
-
-/// What `lowers` show at `name`, as the kernel's overlay would merge it.
-fn look_below(lowers: &[OwnedFd], name: &CStr) -> Result<Below> {
-    let mut dirs = Vec::new();
-    let mut first: Option<Stat> = None;
-    for lower in lowers {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(lower, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR) => continue,
-            Err(e) => return Err(Error::io(format!("open {}", os(name).display()), e)),
-        };
-        let stat = rustix::fs::fstat(&fd).context(|| format!("stat {}", os(name).display()))?;
-        if !is_dir(&stat) {
-            return Ok(match first {
-                Some(top) => Below::Dirs(Box::new(top), dirs),
-                None if is_whiteout(&stat) => Below::Nothing,
-                None => Below::Entry(Box::new(stat), fd),
-            });
-        }
-        let dir = open_dir(lower, name).context(|| format!("open {}", os(name).display()))?;
-        let opaque = is_opaque(&dir);
-        first.get_or_insert(stat);
-        dirs.push(dir);
-        if opaque {
-            break;
-        }
-    }
-    Ok(match first {
-        Some(top) => Below::Dirs(Box::new(top), dirs),
-        None => Below::Nothing,
-    })
-}
-
-fn open_dir(at: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty())
-}
-
-/// The names in a directory, sorted.
-fn names(dir: impl AsFd, path: &Path) -> Result<Vec<CString>> {
-    let mut out = Vec::new();
-    let reader = rustix::fs::Dir::read_from(dir).context(|| format!("read {}", path.display()))?;
-    for entry in reader {
-        let entry = entry.context(|| format!("read {}", path.display()))?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            out.push(name.to_owned());
-        }
-    }
-    out.sort();
-    Ok(out)
-}
-
-fn os(name: &CStr) -> &OsStr {
-    OsStr::from_bytes(name.to_bytes())
-}
-
-fn is_dir(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// Overlay's mark of a deletion: a character device 0/0.
@@ -275,11 +240,10 @@ fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn is_opaque(dir: &OwnedFd) -> bool {
-    let mut value = [0u8; 1];
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| rustix::fs::fgetxattr(dir, *name, &mut value[..]) == Ok(1) && value[0] == b'y')
+/// Whether a directory hides what lies below it: in user namespaces the mark is an attribute of the user.
+fn is_opaque(dir: &OwnedFd) -> Result<bool> {
+    let name = if super::in_user_namespace() { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+    Ok(xattr(dir, name)?.as_deref() == Some(b"y"))
 }
 
 /// Docker's comparison: of directories only mode, owner and device count.
@@ -289,29 +253,32 @@ fn differs(new: &Stat, old: &Stat) -> bool {
     meta(new) != meta(old) || (!is_dir(new) && content(new) != content(old))
 }
 
-fn capability(dir: impl AsFd, name: &CStr) -> Result<Vec<u8>> {
+/// The file capability of an entry; `None` when it is gone.
+fn capability(dir: impl AsFd, name: &CStr) -> Result<Option<Vec<u8>>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())
-        .context(|| format!("open {}", os(name).display()))?;
-    capability_of(&fd)
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => capability_of(&fd).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(Error::io(format!("open {}", os(name).display()), e)),
+    }
 }
 
-/// The file capability of an `O_PATH` handle; xattrs of such a handle are reached through its procfs name.
 fn capability_of(fd: &OwnedFd) -> Result<Vec<u8>> {
-    use std::os::fd::AsRawFd;
+    Ok(xattr(fd, "security.capability")?.unwrap_or_default())
+}
 
+/// A small attribute of an `O_PATH` handle; such a handle's are reached through its name in procfs.
+fn xattr(fd: &OwnedFd, name: &str) -> Result<Option<Vec<u8>>> {
     let mut value = vec![0u8; 64];
-    match rustix::fs::getxattr(
-        format!("/proc/self/fd/{}", fd.as_raw_fd()),
-        "security.capability",
-        &mut value[..],
-    ) {
+    match rustix::fs::getxattr(format!("/proc/self/fd/{}", fd.as_raw_fd()), name, &mut value[..]) {
         Ok(n) => {
             value.truncate(n);
-            Ok(value)
+            Ok(Some(value))
         }
-        // None, or an entry that cannot have any.
-        Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(Vec::new()),
-        Err(e) => Err(Error::io("read security.capability", e)),
+        // None, a longer one (which neither of those asked for is), or an entry that cannot have any.
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::RANGE) => {
+            Ok(None)
+        }
+        Err(e) => Err(Error::io(format!("read {name}"), e)),
     }
 }

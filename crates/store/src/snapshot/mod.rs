@@ -10,15 +10,18 @@
 mod changes;
 mod overlay;
 mod probe;
+mod tree;
 mod vfs;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use longshore_oci::IdMap;
 
+use crate::layer::WhiteoutFormat;
 use crate::{Error, Result};
 
 pub use changes::{Change, ChangeKind};
@@ -26,6 +29,7 @@ pub(crate) use overlay::make_dir as make_private_dir;
 pub use overlay::{MountStyle, Overlay};
 pub use probe::{DriverChoice, choose};
 pub use vfs::Vfs;
+pub(crate) use vfs::copy_look;
 
 /// The drivers that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,18 +114,31 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// `Conflict` if `id` exists.
     fn stage(&self, id: &str) -> Result<()>;
 
-    /// Puts a staged snapshot on its parent.
+    /// Puts a staged snapshot on its parent. Unless `own_root`, the root of its tree gets the parent's mode and owner:
+    /// the layer itself says nothing of it.
     ///
     /// # Errors
     /// `NotFound` if either does not exist.
-    fn place(&self, id: &str, parent: Option<&str>) -> Result<()>;
+    fn place(&self, id: &str, parent: Option<&str>, own_root: bool) -> Result<()>;
 
     /// Where a layer is unpacked, and where what a container wrote lies.
     fn apply_dir(&self, id: &str) -> PathBuf;
 
-    /// Whether `apply_dir` holds only this layer's own entries, deletions as overlay whiteouts; otherwise it holds
-    /// the whole tree and deletions were carried out.
-    fn keeps_whiteouts(&self) -> bool;
+    /// What deletions of a layer become in `apply_dir`: with marks it holds only the layer's own entries; with
+    /// [`WhiteoutFormat::Remove`] the whole tree, deletions carried out.
+    fn whiteouts(&self) -> WhiteoutFormat;
+
+    /// Whether device nodes can be made here.
+    fn makes_devices(&self) -> bool {
+        !in_user_namespace()
+    }
+
+    /// What the parents of an active snapshot show at each of `paths` (relative): the directory, opened; `None` where
+    /// there is none.
+    ///
+    /// # Errors
+    /// When the trees cannot be read.
+    fn lower_dirs(&self, id: &str, paths: &[&Path]) -> Result<Vec<Option<OwnedFd>>>;
 
     /// The mount that shows the snapshot with the ids of `map`.
     ///
@@ -165,11 +182,17 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// When files cannot be removed; a later call goes on.
     fn remove(&self, id: &str) -> Result<()>;
 
-    /// All snapshots, in no order; what was left half removed by a crash is removed first.
+    /// All snapshots, in no order.
     ///
     /// # Errors
     /// When the directory cannot be read.
     fn list(&self) -> Result<Vec<String>>;
+
+    /// Removes what a crash left half removed. For a start only: nobody may be at work.
+    ///
+    /// # Errors
+    /// When files cannot be read or removed.
+    fn tidy(&self) -> Result<()>;
 
     /// Makes all snapshots durable.
     ///
@@ -188,26 +211,13 @@ fn check_id(id: &str) -> Result<()> {
     }
 }
 
-/// Bytes and inodes below `dir`, each inode once; by descriptor, never through links.
-fn measure(dir: &Path) -> Result<Usage> {
-    use std::os::unix::fs::MetadataExt;
-
-    use crate::IoContext;
-
-    let mut usage = Usage::default();
-    let mut seen = std::collections::HashSet::new();
-    let mut todo = vec![dir.to_owned()];
-    while let Some(here) = todo.pop() {
-        for entry in std::fs::read_dir(&here).context(|| format!("read {}", here.display()))? {
-            let entry = entry.context(|| format!("read {}", here.display()))?;
-            let Ok(meta) = entry.metadata() else { continue };
-            usage.inodes += 1;
-            if meta.is_dir() {
-                todo.push(entry.path());
-            } else if meta.nlink() < 2 || seen.insert(meta.ino()) {
-                usage.bytes += meta.len();
-            }
-        }
-    }
-    Ok(usage)
+/// Whether this process lives in a user namespace of its own: overlay keeps its marks in `user.` attributes there, and
+/// devices other than whiteouts cannot be made.
+fn in_user_namespace() -> bool {
+    static INSIDE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *INSIDE.get_or_init(|| {
+        // The first namespace maps every id to itself (user_namespaces(7)).
+        std::fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+    })
 }

@@ -15,23 +15,29 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use longshore_oci::IdMap;
 use longshore_sys::mount;
 use rustix::mount::{MountAttrFlags, MountFlags};
 
-use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id, measure};
+use super::tree::{measure, remove_tree};
+use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id, in_user_namespace};
 use crate::content::random_id;
+use crate::layer::WhiteoutFormat;
 use crate::{Error, IoContext, Result};
 
 /// Lower layers that one mount may have; Docker's limit, far below the kernel's 500.
 const MAX_LOWERS: usize = 128;
 /// Bytes that one string of fsconfig(2) may have, with its end.
 const FSCONFIG_MAX: usize = 256;
+/// Bytes that the options of mount(2) may have, with their end: the smallest page that there is.
+const CLASSIC_MAX: usize = 4096;
 /// Ends the names of snapshots that are being removed.
-const REMOVING: &str = "-removing";
+pub(super) const REMOVING: &str = "-removing";
 
 /// How overlays are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub struct Overlay {
     style: MountStyle,
     /// Options that this kernel knows.
     options: Vec<(&'static str, &'static str)>,
+    /// Held while something is mounted or unmounted: one upper mounted twice would succeed, and go wrong.
+    mounting: Mutex<()>,
 }
 
 impl Overlay {
@@ -60,15 +68,8 @@ impl Overlay {
         let root = data_root.join("overlay2");
         make_dir(&root, 0o710)?;
         make_dir(&root.join("l"), 0o700)?;
-        let parameter = |name: &str| Path::new("/sys/module/overlay/parameters").join(name).exists();
-        let mut options = Vec::new();
-        for (name, value) in [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")] {
-            if parameter(name) {
-                options.push((name, value));
-            }
-        }
         let style = if per_layer_works() { MountStyle::PerLayer } else { MountStyle::Classic };
-        Ok(Self { root, style, options })
+        Ok(Self { root, style, options: options(in_user_namespace()), mounting: Mutex::new(()) })
     }
 
     /// The same with another way of mounting, for tests and for kernels that lie.
@@ -86,6 +87,10 @@ impl Overlay {
 
     fn dir(&self, id: &str) -> PathBuf {
         self.root.join(id)
+    }
+
+    fn mounting(&self) -> MutexGuard<'_, ()> {
+        self.mounting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, id: &str, file: &str) -> Result<String> {
@@ -205,7 +210,17 @@ impl Overlay {
             data.push_str(&format!(",upperdir={id}/diff,workdir={id}/work"));
         }
         for (key, value) in &self.options {
-            data.push_str(&format!(",{key}={value}"));
+            data.push(',');
+            data.push_str(key);
+            if !value.is_empty() {
+                data.push('=');
+                data.push_str(value);
+            }
+        }
+        if data.len() >= CLASSIC_MAX {
+            return Err(Error::TooLarge(format!(
+                "the layers of {id} do not fit into the options of one mount"
+            )));
         }
         let data =
             std::ffi::CString::new(data).map_err(|_| Error::Internal("mount options with a NUL".into()))?;
@@ -242,17 +257,27 @@ impl SnapshotDriver for Overlay {
         self.make(id, None)
     }
 
-    fn place(&self, id: &str, parent: Option<&str>) -> Result<()> {
+    fn place(&self, id: &str, parent: Option<&str>, own_root: bool) -> Result<()> {
         self.read(id, "link")?;
-        parent.map_or(Ok(()), |p| self.put_on(id, p))
+        let Some(parent) = parent else { return Ok(()) };
+        if !own_root {
+            check_id(parent)?;
+            copy_root(&self.apply_dir(parent), &self.apply_dir(id))?;
+        }
+        self.put_on(id, parent)
     }
 
     fn apply_dir(&self, id: &str) -> PathBuf {
         self.dir(id).join("diff")
     }
 
-    fn keeps_whiteouts(&self) -> bool {
-        true
+    fn whiteouts(&self) -> WhiteoutFormat {
+        if in_user_namespace() { WhiteoutFormat::OverlayUser } else { WhiteoutFormat::Overlay }
+    }
+
+    fn lower_dirs(&self, id: &str, paths: &[&Path]) -> Result<Vec<Option<OwnedFd>>> {
+        self.read(id, "link")?;
+        changes::lower_dirs(&self.lowers(id)?, paths)
     }
 
     fn mounts(&self, id: &str, map: &IdMap) -> Result<Mounts> {
@@ -280,6 +305,7 @@ impl SnapshotDriver for Overlay {
             Mounts::Directory(dir) => return Ok(dir),
             Mounts::Overlay { lowers, upper, target } => (lowers, upper, target),
         };
+        let _one = self.mounting();
         make_dir(&target, 0o700)?;
         if mount::is_mount_point(&target)? {
             return Ok(target);
@@ -297,6 +323,7 @@ impl SnapshotDriver for Overlay {
     fn unmount(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let target = self.dir(id).join("merged");
+        let _one = self.mounting();
         mount::detach(&target)?;
         // Removing the mount point also takes copies of the mount in other namespaces away.
         match fs::remove_dir(&target) {
@@ -347,28 +374,74 @@ impl SnapshotDriver for Overlay {
         }
         let aside = self.root.join(format!("{id}{REMOVING}"));
         fs::rename(&dir, &aside).context(|| format!("rename {}", dir.display()))?;
-        fs::remove_dir_all(&aside).context(|| format!("remove {}", aside.display()))
+        remove_tree(&aside)
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        let action = || format!("read {}", self.root.display());
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.root).context(action)? {
-            let name = entry.context(action)?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(REMOVING) {
-                let path = self.root.join(&name);
-                fs::remove_dir_all(&path).context(|| format!("remove {}", path.display()))?;
-            } else if name != "l" {
-                ids.push(name);
+        list_snapshots(&self.root)
+    }
+
+    fn tidy(&self) -> Result<()> {
+        finish_removals(&self.root)?;
+        let links = self.root.join("l");
+        let action = || format!("read {}", links.display());
+        for entry in fs::read_dir(&links).context(action)? {
+            let path = entry.context(action)?.path();
+            // `exists` follows the link.
+            if path.is_symlink() && !path.exists() {
+                fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
         let dir = fs::File::open(&self.root).context(|| format!("open {}", self.root.display()))?;
         rustix::fs::syncfs(&dir).context(|| format!("sync {}", self.root.display()))
     }
+}
+
+/// The snapshots in a driver's directory: what is not named like one is somebody else's and left alone.
+pub(super) fn list_snapshots(root: &Path) -> Result<Vec<String>> {
+    let action = || format!("read {}", root.display());
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(root).context(action)? {
+        let name = entry.context(action)?.file_name().to_string_lossy().into_owned();
+        if check_id(&name).is_ok() {
+            ids.push(name);
+        }
+    }
+    Ok(ids)
+}
+
+/// Removes what a crash left half removed.
+pub(super) fn finish_removals(root: &Path) -> Result<()> {
+    let action = || format!("read {}", root.display());
+    for entry in fs::read_dir(root).context(action)? {
+        let name = entry.context(action)?.file_name().to_string_lossy().into_owned();
+        if name.strip_suffix(REMOVING).is_some_and(|id| check_id(id).is_ok()) {
+            let path = root.join(&name);
+            mount::detach(&path.join("merged"))?;
+            remove_tree(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The mount options that this kernel knows.
+fn options(in_user_namespace: bool) -> Vec<(&'static str, &'static str)> {
+    let known = |name: &str| Path::new("/sys/module/overlay/parameters").join(name).exists();
+    let mut options: Vec<(&str, &str)> = Vec::new();
+    if in_user_namespace {
+        // It turns redirect_dir and metacopy off, and refuses to hear of them.
+        options.push(("userxattr", ""));
+    }
+    for (name, value) in [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")] {
+        if known(name) && (name == "index" || !in_user_namespace) {
+            options.push((name, value));
+        }
+    }
+    options
 }
 
 /// Makes a directory with exactly this mode; one that is there is fine.

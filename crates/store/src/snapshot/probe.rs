@@ -7,7 +7,7 @@ use std::path::Path;
 use longshore_oci::IdMap;
 
 use super::overlay::make_dir;
-use super::{DriverName, Overlay, SnapshotDriver, Vfs};
+use super::{DriverName, Overlay, SnapshotDriver, Vfs, in_user_namespace};
 use crate::content::random_id;
 use crate::{Error, IoContext, Result};
 
@@ -49,7 +49,7 @@ pub fn choose(
                 row("Supports d_type", "true"),
                 row("Using metacopy", "false"),
                 row("Native Overlay Diff", "true"),
-                row("userxattr", "false"),
+                row("userxattr", if in_user_namespace() { "true" } else { "false" }),
             ];
             Ok((Box::new(driver), DriverChoice { name: DriverName::Overlay2, reason: reason.into(), status }))
         }

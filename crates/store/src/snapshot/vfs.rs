@@ -9,19 +9,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use longshore_oci::IdMap;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::overlay::make_dir;
-use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id, measure};
+use super::overlay::{REMOVING, finish_removals, list_snapshots, make_dir};
+use super::tree::{self, Place, measure, open_beneath, open_root, remove_tree};
+use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id};
+use crate::layer::{WhiteoutFormat, is_overlay_xattr};
 use crate::{Error, IoContext, Result};
 
-const REMOVING: &str = "-removing";
+/// Bytes of a path that can be linked to.
+const PATH_MAX: usize = 4095;
 
 /// The driver; its state is the directory.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl SnapshotDriver for Vfs {
         Err(Error::Internal("vfs cannot unpack a layer before its parent is known".into()))
     }
 
-    fn place(&self, _id: &str, _parent: Option<&str>) -> Result<()> {
+    fn place(&self, _id: &str, _parent: Option<&str>, _own_root: bool) -> Result<()> {
         Err(Error::Internal("vfs cannot unpack a layer before its parent is known".into()))
     }
 
@@ -100,8 +102,14 @@ impl SnapshotDriver for Vfs {
         self.dirs.join(id)
     }
 
-    fn keeps_whiteouts(&self) -> bool {
-        false
+    fn whiteouts(&self) -> WhiteoutFormat {
+        WhiteoutFormat::Remove
+    }
+
+    fn lower_dirs(&self, id: &str, paths: &[&Path]) -> Result<Vec<Option<OwnedFd>>> {
+        // The copy is the parent's tree.
+        let root = open_root(&self.existing(id)?)?;
+        paths.iter().map(|path| open_beneath(&root, path)).collect()
     }
 
     fn mounts(&self, id: &str, map: &IdMap) -> Result<Mounts> {
@@ -148,7 +156,7 @@ impl SnapshotDriver for Vfs {
         let (dir, aside) = (self.dirs.join(id), self.dirs.join(format!("{id}{REMOVING}")));
         if dir.exists() {
             fs::rename(&dir, &aside).context(|| format!("rename {}", dir.display()))?;
-            fs::remove_dir_all(&aside).context(|| format!("remove {}", aside.display()))?;
+            remove_tree(&aside)?;
         }
         match fs::remove_file(self.parents.join(id)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -159,18 +167,19 @@ impl SnapshotDriver for Vfs {
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        let action = || format!("read {}", self.dirs.display());
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.dirs).context(action)? {
+        list_snapshots(&self.dirs)
+    }
+
+    fn tidy(&self) -> Result<()> {
+        finish_removals(&self.dirs)?;
+        let action = || format!("read {}", self.parents.display());
+        for entry in fs::read_dir(&self.parents).context(action)? {
             let name = entry.context(action)?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(REMOVING) {
-                let path = self.dirs.join(&name);
-                fs::remove_dir_all(&path).context(|| format!("remove {}", path.display()))?;
-            } else {
-                ids.push(name);
+            if check_id(&name).is_ok() && !self.dirs.join(&name).exists() {
+                self.remove(&name)?;
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
@@ -181,46 +190,73 @@ impl SnapshotDriver for Vfs {
 
 /// Copies everything below `from` into the empty directory `to`: owners, modes, times, attributes, hard links, holes.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    let open = |p: &Path| {
-        rustix::fs::open(p, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context(|| format!("open {}", p.display()))
-    };
-    let (from_fd, to_fd) = (open(from)?, open(to)?);
-    let mut copy = Copy { links: HashMap::new(), target: open(to)? };
-    copy.dir(&from_fd, &to_fd, Path::new(""))?;
-    let stat = rustix::fs::fstat(&from_fd).context(|| format!("stat {}", from.display()))?;
-    copy.finish(&from_fd, &to_fd, &stat, from)
+    let mut copy = Copy { links: HashMap::new(), target: open_root(to)?, todo: Vec::new(), dirs: Vec::new() };
+    copy.todo.push(Pair { from: Place::root(from)?, to: Place::root(to)?, path: PathBuf::new() });
+    while let Some(next) = copy.todo.pop() {
+        copy.dir(next)?;
+    }
+    // What is put into a directory changes its times, and its mode may forbid it: that comes last.
+    while let Some(pair) = copy.dirs.pop() {
+        let (from, to) = pair.open()?;
+        let stat = rustix::fs::fstat(&from).context(|| format!("stat {}", pair.path.display()))?;
+        copy.finish(&from, &to, &stat, &pair.path)?;
+    }
+    Ok(())
+}
+
+/// A directory and its copy.
+struct Pair {
+    from: Place,
+    to: Place,
+    /// From the root, for links and messages.
+    path: PathBuf,
+}
+
+impl Pair {
+    fn open(&self) -> Result<(OwnedFd, OwnedFd)> {
+        match (self.from.open()?, self.to.open()?) {
+            (Some(from), Some(to)) => Ok((from, to)),
+            _ => Err(Error::Conflict(format!("{} was changed while it was copied", self.path.display()))),
+        }
+    }
 }
 
 struct Copy {
     /// Device and inode of files with several names, to the first copy's path.
     links: HashMap<(u64, u64), PathBuf>,
     target: OwnedFd,
+    todo: Vec<Pair>,
+    /// Directories with all their entries, parents before children.
+    dirs: Vec<Pair>,
 }
 
 impl Copy {
-    fn dir(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path) -> Result<()> {
-        let reader = rustix::fs::Dir::read_from(from).context(|| format!("read {}", path.display()))?;
-        for entry in reader {
-            let entry = entry.context(|| format!("read {}", path.display()))?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-                self.entry(from, to, name, &path)?;
+    fn dir(&mut self, pair: Pair) -> Result<()> {
+        let (from, to) = pair.open()?;
+        for (name, _) in tree::names(&from)? {
+            let path = pair.path.join(tree::os(&name));
+            if path.as_os_str().len() > PATH_MAX {
+                return Err(Error::TooLarge("directories are nested deeper than a path can say".into()));
+            }
+            if self.entry(&from, &to, &name, &path)? {
+                let (from, to) = (pair.from.child(&from, &name)?, pair.to.child(&to, &name)?);
+                self.todo.push(Pair { from, to, path });
             }
         }
+        self.dirs.push(pair);
         Ok(())
     }
 
-    fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, path: &Path) -> Result<()> {
+    /// Copies one entry; true for a directory, whose entries are still to come.
+    fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, path: &Path) -> Result<bool> {
         let action = || format!("copy {}", path.display());
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).context(action)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             match self.links.get(&(stat.st_dev, stat.st_ino)) {
                 Some(first) => {
-                    return rustix::fs::linkat(&self.target, first, to, name, AtFlags::empty())
-                        .context(action);
+                    rustix::fs::linkat(&self.target, first, to, name, AtFlags::empty()).context(action)?;
+                    return Ok(false);
                 }
                 None => self.links.insert((stat.st_dev, stat.st_ino), path.to_owned()),
             };
@@ -228,9 +264,7 @@ impl Copy {
         match kind {
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, Mode::RWXU).context(action)?;
-                let (a, b) = (open_dir(from, name).context(action)?, open_dir(to, name).context(action)?);
-                self.dir(&a, &b, path)?;
-                self.finish(&a, &b, &stat, path)
+                return Ok(true);
             }
             FileType::RegularFile => {
                 let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -239,40 +273,45 @@ impl Copy {
                 let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags;
                 let b = rustix::fs::openat(to, name, new, Mode::RUSR | Mode::WUSR).context(action)?;
                 copy_data(&a, &b, stat.st_size.cast_unsigned()).context(action)?;
-                self.finish(&a, &b, &stat, path)
+                self.finish(&a, &b, &stat, path)?;
             }
             FileType::Symlink => {
                 let target: CString = rustix::fs::readlinkat(from, name, Vec::new()).context(action)?;
                 rustix::fs::symlinkat(&target, to, name).context(action)?;
                 own(to, name, &stat).context(action)?;
-                rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).context(action)
+                rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).context(action)?;
             }
             // A socket of a process that is gone means nothing in a copy.
-            FileType::Socket => Ok(()),
+            FileType::Socket => {}
             _ => {
                 let mode = Mode::from_raw_mode(stat.st_mode);
                 rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev).context(action)?;
                 own(to, name, &stat).context(action)?;
                 rustix::fs::chmodat(to, name, mode, AtFlags::empty()).context(action)?;
-                rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).context(action)
+                rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).context(action)?;
             }
         }
+        Ok(false)
     }
 
     /// Owner, then mode (a change of owner drops setuid), then attributes (and file capabilities), then times.
     fn finish(&self, from: &OwnedFd, to: &OwnedFd, stat: &Stat, path: &Path) -> Result<()> {
         let action = || format!("copy {}", path.display());
-        rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
-            .context(action)?;
-        rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode)).context(action)?;
-        copy_xattrs(from, to).context(action)?;
+        look(from, to, stat).context(action)?;
         rustix::fs::futimens(to, &times(stat)).context(action)
     }
 }
 
-fn open_dir(at: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty())
+/// Gives the directory `to` the owner, mode and attributes of `from`.
+pub(crate) fn copy_look(from: &OwnedFd, to: &Path) -> Result<()> {
+    let stat = rustix::fs::fstat(from).context(|| format!("stat what {} is like", to.display()))?;
+    look(from, &open_root(to)?, &stat).context(|| format!("make {} like the image's", to.display()))
+}
+
+fn look(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
+    copy_xattrs(from, to)
 }
 
 fn own(at: &OwnedFd, name: &CStr, stat: &Stat) -> rustix::io::Result<()> {
@@ -324,6 +363,9 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
     };
     for name in list[..n].split_inclusive(|b| *b == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        if is_overlay_xattr(name.to_bytes()) {
+            continue;
+        }
         let mut value = vec![0u8; 64 << 10];
         match rustix::fs::fgetxattr(from, name, &mut value[..]) {
             Ok(len) => rustix::fs::fsetxattr(to, name, &value[..len], XattrFlags::empty())?,

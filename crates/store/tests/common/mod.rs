@@ -1,6 +1,6 @@
 //! Stores in temporary folders, and archives made by hand.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

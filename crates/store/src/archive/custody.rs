@@ -1,0 +1,53 @@
+//! Blobs on their way into the store.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use longshore_oci::Digest;
+
+use crate::Result;
+use crate::content::Ingest;
+use crate::lease::Lease;
+use crate::open::Store;
+
+/// Holds blobs by a lease until records name them. When it ends, those that no record names are deleted, whether what
+/// they came for succeeded or not.
+#[derive(Debug)]
+pub(super) struct Custody<'a> {
+    pub(super) store: &'a Store,
+    lease: Option<Lease>,
+    blobs: Mutex<BTreeSet<Digest>>,
+}
+
+impl<'a> Custody<'a> {
+    pub(super) fn new(store: &'a Store, reason: &str) -> Result<Self> {
+        Ok(Self { store, lease: Some(store.lease(reason)?), blobs: Mutex::default() })
+    }
+
+    fn hold(&self, blob: Digest) -> Result<()> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(blob);
+        self.lease.as_ref().map_or(Ok(()), |lease| self.store.hold_blob(lease, blob))
+    }
+
+    /// Commits an ingest, whose digest is known before.
+    pub(super) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
+        self.hold(digest)?;
+        ingest.commit(Some(digest), None).map(drop)
+    }
+
+    /// Stores a small blob.
+    pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        self.hold(Digest::of(bytes))?;
+        self.store.content().put(bytes)
+    }
+}
+
+impl Drop for Custody<'_> {
+    fn drop(&mut self) {
+        drop(self.lease.take());
+        let blobs = std::mem::take(&mut *self.blobs.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(e) = self.store.drop_blobs(blobs) {
+            tracing::warn!(error = %e, "blobs that nothing names were not deleted; they go at the next start");
+        }
+    }
+}
