@@ -4,7 +4,6 @@
 
 mod attacks;
 mod basics;
-mod bench;
 mod execs;
 mod groups;
 mod harness;
