@@ -512,7 +512,7 @@ impl Engine {
         for (name, e) in &networks {
             let ip = e.ip_address.parse::<Ipv4Addr>();
             if let (Ok(ip), Ok(bridge)) = (ip, self.inner.networks.bridge()) {
-                match bridge.network.detach(&e.endpoint_id) {
+                match bridge.network.release(&e.endpoint_id) {
                     Ok(()) => bridge.release(ip),
                     // Its address stays taken: it may still answer there.
                     Err(err) => tracing::warn!(container = c.id, "disconnect from {name}: {err}"),
