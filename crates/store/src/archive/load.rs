@@ -3,14 +3,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use longshore_oci::{Digest, Platform, Reference, Sha256};
 
 use super::custody::Custody;
+use super::feed::{Budget, feed};
 use super::manifest::{self, Entry};
 use super::staged::{Chain, Staged};
 use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
-use crate::layer::compress::{Compression, Decoded, decode};
+use crate::layer::compress::{Compression, Decoded, decompress};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::tar::{self, BLOCK, EntryKind, Limits};
@@ -20,6 +23,10 @@ use crate::{Error, IoContext, Result};
 const MAX_DOCUMENTS: u64 = 64 << 20;
 /// Members that may be layers.
 const MAX_LAYERS: usize = 4000;
+/// Bytes that are read ahead of the threads that unpack them.
+const AHEAD: usize = 64 << 20;
+/// Layers that are unpacked at once, at most; each keeps up to three processors busy.
+const MAX_UNPACKING: usize = 8;
 
 /// What happens during a load, for progress.
 #[derive(Clone, Debug)]
@@ -69,7 +76,7 @@ pub fn load(
 ) -> Result<Vec<Loaded>> {
     let limits = Limits::default();
     let custody = Custody::new(store, "load")?;
-    let (mut contents, _) = decode(source, &limits, |decoded| read_members(&custody, decoded, progress))?;
+    let mut contents = decompress(source, &limits, |decoded| read_members(&custody, decoded, progress))?;
     let entries = manifest::entries(&contents.documents, &Platform::host())?;
     // The bulk of it; what is written below is little, and others wait for it.
     store.durable()?;
@@ -92,6 +99,33 @@ fn read_members<'a>(
     decoded: &mut Decoded,
     progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Contents<'a>> {
+    let bench = Bench {
+        memory: Budget::new(AHEAD),
+        places: Budget::new(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_UNPACKING))),
+        failed: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| {
+        let mut unpackers = Unpackers { scope, bench: &bench, custody, running: Vec::new(), stopped: false };
+        let read = read_all(&mut unpackers, decoded, progress);
+        let stopped = unpackers.stopped;
+        let layers = unpackers.join();
+        // Where reading did not fail of itself, the layer that stopped it says why.
+        let (layers, mut contents) = if stopped {
+            (layers?, read?)
+        } else {
+            let read = read?;
+            (layers?, read)
+        };
+        contents.layers.extend(layers);
+        Ok(contents)
+    })
+}
+
+fn read_all<'a: 's, 's>(
+    unpackers: &mut Unpackers<'s, '_, 'a>,
+    decoded: &mut Decoded,
+    progress: &(dyn Fn(LoadEvent<'_>) + Sync),
+) -> Result<Contents<'a>> {
     let mut contents = Contents::default();
     let mut reader = tar::Reader::new(decoded, Limits::default());
     let mut entry = tar::Entry::default();
@@ -100,7 +134,7 @@ fn read_members<'a>(
         any = true;
         let name = manifest::clean(&String::from_utf8_lossy(&entry.path));
         match entry.kind {
-            EntryKind::File => member(custody, &mut contents, &name, &mut reader, progress)?,
+            EntryKind::File => member(unpackers, &mut contents, &name, &mut reader, progress)?,
             EntryKind::Symlink | EntryKind::HardLink => {
                 let link = String::from_utf8_lossy(&entry.link).into_owned();
                 let base = if entry.kind == EntryKind::Symlink {
@@ -116,8 +150,8 @@ fn read_members<'a>(
     if any { Ok(contents) } else { Err(Error::Invalid("the archive is empty".into())) }
 }
 
-fn member<'a>(
-    custody: &'a Custody<'a>,
+fn member<'a: 's, 's>(
+    unpackers: &mut Unpackers<'s, '_, 'a>,
     contents: &mut Contents<'a>,
     name: &str,
     reader: &mut tar::Reader<&mut Decoded>,
@@ -138,22 +172,77 @@ fn member<'a>(
         }
         return Ok(());
     }
-    if contents.layers.len() >= MAX_LAYERS {
+    if contents.layers.len() + unpackers.running.len() >= MAX_LAYERS {
         return Err(Error::TooLarge(format!("the archive has more than {MAX_LAYERS} layers")));
     }
     progress(LoadEvent::Layer(name, size));
-    let start = payload.start.clone();
-    let layer = if custody.store.driver().stages() {
-        let staged = Staged::unpack(custody, &start, payload).map_err(|e| named(name, e))?;
-        if let Some(digest) = manifest::announced(name) {
-            staged.check_blob(name, &digest)?;
-        }
-        Layer::Staged(staged)
+    if unpackers.custody.store.driver().stages() {
+        unpackers.unpack(name, size, payload)
     } else {
-        Layer::Kept(keep(custody, name, payload)?)
-    };
-    contents.layers.insert(name.to_owned(), layer);
-    Ok(())
+        let kept = keep(unpackers.custody, name, payload)?;
+        contents.layers.insert(name.to_owned(), Layer::Kept(kept));
+        Ok(())
+    }
+}
+
+/// What the threads that unpack share.
+struct Bench {
+    memory: Budget,
+    places: Budget,
+    failed: AtomicBool,
+}
+
+/// Threads that unpack a layer each.
+struct Unpackers<'scope, 'env, 'a> {
+    scope: &'scope Scope<'scope, 'env>,
+    bench: &'scope Bench,
+    custody: &'a Custody<'a>,
+    running: Vec<(String, ScopedJoinHandle<'scope, Result<Staged<'a>>>)>,
+    /// Whether one has failed, so that the rest need not be read.
+    stopped: bool,
+}
+
+impl<'a: 'scope, 'scope> Unpackers<'scope, '_, 'a> {
+    /// Reads all of a layer; when this returns it may still be being unpacked.
+    fn unpack(&mut self, name: &str, size: u64, payload: Payload<'_, '_>) -> Result<()> {
+        let (bench, custody) = (self.bench, self.custody);
+        let place = bench.places.take(1);
+        if bench.failed.load(Ordering::Relaxed) {
+            return self.stop();
+        }
+        let (feeder, fed) = feed(&bench.memory, size);
+        let (start, own_name) = (payload.start.clone(), name.to_owned());
+        let thread = self.scope.spawn(move || {
+            let _place = place;
+            let unpacked = Staged::unpack(custody, &start, fed).map_err(|e| named(&own_name, e));
+            let unpacked = unpacked.and_then(|staged| match manifest::announced(&own_name) {
+                Some(digest) => staged.check_blob(&own_name, &digest).map(|()| staged),
+                None => Ok(staged),
+            });
+            bench.failed.fetch_or(unpacked.is_err(), Ordering::Relaxed);
+            unpacked
+        });
+        self.running.push((name.to_owned(), thread));
+        if feeder.pour(payload).context(|| format!("read {name}"))? { Ok(()) } else { self.stop() }
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        self.stopped = true;
+        Err(Error::Invalid("a layer of the archive could not be unpacked".into()))
+    }
+
+    /// What they have unpacked, or the first failure in the archive's order.
+    fn join(self) -> Result<Vec<(String, Layer<'a>)>> {
+        let ended: Vec<_> = self.running.into_iter().map(|(name, thread)| (name, thread.join())).collect();
+        ended
+            .into_iter()
+            .map(|(name, ended)| {
+                let staged =
+                    ended.map_err(|_| Error::Internal("a thread that unpacks a layer panicked".into()))??;
+                Ok((name, Layer::Staged(staged)))
+            })
+            .collect()
+    }
 }
 
 /// Stores a layer as it comes.

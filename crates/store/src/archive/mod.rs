@@ -1,6 +1,7 @@
 //! Images as archives: `docker save`'s format and OCI layouts in, one that is both out; root file systems in.
 
 mod custody;
+mod feed;
 mod import;
 mod load;
 mod manifest;

@@ -117,9 +117,7 @@ pub fn decode<R: Read + Send, T>(
     f: impl FnOnce(&mut Decoded) -> Result<T>,
 ) -> Result<(T, Hashes)> {
     std::thread::scope(|scope| {
-        let (send, chunks) = sync_channel(CHUNKS_AHEAD);
         let (hash_send, hash_queue) = sync_channel::<Arc<Vec<u8>>>(CHUNKS_AHEAD);
-        let (used, pool) = sync_channel(CHUNKS_AHEAD);
         let hasher = scope.spawn(move || {
             let (mut hash, mut size) = (Sha256::new(), 0u64);
             for chunk in hash_queue {
@@ -128,8 +126,55 @@ pub fn decode<R: Read + Send, T>(
             }
             (hash.finish(), size)
         });
+        let outcome = run(source, limits, Some(hash_send), f);
+        let (uncompressed, uncompressed_size) =
+            hasher.join().map_err(|_| Error::Internal("a hashing thread panicked".into()))?;
+        let (value, source) = outcome?;
+        Ok((
+            value,
+            Hashes {
+                compression: source.compression,
+                // Bytes that are not compressed are hashed once.
+                compressed: source.digest.unwrap_or(uncompressed),
+                compressed_size: source.size,
+                uncompressed,
+                uncompressed_size,
+            },
+        ))
+    })
+}
+
+/// [`decode`] without digests, for what is checked by its parts.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decompress<R: Read + Send, T>(
+    source: R,
+    limits: &Limits,
+    f: impl FnOnce(&mut Decoded) -> Result<T>,
+) -> Result<T> {
+    run(source, limits, None, f).map(|(value, _)| value)
+}
+
+/// What was read.
+struct Consumed {
+    compression: Compression,
+    /// Where it is asked for and not that of the decompressed bytes.
+    digest: Option<Digest>,
+    size: u64,
+}
+
+fn run<R: Read + Send, T>(
+    source: R,
+    limits: &Limits,
+    hash: Option<SyncSender<Arc<Vec<u8>>>>,
+    f: impl FnOnce(&mut Decoded) -> Result<T>,
+) -> Result<(T, Consumed)> {
+    std::thread::scope(|scope| {
+        let (send, chunks) = sync_channel(CHUNKS_AHEAD);
+        let (used, pool) = sync_channel(CHUNKS_AHEAD);
         let decoder = scope.spawn(move || {
-            let outcome = pump(source, limits, &send, &hash_send, &pool);
+            let outcome = pump(source, limits, &send, hash.as_ref(), &pool);
             // A reader that has gone away has an error of its own.
             outcome.map_err(|e| drop(send.send(Err(e.into()))))
         });
@@ -139,27 +184,26 @@ pub fn decode<R: Read + Send, T>(
             Ok(value)
         });
         drop(decoded);
-        let panicked = || Error::Internal("a decompression thread panicked".into());
-        let decoder = decoder.join().map_err(|_| panicked())?;
-        let (uncompressed, uncompressed_size) = hasher.join().map_err(|_| panicked())?;
+        let decoder =
+            decoder.join().map_err(|_| Error::Internal("a decompression thread panicked".into()))?;
         let value = outcome?;
-        let (compression, compressed, compressed_size) =
-            decoder.map_err(|()| Error::Internal("decompression stopped early".into()))?;
-        Ok((value, Hashes { compression, compressed, compressed_size, uncompressed, uncompressed_size }))
+        Ok((value, decoder.map_err(|()| Error::Internal("decompression stopped early".into()))?))
     })
 }
 
-/// Counts and hashes what passes.
+/// Counts what passes, and hashes it where that is asked for.
 struct Hashing<R> {
     inner: R,
-    hash: Sha256,
+    hash: Option<Sha256>,
     size: u64,
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        self.hash.update(&buf[..n]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buf[..n]);
+        }
         self.size += n as u64;
         Ok(n)
     }
@@ -171,15 +215,16 @@ fn pump<R: Read>(
     source: R,
     limits: &Limits,
     send: &SyncSender<io::Result<Arc<Vec<u8>>>>,
-    hash: &SyncSender<Arc<Vec<u8>>>,
+    hash: Option<&SyncSender<Arc<Vec<u8>>>>,
     pool: &Receiver<Arc<Vec<u8>>>,
-) -> Result<(Compression, Digest, u64)> {
+) -> Result<Consumed> {
     let mut source = source;
     let mut start = [0u8; 6];
     let n = fill(&mut source, &mut start)?;
     let compression = Compression::detect(&start[..n])?;
     let whole = io::Cursor::new(start).take(n as u64).chain(source);
-    let source = BufReader::with_capacity(CHUNK, Hashing { inner: whole, hash: Sha256::new(), size: 0 });
+    let own_hash = (hash.is_some() && compression != Compression::None).then(Sha256::new);
+    let source = BufReader::with_capacity(CHUNK, Hashing { inner: whole, hash: own_hash, size: 0 });
     let mut out =
         Output { limits, send, hash, pool, total: 0, ratio_guard: compression != Compression::None };
     let mut source = match compression {
@@ -194,7 +239,7 @@ fn pump<R: Read>(
     };
     io::copy(&mut source, &mut io::sink()).context(|| "read layer")?;
     let hashing = source.into_inner();
-    Ok((compression, hashing.hash.finish(), hashing.size))
+    Ok(Consumed { compression, digest: hashing.hash.map(Sha256::finish), size: hashing.size })
 }
 
 fn gunzip<R: Read>(mut source: Source<R>, out: &mut Output<'_>) -> Result<Source<R>> {
@@ -228,7 +273,7 @@ fn malformed(e: Error) -> Error {
 struct Output<'a> {
     limits: &'a Limits,
     send: &'a SyncSender<io::Result<Arc<Vec<u8>>>>,
-    hash: &'a SyncSender<Arc<Vec<u8>>>,
+    hash: Option<&'a SyncSender<Arc<Vec<u8>>>>,
     pool: &'a Receiver<Arc<Vec<u8>>>,
     total: u64,
     ratio_guard: bool,
@@ -247,7 +292,8 @@ impl Output<'_> {
             self.total += filled as u64;
             self.check(consumed(&reader))?;
             let chunk = Arc::new(buf);
-            if self.hash.send(Arc::clone(&chunk)).is_err() || self.send.send(Ok(chunk)).is_err() {
+            let hashed = self.hash.is_none_or(|hash| hash.send(Arc::clone(&chunk)).is_ok());
+            if !hashed || self.send.send(Ok(chunk)).is_err() {
                 return Err(Error::Internal("the reader of the layer stopped".into()));
             }
         }
