@@ -93,7 +93,7 @@ impl Daemon {
         self.dir.path().join("data")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("s.sock")
     }
 

@@ -53,8 +53,17 @@ pub struct ExecInspect {
     pub can_remove: bool,
     #[serde(rename = "ContainerID")]
     pub container_id: String,
+    /// The keys' bytes in base64.
     pub detach_keys: String,
     pub pid: u32,
+}
+
+impl ExecInspect {
+    /// Sets the key sequence.
+    pub fn set_detach_keys(&mut self, keys: &[u8]) {
+        use base64::Engine as _;
+        self.detach_keys = base64::engine::general_purpose::STANDARD.encode(keys);
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

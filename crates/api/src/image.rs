@@ -23,6 +23,9 @@ pub struct ImageInspect {
     /// The container that `commit` read; until 1.44.
     #[serde(skip_serializing_if = "is_default")]
     pub container: String,
+    /// Until 1.44.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_config: Option<crate::ContainerConfig>,
     pub docker_version: String,
     pub author: String,
     pub config: Option<ImageConfig>,

@@ -31,7 +31,7 @@ pub use image::{
     HistoryItem, ImageDelete, ImageInspect, ImageSummary, ImagesPruned, JsonMessage, LoadProgress,
 };
 pub use network::{NetworkInspect, NetworksPruned};
-pub use system::{DiskUsage, Event, Info, Version};
+pub use system::{DiskUsage, Event, Info, UsageData, Version, VolumeUsage};
 pub use version::ApiVersion;
 pub use volume::{VolumeCreate, VolumeInfo, VolumeList, VolumesPruned};
 

@@ -153,6 +153,11 @@ pub struct RegistryConfig {
     pub index_configs: BTreeMap<String, IndexInfo>,
     #[serde(rename = "InsecureRegistryCIDRs")]
     pub insecure_registry_cidrs: Vec<String>,
+    /// Until 1.46; always `null`, as the next.
+    #[serde(rename = "AllowNondistributableArtifactsCIDRs", skip_serializing_if = "Option::is_none")]
+    pub nondistributable_cidrs: Option<serde_json::Value>,
+    #[serde(rename = "AllowNondistributableArtifactsHostnames", skip_serializing_if = "Option::is_none")]
+    pub nondistributable_hostnames: Option<serde_json::Value>,
     pub mirrors: Option<Vec<String>>,
 }
 

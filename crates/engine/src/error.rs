@@ -35,6 +35,13 @@ impl Error {
         self
     }
 
+    /// The same kind with `: detail` after the text.
+    #[must_use]
+    pub(crate) fn and(mut self, detail: &str) -> Self {
+        self.message = format!("{}: {detail}", self.message);
+        self
+    }
+
     /// The same text under another kind.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {

@@ -166,9 +166,9 @@ fn wanted(f: &Filters, event: &Event) -> bool {
     let attribute = |name: &str| event.attributes.get(name).map(String::as_str);
     let same = |kind: &str, v: &str, named: &str| {
         event.kind == kind
-            && (event.actor == v
-                || attribute(named) == Some(v.strip_prefix('/').unwrap_or(v))
-                || (kind != "volume" && v.len() >= 4 && event.actor.starts_with(v)))
+            // The beginning is enough, as it is for Docker.
+            && (event.actor.starts_with(v)
+                || attribute(named).is_some_and(|n| n.starts_with(v.strip_prefix('/').unwrap_or(v))))
     };
     let action = event.action.as_str();
     // `exec_create` stands for `exec_create: sh -c ...`.

@@ -105,6 +105,13 @@ impl Engine {
                 "the working directory '{dir}' is invalid, it needs to be an absolute path"
             )));
         }
+        if !request.user.is_empty() {
+            // Told now, and not when it is started.
+            let (container, user) = (c.clone(), request.user.clone());
+            self.blocking(move |_| container_user(&container, &user).map(drop))
+                .await
+                .map_err(|e| e.with_kind(Kind::Invalid))?;
+        }
         let id = names::new_id()?;
         let words = request.cmd.join(" ");
         {
@@ -149,7 +156,7 @@ impl Engine {
         let c = known.container.clone();
         {
             let data = c.read();
-            check_running(&data.record.state.status, &data.record.name, &c.id)?;
+            check_running(&data.record.state.status, &c.id, &c.id)?;
         }
         {
             let mut state = known.state();
@@ -248,11 +255,7 @@ impl Engine {
             (data.record.clone(), data.task.clone())
         };
         let task = task.ok_or_else(|| Error::conflict(format!("container {} is not running", c.id)))?;
-        // The container's own root as its processes see it, also where volumes cover it.
-        let root = Root::open(&PathBuf::from(format!("/proc/{}/root", task.pid())))?;
-        let asked = if known.request.user.is_empty() { &record.config.run.user } else { &known.request.user };
-        let more = record.host.group_add.clone().unwrap_or_default();
-        let user = longshore_runtime::user::resolve(&root, asked, &more).map_err(spec::user_error)?;
+        let user = container_user(c, &known.request.user)?;
         let facts = self.machine_facts(&record, known.request.privileged, user)?;
         let process = spec::exec_process(&record, &facts, &known.request)?;
         let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
@@ -290,7 +293,11 @@ impl Engine {
             state.terminal.clone()
         };
         let Some(terminal) = terminal else {
-            return Err(Error::conflict(format!("exec {id} has no terminal or is not running")));
+            // Without a terminal there is nothing to set; clients ask all the same.
+            return match known.state().running {
+                true => Ok(()),
+                false => Err(Error::not_found(format!("exec {id} is not running"))),
+            };
         };
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&*terminal, size).map_err(|e| Error::io("resize terminal", e))
@@ -313,6 +320,20 @@ impl Engine {
             can_remove: false,
         })
     }
+}
+
+/// Who an exec runs as: a user of the container's own files, the container's own user when `asked` is empty.
+fn container_user(c: &Container, asked: &str) -> Result<longshore_runtime::user::User> {
+    let (record, task) = {
+        let data = c.read();
+        (data.record.clone(), data.task.clone())
+    };
+    let task = task.ok_or_else(|| Error::conflict(format!("container {} is not running", c.id)))?;
+    // The container's own root as its processes see it, also where volumes cover it.
+    let root = Root::open(&PathBuf::from(format!("/proc/{}/root", task.pid())))?;
+    let asked = if asked.is_empty() { &record.config.run.user } else { asked };
+    let more = record.host.group_add.clone().unwrap_or_default();
+    longshore_runtime::user::resolve(&root, asked, &more).map_err(spec::user_error)
 }
 
 /// 127 for what is not there, 126 for what cannot be run.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::Filters;
+use crate::time::{now, parse_filter_time};
 use crate::{Error, Result};
 
 /// Refuses filters whose name is not among `known`.
@@ -37,14 +38,28 @@ pub(crate) fn flag(filters: &Filters, name: &str) -> Result<Option<bool>> {
         let value = match text.as_str() {
             "1" | "true" | "True" | "TRUE" | "t" | "T" => true,
             "0" | "false" | "False" | "FALSE" | "f" | "F" => false,
-            _ => return Err(Error::invalid(format!("invalid filter '{name}={v:?}'"))),
+            _ => return Err(Error::invalid(format!("invalid filter '{name}=[{}]'", v.join(" ")))),
         };
         if seen.is_some_and(|s| s != value) {
-            return Err(Error::invalid(format!("invalid filter '{name}={v:?}'")));
+            return Err(Error::invalid(format!("invalid filter '{name}=[{}]'", v.join(" "))));
         }
         seen = Some(value);
     }
     Ok(seen)
+}
+
+/// `until`: objects older than this.
+///
+/// # Errors
+/// When it is no time, or given twice.
+pub(crate) fn until(filters: &Filters) -> Result<Option<i64>> {
+    match values(filters, "until") {
+        None => Ok(None),
+        Some([one]) => parse_filter_time(one, now())
+            .map(Some)
+            .ok_or_else(|| Error::invalid(format!("failed to parse value as time or duration: {one:?}"))),
+        Some(_) => Err(Error::invalid("more than one until filter specified")),
+    }
 }
 
 /// Whether every wanted label (`key` or `key=value`) of filter `name` is among `labels`.

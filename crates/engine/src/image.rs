@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream;
 use longshore_oci::image::{History, ImageDocument};
-use longshore_oci::{Digest, Kind, Platform, Reference};
+use longshore_oci::{Digest, Platform, Reference};
 use longshore_store::archive::{self, LoadEvent, SaveItem};
 use longshore_store::{GraphOf, ImageRecord};
 use tokio::sync::mpsc;
 
 use crate::container::merge;
 use crate::model::{
-    CommitRequest, Filters, HistoryEntry, ImageDeleted, ImageView, ImportRequest, ListImages, ProgressEvent,
-    Status,
+    CommitRequest, HistoryEntry, ImageDeleted, ImageView, ImportRequest, ListImages, ProgressEvent, Status,
 };
 use crate::stream::{BodyStream, ByteStream, ProgressStream};
-use crate::time::{now, parse_filter_time, parse_rfc3339, rfc3339};
+use crate::time::{now, parse_rfc3339, rfc3339};
 use crate::{Engine, Error, Result, changes, filters, pipe};
 
 const QUEUE: usize = 32;
@@ -76,7 +75,7 @@ impl Engine {
             }
         };
         let (before, since) = (bound("before")?, bound("since")?);
-        let until = until(f)?;
+        let until = filters::until(f)?;
         let all = self.inner.store.images().list()?;
         let parents: BTreeSet<Digest> = all.iter().filter_map(|r| r.parent).collect();
         let users = self.image_users();
@@ -204,7 +203,12 @@ impl Engine {
         .await
     }
 
-    fn remove_image_blocking(&self, name: &str, force: bool, prune: bool) -> Result<Vec<ImageDeleted>> {
+    pub(crate) fn remove_image_blocking(
+        &self,
+        name: &str,
+        force: bool,
+        prune: bool,
+    ) -> Result<Vec<ImageDeleted>> {
         let images = self.inner.store.images();
         let record = images.resolve(name)?;
         let users = self.image_users().remove(&record.id).unwrap_or_default();
@@ -294,11 +298,9 @@ impl Engine {
                 }
                 return Ok(());
             }
-            let labels = images.document(&id).ok().and_then(|(_, d)| d.config).and_then(|c| c.labels);
             let layers = images.remove(&id)?;
-            let mut attributes = labels.unwrap_or_default();
-            attributes.insert("name".into(), id.to_string());
-            self.inner.events.publish("image", "delete", id.to_string(), attributes);
+            // Its labels went with it.
+            self.event("image", "delete", &id.to_string(), &[("name", &id.to_string())]);
             out.push(ImageDeleted::Deleted(id));
             out.extend(layers.into_iter().map(ImageDeleted::Deleted));
             first = false;
@@ -455,7 +457,7 @@ impl Engine {
             if pause {
                 engine.pause_locked(&c).await?;
             }
-            let reference = request.reference.clone();
+            let (reference, comment) = (request.reference.clone(), request.comment.clone());
             let container = c.clone();
             let made = engine.blocking(move |e| e.commit_blocking(&container.record(), request)).await;
             if pause && c.read().record.state.status == Status::Paused {
@@ -463,8 +465,9 @@ impl Engine {
                 engine.unpause_locked(&c).await?;
             }
             let id = made?;
-            let name = reference.map(Reference::or_latest).map(|r| r.familiar()).unwrap_or_default();
-            engine.container_event(&c, "commit", &[("comment", name), ("imageID", id.to_string())]);
+            let mut more = vec![("comment", comment), ("imageID", id.to_string())];
+            more.extend(reference.map(|r| ("imageRef", r.or_latest().familiar())));
+            engine.container_event(&c, "commit", &more);
             Ok(id)
         })
         .await
@@ -501,6 +504,7 @@ impl Engine {
                     ..base
                 }
             })?;
+        self.image_event("create", &id, &id.to_string());
         if let Some(r) = &reference {
             self.image_event("tag", &id, &r.familiar());
         }
@@ -538,16 +542,6 @@ fn repositories(names: &[Reference]) -> usize {
 /// `reference=`: a pattern for the familiar name, with or without tag.
 fn matches_reference(pattern: &str, r: &Reference) -> bool {
     filters::glob(pattern, &r.familiar()) || filters::glob(pattern, &r.familiar_name())
-}
-
-fn until(f: &Filters) -> Result<Option<i64>> {
-    match filters::values(f, "until") {
-        None => Ok(None),
-        Some([one]) => parse_filter_time(one, now())
-            .map(Some)
-            .ok_or_else(|| Error::new(Kind::Invalid, format!("invalid value for until filter: {one:?}"))),
-        Some(_) => Err(Error::invalid("more than one until filter specified")),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Engine::open(EngineOptions) -> Result<Engine>          recovery inside; cheap to clone
-//! info() version() events(EventsRequest) -> Stream<Event> shutdown()
+//! info() version() events(EventsRequest) -> Stream<Event> disk_usage(UsageOf) -> DiskUsage shutdown()
 //! containers: create(CreateContainer) -> Created   start(name)   stop(name, signal, timeout)   restart(..)   kill(name, signal)
 //!   pause unpause rename(name, new) remove(name, RemoveOptions{force, volumes, link}) wait(name, cond) -> WaitResult (future armed before it returns)
 //!   inspect(name, size) -> ContainerView   list(ListContainers) -> Vec<ContainerSummary>   top(name, ps_args) -> Processes   changes(name) -> Vec<FsChange>
@@ -12,8 +12,8 @@
 //!   archive_stat(name, path) -> PathStat   archive_get(name, path) -> (PathStat, Stream<Bytes>)   archive_put(name, path, flags, body stream)
 //! execs: create_exec(container, CreateExec) -> id   start_exec(id, detach, tty size) -> Option<AttachSession>   resize_exec   inspect_exec(id) -> ExecView
 //! images: image(name) -> ImageView   images(filters, flags) -> Vec<ImageView>   history   tag(name, Reference)   remove_image(name, force, prune) -> Vec<ImageDeleted>
-//!   load(body stream, quiet) -> Stream<ProgressEvent>   save(names) -> Stream<Bytes>   import(ImportRequest, body) -> Stream<ProgressEvent>   commit(CommitRequest) -> Digest
-//! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name)
+//!   load(body stream, quiet) -> Stream<ProgressEvent>   save(names) -> Stream<Bytes>   import(ImportRequest, body) -> Stream<ProgressEvent>   commit(CommitRequest) -> Digest   prune_images(filters) -> ImagesPruned
+//! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
 //! ```
 
 mod changes;
@@ -35,6 +35,7 @@ mod recover;
 mod signals;
 mod stream;
 mod time;
+mod usage;
 mod volume;
 
 use std::path::PathBuf;

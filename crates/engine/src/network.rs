@@ -252,6 +252,16 @@ impl Engine {
         Ok(self.network_view(record))
     }
 
+    /// Removes a network: there are only those that stay.
+    ///
+    /// # Errors
+    /// Always: `NotFound`, or `Denied` for a predefined one.
+    pub async fn remove_network(&self, name: &str) -> Result<()> {
+        let record = self.inner.networks.find(name)?;
+        let what = format!("{} is a pre-defined network and cannot be removed", record.name);
+        Err(Error::new(Kind::Denied, what))
+    }
+
     fn network_view(&self, r: Record) -> NetworkView {
         let mut options = BTreeMap::new();
         if let (true, Ok(bridge)) = (r.name == "bridge", self.inner.networks.bridge()) {

@@ -10,6 +10,9 @@ use crate::model::{CreateVolume, Filters, Pruned, Volume};
 use crate::time::now;
 use crate::{Engine, Error, Result, filters, names};
 
+/// Marks volumes that were made without a name.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
 /// Volumes are made and removed one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Volumes {
@@ -25,10 +28,9 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     if name.len() == 1 && name.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(Error::invalid(
-            "create: volume name is too short, names should be at least two alphanumeric characters"
-                .to_owned(),
-        ));
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
     }
     Err(Error::invalid(format!(
         "create {name}: {name:?} includes invalid characters for a local volume name, only {:?} are allowed. If you \
@@ -56,7 +58,11 @@ impl Engine {
         let anonymous = request.name.is_empty();
         let name = if anonymous { names::new_id()? } else { request.name };
         check_name(&name)?;
-        self.blocking(move |e| e.ensure_volume(&name, anonymous, request.labels)).await
+        let mut labels = request.labels;
+        if anonymous {
+            labels.get_or_insert_default().insert(ANONYMOUS.to_owned(), String::new());
+        }
+        self.blocking(move |e| e.ensure_volume(&name, anonymous, labels)).await
     }
 
     /// The directory of a volume, made if need be.

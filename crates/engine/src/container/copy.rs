@@ -23,8 +23,10 @@ use crate::{Engine, Error, Result, pipe};
 struct Wanted {
     /// Absolute, without `.`, `..` and double slashes.
     path: PathBuf,
-    /// It ended in a slash or `/.`: a link there is followed.
+    /// It ended in a slash or `/.`: a link there is followed, and it must be a directory.
     follow: bool,
+    /// It ended in `/.`: what is in the directory is meant.
+    dot: bool,
 }
 
 impl Wanted {
@@ -40,11 +42,15 @@ impl Wanted {
             }
         }
         let follow = parts.is_empty() || text.ends_with('/') || text.ends_with("/.");
-        Self { path: PathBuf::from(format!("/{}", parts.join("/"))), follow }
+        let dot = text.ends_with("/.");
+        Self { path: PathBuf::from(format!("/{}", parts.join("/"))), follow, dot }
     }
 
     /// The last name; `/` for the root itself.
     fn name(&self) -> String {
+        if self.dot {
+            return ".".to_owned();
+        }
         self.path.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned())
     }
 }
@@ -98,7 +104,7 @@ impl Engine {
     pub async fn archive_get(&self, name: &str, path: &str) -> Result<(PathStat, ByteStream)> {
         let c = self.find(name)?;
         let (asked, path, wanted) = (name.to_owned(), path.to_owned(), Wanted::parse(path));
-        let dot = path.ends_with("/.");
+        let dot = wanted.dot;
         let (about, place) = self
             .reading(&c, move |engine, c| {
                 let place = engine.place(&c, &wanted.path)?;
@@ -128,7 +134,7 @@ impl Engine {
     /// Unpacks a tar into a directory of a container.
     ///
     /// # Errors
-    /// `NotFound` for a directory that is not there, `Denied` for one that may not be written.
+    /// `NotFound` for a directory that is not there, `Invalid` for one that may not be written.
     pub async fn archive_put(
         &self,
         name: &str,
@@ -142,7 +148,7 @@ impl Engine {
         self.reading(&c, move |engine, c| {
             let place = engine.place(&c, &wanted.path)?;
             if let Some(reason) = place.read_only {
-                return Err(Error::new(Kind::Denied, reason));
+                return Err(Error::invalid(reason));
             }
             let dir = place.root.open_dir(below(&place.path)).map_err(|e| match e.errno() {
                 Some(20) => Error::invalid("extraction point is not a directory"),
@@ -229,7 +235,12 @@ fn stat(place: &Place, wanted: &Wanted) -> Result<About> {
     let path = below(&place.path);
     let raw = if wanted.follow {
         let fd = place.root.resolve(&path)?;
-        rustix::fs::fstat(&fd).map_err(|e| Error::io(format!("stat {}", wanted.path.display()), e))?
+        let raw =
+            rustix::fs::fstat(&fd).map_err(|e| Error::io(format!("stat {}", wanted.path.display()), e))?;
+        if FileType::from_raw_mode(raw.st_mode) != FileType::Directory {
+            return Err(Error::internal(format!("lstat {}/: not a directory", wanted.path.display())));
+        }
+        raw
     } else {
         place.root.stat(&path)?
     };
@@ -322,7 +333,7 @@ mod tests {
         for (text, path, follow, name) in [
             ("/etc/hosts", "/etc/hosts", false, "hosts"),
             ("etc/", "/etc", true, "etc"),
-            ("/etc/.", "/etc", true, "etc"),
+            ("/etc/.", "/etc", true, "."),
             ("/a/../../b", "/b", false, "b"),
             ("/", "/", true, "/"),
             ("", "/", true, "/"),

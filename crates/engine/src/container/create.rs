@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use longshore_oci::image::{Empty, ImageDocument, RunConfig};
+use longshore_oci::image::{ImageDocument, RunConfig};
 use longshore_oci::{Digest, Kind, Platform};
 use longshore_runtime::spec_defaults;
 use longshore_store::meta::{Batch, Table};
 
 use super::validate::{self, Machine};
-use super::{Container, mounts, ports};
+use super::{Container, mounts};
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{
     ContainerConfig, CreateContainer, Created, EndpointSettings, HostConfig, MountPoint, State,
@@ -90,10 +90,13 @@ impl Engine {
             )));
         }
         if let Some(text) = request.platform.as_deref().filter(|p| !p.is_empty()) {
-            let wanted: Platform = text.parse().map_err(|e| Error::invalid(format!("{e}")))?;
+            let wanted: Platform = text.parse().map_err(|_| {
+                Error::invalid(format!("{text:?}: cannot parse platform specifier: invalid argument"))
+            })?;
             if !of.architecture.is_empty() && !of.runs_on(&wanted) {
                 return Err(Error::not_found(format!(
-                    "image with reference {} was found but does not provide the specified platform ({wanted})",
+                    "image with reference {} was found but its platform ({of}) does not match the specified platform \
+                     ({wanted})",
                     request.config.image
                 )));
             }
@@ -117,6 +120,9 @@ impl Engine {
         let (path, args) = command(&config.run)?;
         self.fill_host(&mut host)?;
         warn(&host, warnings);
+        if !config.hostname.is_empty() && host.uts_mode == "host" {
+            return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
+        }
         if config.hostname.is_empty() {
             config.hostname = if host.uts_mode == "host" || host.network_mode == "host" {
                 rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -125,9 +131,6 @@ impl Engine {
             };
         }
         let networks = self.endpoints(&host, &config, networks)?;
-        if host.port_bindings.iter().flatten().next().is_some() {
-            expose(&mut config.run, &host)?;
-        }
         let mounts = self.mount_points(&host, &config)?;
         Ok(Record {
             id: id.to_owned(),
@@ -246,7 +249,10 @@ impl Engine {
             settings.mac_address.clone_from(&config.mac_address);
         }
         if !settings.mac_address.is_empty() {
-            longshore_net::parse_mac(&settings.mac_address)?;
+            longshore_net::parse_mac(&settings.mac_address).map_err(|_| {
+                let mac = &settings.mac_address;
+                Error::invalid(format!("invalid config for network {name}: invalid MAC address {mac}"))
+            })?;
         }
         Ok(std::collections::BTreeMap::from([(name.to_owned(), settings)]))
     }
@@ -402,16 +408,6 @@ fn command(run: &RunConfig) -> Result<(String, Vec<String>)> {
     }
     let path = words.remove(0);
     Ok((path, words))
-}
-
-/// Bound ports are exposed, too.
-fn expose(run: &mut RunConfig, host: &HostConfig) -> Result<()> {
-    for key in host.port_bindings.iter().flatten().map(|(k, _)| k) {
-        for port in ports::expose_keys(key)? {
-            run.exposed_ports.get_or_insert_default().insert(port, Empty {});
-        }
-    }
-    Ok(())
 }
 
 fn warn(host: &HostConfig, warnings: &mut Vec<String>) {

@@ -65,7 +65,8 @@ impl Engine {
             restart_count: record.restart_count,
             config: record.config,
             host: record.host,
-            mounts: record.mounts,
+            // What `--tmpfs` asks for stands in the host configuration alone.
+            mounts: record.mounts.into_iter().filter(|m| m.kind != "tmpfs" || m.from_mounts).collect(),
             driver: self.inner.store.driver_choice().name.as_str().to_owned(),
             graph,
             mount_label: String::new(),

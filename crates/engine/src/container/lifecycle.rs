@@ -17,8 +17,8 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let c = self.find(name)?;
-        let new =
-            names::check_container_name(new).map_err(|e| e.context("Error when allocating new name"))?;
+        let new = names::check_container_name(&format!("/{}", new.trim_start_matches('/')))
+            .map_err(|e| e.context("Error when allocating new name"))?;
         let engine = self.clone();
         self.to_the_end(async move {
             let _op = c.op.lock().await;

@@ -64,17 +64,23 @@ impl Engine {
         let bad = |name: &str, v: &str| Error::invalid(format!("invalid filter '{name}={v}'"));
         let mut wanted = Wanted { filters: f.clone(), ..Wanted::default() };
         for v in filters::values(f, "status").unwrap_or_default() {
-            let status = parse_status(v).ok_or_else(|| bad("status", v))?;
+            let status = parse_status(v).ok_or_else(|| {
+                bad("status", v).and(&format!(
+                    "invalid value for state ({v}): must be one of created, running, paused, restarting, removing, exited, dead"
+                ))
+            })?;
             wanted.status.push(status);
             wanted.all = true;
         }
         for v in filters::values(f, "exited").unwrap_or_default() {
-            wanted.exited.push(v.parse().map_err(|_| bad("exited", v))?);
+            wanted.exited.push(v.parse().map_err(|_| bad("exited", v).and("not a number"))?);
             wanted.all = true;
         }
         for v in filters::values(f, "health").unwrap_or_default() {
             if !["starting", "healthy", "unhealthy", "none"].contains(&v.as_str()) {
-                return Err(bad("health", v));
+                return Err(bad("health", v).and(&format!(
+                    "invalid value for health ({v}): must be one of none, starting, healthy, unhealthy"
+                )));
             }
         }
         if let Some(v) = filters::values(f, "isolation").and_then(|v| v.first()) {

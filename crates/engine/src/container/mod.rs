@@ -179,6 +179,9 @@ impl Index {
     /// # Errors
     /// In Docker's words.
     pub(crate) fn find(&self, text: &str) -> Result<Arc<Container>> {
+        if text.is_empty() {
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
+        }
         let missing = || Error::no_such_container(text);
         if let Some(c) = self.by_id.get(text) {
             return Ok(c.clone());

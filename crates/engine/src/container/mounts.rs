@@ -85,6 +85,7 @@ fn parse_bind(text: &str) -> Result<MountPoint> {
         |e: Error| e.context(format!("invalid volume specification: '{text}'")).with_kind(Kind::Internal);
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, mode) = match parts.as_slice() {
+        [""] => return Err(Error::internal("invalid volume specification: ''")),
         [target] => return check_target(target).map_err(wrong).and_then(|()| anonymous(clean(target))),
         [source, target] => (*source, *target, ""),
         [source, target, mode] => (*source, *target, *mode),
@@ -104,7 +105,7 @@ fn parse_bind(text: &str) -> Result<MountPoint> {
         copy_up: !bind,
         ..Default::default()
     };
-    modes(&mut m, mode).map_err(wrong)?;
+    modes(&mut m, mode).map_err(|e| e.with_kind(Kind::Internal))?;
     if bind {
         m.source = PathBuf::from(clean(source));
         if m.propagation.is_empty() {

@@ -2,8 +2,7 @@
 
 use crate::filters;
 use crate::model::{Filters, Pruned, RemoveOptions};
-use crate::time::{now, parse_filter_time};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Result};
 
 impl Engine {
     /// Removes containers that do not run: filters label, label!, until.
@@ -12,14 +11,7 @@ impl Engine {
     /// For filters that are wrong.
     pub async fn prune_containers(&self, f: &Filters) -> Result<Pruned> {
         filters::check_known(f, &["label", "label!", "until"])?;
-        let until = match filters::values(f, "until") {
-            None => None,
-            Some([one]) => Some(
-                parse_filter_time(one, now())
-                    .ok_or_else(|| Error::invalid(format!("invalid value for until filter: {one:?}")))?,
-            ),
-            Some(_) => return Err(Error::invalid("more than one until filter specified")),
-        };
+        let until = filters::until(f)?;
         let mut pruned = Pruned::default();
         for c in self.all() {
             let wanted = {

@@ -15,10 +15,11 @@ impl Engine {
     /// # Errors
     /// `Conflict` while it runs, unless forced.
     pub async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
-        if options.link {
-            return Err(Error::unimplemented("removing a link"));
-        }
         let c = self.find(name)?;
+        if options.link {
+            // There are no other links than a container's own name.
+            return Err(Error::conflict("Conflict, cannot remove the default link name of the container"));
+        }
         let name = name.to_owned();
         let engine = self.clone();
         self.to_the_end(async move {
@@ -40,7 +41,9 @@ impl Engine {
         let (is, remedy) = match status {
             _ if options.force => return Ok(()),
             Status::Paused => {
-                ("paused", "unpause and then stop the container before removing or force remove")
+                return Err(Error::conflict(format!(
+                    "cannot remove container {name:?}: container is paused and must be unpaused first"
+                )));
             }
             Status::Running => ("running", "stop the container before removing or force remove"),
             Status::Restarting => ("restarting", "stop the container before removing or force remove"),

@@ -488,6 +488,7 @@ impl Engine {
         let (networks, sandbox) = {
             let mut data = c.write();
             let asked = data.record.config.mac_address.clone();
+            let has_run = data.record.has_run;
             let networks: Vec<(String, EndpointSettings)> = data
                 .record
                 .networks
@@ -495,7 +496,9 @@ impl Engine {
                 .filter(|(_, e)| !e.endpoint_id.is_empty())
                 .map(|(name, e)| {
                     let old = e.clone();
-                    e.network_id.clear();
+                    if !has_run {
+                        e.network_id.clear();
+                    }
                     e.endpoint_id.clear();
                     e.gateway.clear();
                     e.ip_address.clear();

@@ -22,7 +22,7 @@ impl Engine {
     /// `NotModified` when it does not run.
     pub async fn stop(&self, name: &str, signal: Option<String>, timeout: Option<i64>) -> Result<()> {
         let c = self.find(name)?;
-        let signal = signal.filter(|s| !s.is_empty()).map(|s| signals::parse(&s)).transpose()?;
+        let signal = given_signal(signal).map_err(|e| e.context(format!("cannot stop container: {name}")))?;
         let engine = self.clone();
         self.to_the_end(async move {
             let _op = c.op.lock().await;
@@ -40,7 +40,8 @@ impl Engine {
     /// As `stop` and `start`.
     pub async fn restart(&self, name: &str, signal: Option<String>, timeout: Option<i64>) -> Result<()> {
         let c = self.find(name)?;
-        let signal = signal.filter(|s| !s.is_empty()).map(|s| signals::parse(&s)).transpose()?;
+        let signal =
+            given_signal(signal).map_err(|e| e.context(format!("cannot restart container: {name}")))?;
         let engine = self.clone();
         self.to_the_end(async move {
             let _op = c.op.lock().await;
@@ -152,8 +153,8 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it does not run.
     pub async fn kill(&self, name: &str, signal: Option<String>) -> Result<()> {
-        let c = self.find(name)?;
         let prefix = |e: Error| e.context(format!("cannot kill container: {name}"));
+        let c = self.find(name).map_err(prefix)?;
         let signal = match signal.as_deref().filter(|s| !s.is_empty()) {
             Some(s) => signals::parse(s).map_err(prefix)?,
             None => signals::KILL,
@@ -219,7 +220,7 @@ impl Engine {
                 )));
             }
             (Status::Running, Some(task)) => task,
-            _ => return Err(Error::conflict(format!("Container {id} is not running"))),
+            _ => return Err(Error::conflict(format!("container {id} is not running"))),
         };
         self.blocking(move |_| Ok(task.pause()?))
             .await
@@ -281,11 +282,20 @@ impl Engine {
     pub async fn resize(&self, name: &str, rows: u16, cols: u16) -> Result<()> {
         let c = self.find(name)?;
         let task = c.task().ok_or_else(|| Error::conflict(format!("container {} is not running", c.id)))?;
-        self.blocking(move |_| Ok(task.resize(cols, rows)?)).await?;
+        // Without a terminal there is nothing to set; clients ask all the same.
+        let tty = c.read().record.config.tty;
+        if tty {
+            self.blocking(move |_| Ok(task.resize(cols, rows)?)).await?;
+        }
         let size = [("height", rows.to_string()), ("width", cols.to_string())];
         self.container_event(&c, "resize", &size);
         Ok(())
     }
+}
+
+/// The signal that a client asks for, if it does.
+fn given_signal(text: Option<String>) -> Result<Option<i32>> {
+    text.filter(|s| !s.is_empty()).map(|s| signals::parse(&s)).transpose()
 }
 
 fn stop_signal(record: &crate::record::Record) -> Option<i32> {

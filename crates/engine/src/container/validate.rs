@@ -38,16 +38,11 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
         }
         check_target(volume).map_err(|e| e.context(format!("invalid volume specification: '{volume}'")))?;
     }
-    if !c.mac_address.is_empty() {
-        longshore_net::parse_mac(&c.mac_address)
-            .map_err(|_| Error::invalid(format!("{} is not a valid mac address", c.mac_address)))?;
-    }
     if let Some(h) = &c.run.healthcheck {
-        let asks = h.test.as_ref().is_some_and(|t| t.first().is_some_and(|w| w == "CMD" || w == "CMD-SHELL"));
         for (name, value) in
             [("Interval", h.interval), ("Timeout", h.timeout), ("StartPeriod", h.start_period)]
         {
-            if asks && value != 0 && value < 1_000_000 {
+            if value != 0 && value < 1_000_000 {
                 return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
             }
         }
@@ -219,6 +214,11 @@ fn modes(h: &HostConfig) -> Result<()> {
     if !is(&h.userns_mode, &["", "host"]) {
         return Err(Error::invalid(format!("invalid user namespace mode: {}", h.userns_mode)));
     }
+    if h.annotations.iter().flatten().any(|(k, _)| k.is_empty()) {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
     if h.network_mode == "container:" {
         return Err(Error::invalid("invalid container format container:<name|id>"));
     }
@@ -287,8 +287,12 @@ fn resources(r: &Resources, machine: Machine) -> Result<()> {
         )));
     }
     if r.nano_cpus != 0 {
-        if r.cpu_period != 0 || r.cpu_quota != 0 {
-            return Err(Error::invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set"));
+        for (given, what) in [(r.cpu_period != 0, "Period"), (r.cpu_quota != 0, "Quota")] {
+            if given {
+                return Err(Error::invalid(format!(
+                    "Conflicting options: Nano CPUs and CPU {what} cannot both be set"
+                )));
+            }
         }
         let most = i64::try_from(machine.cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
         if r.nano_cpus < 10_000_000 || r.nano_cpus > most {
@@ -308,7 +312,7 @@ fn resources(r: &Resources, machine: Machine) -> Result<()> {
     }
     for (set, what) in [(&r.cpuset_cpus, "cpuset cpus"), (&r.cpuset_mems, "cpuset mems")] {
         if !set.is_empty() && !is_cpuset(set) {
-            return Err(Error::invalid(format!("Invalid value {set} for {what}")));
+            return Err(Error::invalid(format!("Invalid value {set} for {what}: invalid format: {set}")));
         }
     }
     if r.blkio_weight != 0 && !(10..=1000).contains(&r.blkio_weight) {
@@ -426,12 +430,11 @@ pub(crate) fn check_target(target: &str) -> Result<()> {
 
 fn extra_hosts(h: &HostConfig) -> Result<()> {
     for entry in h.extra_hosts.iter().flatten() {
-        let ok = entry.split_once(':').is_some_and(|(name, ip)| {
-            !name.is_empty()
-                && (ip == "host-gateway" || ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok())
-        });
-        if !ok {
+        let Some((_, ip)) = entry.split_once(':').filter(|(name, _)| !name.is_empty()) else {
             return Err(Error::invalid(format!("bad format for add-host: {entry:?}")));
+        };
+        if ip != "host-gateway" && ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!("invalid IP address in add-host: {ip:?}")));
         }
     }
     for server in h.dns.iter().flatten() {

@@ -49,6 +49,15 @@ pub enum ImageDeleted {
     Deleted(Digest),
 }
 
+/// What a prune removed.
+#[derive(Clone, Debug, Default)]
+pub struct ImagesPruned {
+    /// In order.
+    pub deleted: Vec<ImageDeleted>,
+    /// Bytes.
+    pub reclaimed: u64,
+}
+
 /// `POST /commit`.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]

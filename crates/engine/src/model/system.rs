@@ -62,3 +62,36 @@ pub struct SystemVersion {
     pub architecture: String,
     pub os: String,
 }
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct UsageOf {
+    pub images: bool,
+    pub containers: bool,
+    pub volumes: bool,
+}
+
+/// `docker system df`.
+#[derive(Clone, Debug, Default)]
+pub struct DiskUsage {
+    /// Bytes of all layers of images, each counted once.
+    pub layers_size: u64,
+    /// With the sizes that they share.
+    pub images: Vec<super::ImageView>,
+    /// With their sizes.
+    pub containers: Vec<super::ContainerSummary>,
+    #[allow(missing_docs)]
+    pub volumes: Vec<VolumeUsage>,
+}
+
+/// A volume and what it takes.
+#[derive(Clone, Debug, Default)]
+pub struct VolumeUsage {
+    #[allow(missing_docs)]
+    pub volume: super::Volume,
+    /// Containers that mount it.
+    pub users: usize,
+    /// Bytes.
+    pub size: u64,
+}

@@ -56,7 +56,8 @@ impl ImageNames {
 
 /// `POST /containers/create`.
 pub(super) async fn create(call: &Call, request: Request<Incoming>) -> Answer {
-    body::check_json_type(request.headers(), false)?;
+    use hyper::body::Body as _;
+    body::check_json_type(request.headers(), request.body().size_hint().exact() == Some(0))?;
     let bytes = body::read_all(request.into_body(), call.config()).await?;
     let mut body = ContainerCreateBody::from_slice(&bytes)?;
     shape::create_body(call.version, &mut body);
@@ -156,6 +157,10 @@ pub(super) async fn one(call: &Call, name: &str, op: ContainerOp, request: Reque
         Op::ArchiveGet => archive::get(call, name).await,
         Op::ArchivePut => archive::put(call, name, request).await,
         Op::Exec => execs::create(call, name, request).await,
+        Op::Missing(what) => {
+            engine.inspect(name, false).await?;
+            Err(ApiError::unimplemented(what))
+        }
     }
 }
 
@@ -177,7 +182,7 @@ pub(super) fn size(call: &Call) -> Result<(u16, u16), ApiError> {
     let side = |name: &str, what: &str| {
         let text = call.query.text(name);
         text.parse::<u16>()
-            .map_err(|_| ApiError::invalid(format!("invalid resize {what} {text:?}: want a number")))
+            .map_err(|_| ApiError::invalid(format!("invalid resize {what} {text:?}: invalid syntax")))
     };
     Ok((side("h", "height")?, side("w", "width")?))
 }

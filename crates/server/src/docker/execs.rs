@@ -23,14 +23,21 @@ pub(super) async fn create(call: &Call, name: &str, request: Request<Incoming>) 
     if exec.cmd.as_ref().is_none_or(|c| c.0.is_empty()) {
         return Err(ApiError::invalid("No exec command specified"));
     }
-    DetachKeys::parse(&exec.detach_keys).map_err(ApiError::invalid)?;
+    DetachKeys::parse(&exec.detach_keys)
+        .map_err(|_| ApiError::invalid(format!("Invalid escape keys ({}) provided", exec.detach_keys)))?;
     let id = call.engine().create_exec(name, create::create_exec(exec)).await?;
     Ok(reply::json_status(StatusCode::CREATED, &IdResponse { id }))
 }
 
 /// `GET /exec/{id}/json`.
 pub(super) async fn inspect(call: &Call, id: &str) -> Answer {
-    Ok(reply::json(&container::exec(call.engine().inspect_exec(id).await?)))
+    let found = call.engine().inspect_exec(id).await?;
+    let keys = found.request.detach_keys.as_deref().and_then(|k| DetachKeys::parse(k).ok());
+    let mut shown = container::exec(found);
+    if let Some(keys) = keys {
+        shown.set_detach_keys(keys.bytes());
+    }
+    Ok(reply::json(&shown))
 }
 
 /// `POST /exec/{id}/resize`.
@@ -69,7 +76,9 @@ pub(super) async fn start(call: &Call, id: &str, mut request: Request<Incoming>)
         Ok(None) => return Ok(reply::empty(StatusCode::OK)),
         // A container that cannot run anything now; everything else is told in the stream, where
         // the client looks for it.
-        Err(e) if e.kind() == Kind::Conflict && !ran => return Err(e.into()),
+        Err(e) if e.kind() == Kind::Conflict && !(ran && e.to_string().starts_with("exec command")) => {
+            return Err(e.into());
+        }
         Err(e) => failed(exec.request.tty, &e.to_string()),
     };
     takeover.start(call.version, session, keys)

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use longshore_api::{ContainerConfig, IdResponse, json};
+use longshore_api::{ContainerConfig, IdResponse, ImagesPruned, json};
 use longshore_engine::ProgressStream;
 use longshore_engine::model::{CommitRequest, ImportRequest, ListImages};
 use longshore_oci::{Kind, Platform, Reference};
@@ -33,6 +33,16 @@ pub(super) async fn list(call: &Call) -> Answer {
     Ok(reply::json(&lines.collect::<Vec<_>>()))
 }
 
+/// `POST /images/prune`.
+pub(super) async fn prune(call: &Call) -> Answer {
+    let done = call.engine().prune_images(&call.query.filters()?).await?;
+    let deleted: Vec<_> = done.deleted.into_iter().map(image::deleted).collect();
+    Ok(reply::json(&ImagesPruned {
+        images_deleted: Some(deleted).filter(|l| !l.is_empty()),
+        space_reclaimed: done.reclaimed,
+    }))
+}
+
 /// `GET /images/{name}/json`.
 pub(super) async fn inspect(call: &Call, name: &str) -> Answer {
     let found = call.engine().image(name).await?;
@@ -46,7 +56,7 @@ pub(super) async fn inspect(call: &Call, name: &str) -> Answer {
         };
         if !has.runs_on(&wanted) {
             let text = format!(
-                "image with reference {name} was found but does not provide the specified platform ({wanted})"
+                "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"
             );
             return Err(ApiError::of(Kind::NotFound, text));
         }
@@ -83,7 +93,7 @@ fn repo_tag(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
     }
     match tag {
         "" => Ok(Some(reference.or_latest())),
-        tag => Ok(Some(reference.with_tag(tag).map_err(longshore_engine::Error::from)?)),
+        tag => Ok(Some(reference.with_tag(tag).map_err(|_| ApiError::invalid("invalid tag format"))?)),
     }
 }
 

@@ -23,6 +23,11 @@ impl DetachKeys {
         }
     }
 
+    /// The sequence.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.keys
+    }
+
     /// Takes input, appends to `out` what the process shall get, and says whether the sequence
     /// is complete. Keys of a sequence that may still become complete are held back.
     pub(crate) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {

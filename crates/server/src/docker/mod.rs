@@ -134,10 +134,12 @@ fn negotiate(text: &str) -> Result<ApiVersion, Box<Reply>> {
 
 async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answer {
     match route {
+        Route::Options => Ok(reply::empty(StatusCode::OK)),
         Route::Ping => system::ping(),
         Route::Version => system::version(call).await,
         Route::Info => system::info(call).await,
         Route::Events => system::events(call).await,
+        Route::DiskUsage => system::disk_usage(call).await,
         Route::ContainerList => containers::list(call).await,
         Route::ContainerCreate => containers::create(call, request).await,
         Route::ContainerPrune => containers::prune(call).await,
@@ -148,6 +150,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::ImageList => images::list(call).await,
         Route::ImageCreate => images::create(call, request).await,
         Route::ImageLoad => images::load(call, request).await,
+        Route::ImagePrune => images::prune(call).await,
         Route::ImageSave(name) => images::save(call, name.as_deref()).await,
         Route::ImageInspect(name) => images::inspect(call, &name).await,
         Route::ImageHistory(name) => images::history(call, &name).await,
@@ -161,6 +164,8 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::VolumeRemove(name) => others::remove_volume(call, &name).await,
         Route::NetworkList => others::networks(call).await,
         Route::NetworkInspect(name) => others::network(call, &name).await,
+        Route::NetworkRemove(name) => others::remove_network(call, &name).await,
+        Route::NetworkPrune => others::prune_networks(call),
         Route::PluginList => Ok(reply::json(&serde_json::json!([]))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),
         Route::Missing(what) => Err(ApiError::unimplemented(what)),

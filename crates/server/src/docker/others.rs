@@ -59,6 +59,21 @@ pub(super) async fn prune_volumes(call: &Call) -> Answer {
     Ok(reply::json(&VolumesPruned { volumes_deleted: done.deleted, space_reclaimed: done.reclaimed }))
 }
 
+/// `DELETE /networks/{name}`.
+pub(super) async fn remove_network(call: &Call, name: &str) -> Answer {
+    call.engine().remove_network(name).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /networks/prune`: only networks that people made are pruned, and there are none yet.
+pub(super) fn prune_networks(call: &Call) -> Answer {
+    let filters = call.query.filters()?;
+    if let Some(bad) = filters.keys().find(|k| !["label", "label!", "until"].contains(&k.as_str())) {
+        return Err(ApiError::invalid(format!("invalid filter '{bad}'")));
+    }
+    Ok(reply::json(&serde_json::json!({ "NetworksDeleted": null })))
+}
+
 /// `GET /networks`.
 pub(super) async fn networks(call: &Call) -> Answer {
     let found = call.engine().networks(&call.query.filters()?).await?;

@@ -65,8 +65,7 @@ impl Query {
 
     /// The `filters` parameter.
     pub(crate) fn filters(&self) -> Result<Filters, ApiError> {
-        longshore_api::filters::parse(self.text("filters"))
-            .map_err(|e| ApiError::invalid(format!("invalid filter: {e}")))
+        longshore_api::filters::parse(self.text("filters")).map_err(|_| ApiError::invalid("invalid filter"))
     }
 }
 

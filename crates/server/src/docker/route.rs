@@ -5,10 +5,13 @@ use hyper::Method;
 /// What a request wants. Names are decoded and not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
+    /// Asked about any path.
+    Options,
     Ping,
     Version,
     Info,
     Events,
+    DiskUsage,
     ContainerList,
     ContainerCreate,
     ContainerPrune,
@@ -19,6 +22,7 @@ pub(crate) enum Route {
     ImageList,
     ImageCreate,
     ImageLoad,
+    ImagePrune,
     ImageSave(Option<String>),
     ImageInspect(String),
     ImageHistory(String),
@@ -32,6 +36,8 @@ pub(crate) enum Route {
     VolumeRemove(String),
     NetworkList,
     NetworkInspect(String),
+    NetworkRemove(String),
+    NetworkPrune,
     PluginList,
     Swarm,
     /// Known, and not built yet; the text names it.
@@ -61,6 +67,8 @@ pub(crate) enum ContainerOp {
     ArchiveGet,
     ArchivePut,
     Exec,
+    /// Known, and not built yet; the text names it.
+    Missing(&'static str),
 }
 
 /// Splits `/v1.41/info` into `1.41` and `/info`; a path without a version keeps its own.
@@ -77,6 +85,9 @@ pub(crate) fn split_version(path: &str) -> (Option<&str>, &str) {
 
 /// Finds the operation of a decoded path without version. `None`: no such page.
 pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
+    if method == Method::OPTIONS {
+        return Some(Route::Options);
+    }
     let path = path.strip_prefix('/')?;
     let (family, rest) = path.split_once('/').unwrap_or((path, ""));
     let (get, post) = (method == Method::GET, method == Method::POST);
@@ -85,7 +96,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("version", "") if get => Route::Version,
         ("info", "") if get => Route::Info,
         ("events", "") if get => Route::Events,
-        ("system", "df") if get => Route::Missing("measuring disk usage"),
+        ("system", "df") if get => Route::DiskUsage,
         ("auth", "") if post => Route::Missing("logging in to a registry"),
         ("commit", "") if post => Route::Commit,
         ("build", "" | "prune" | "cancel") if post => Route::Missing("building images"),
@@ -132,7 +143,7 @@ fn container(method: &Method, rest: &str) -> Option<Route> {
         "logs" if get => Op::Logs,
         "changes" if get => Op::Changes,
         "export" if get => Op::Export,
-        "stats" if get => return Some(Route::Missing("stats")),
+        "stats" if get => Op::Missing("stats"),
         "archive" if method == Method::HEAD => Op::ArchiveStat,
         "archive" if get => Op::ArchiveGet,
         "archive" if method == Method::PUT => Op::ArchivePut,
@@ -148,7 +159,7 @@ fn container(method: &Method, rest: &str) -> Option<Route> {
         "attach" if post => Op::Attach,
         "wait" if post => Op::Wait,
         "exec" if post => Op::Exec,
-        "update" if post => return Some(Route::Missing("updating a container's limits")),
+        "update" if post => Op::Missing("updating a container's limits"),
         _ => return None,
     };
     Some(Route::Container(name, op))
@@ -172,7 +183,7 @@ fn image(method: &Method, rest: &str) -> Option<Route> {
         "get" if get => return Some(Route::ImageSave(None)),
         "create" if post => return Some(Route::ImageCreate),
         "load" if post => return Some(Route::ImageLoad),
-        "prune" if post => return Some(Route::Missing("pruning images")),
+        "prune" if post => return Some(Route::ImagePrune),
         "" => return None,
         name if method == Method::DELETE => return Some(Route::ImageRemove(name.to_owned())),
         _ => {}
@@ -205,10 +216,10 @@ fn network(method: &Method, rest: &str) -> Option<Route> {
     match (method, rest) {
         (&Method::GET, "") => Some(Route::NetworkList),
         (&Method::POST, "create") => Some(Route::Missing("creating networks")),
-        (&Method::POST, "prune") => Some(Route::Missing("pruning networks")),
+        (&Method::POST, "prune") => Some(Route::NetworkPrune),
         (_, "") => None,
         (&Method::GET, name) => Some(Route::NetworkInspect(name.to_owned())),
-        (&Method::DELETE, _) => Some(Route::Missing("removing networks")),
+        (&Method::DELETE, name) => Some(Route::NetworkRemove(name.to_owned())),
         (&Method::POST, rest) => match name_and_verb(rest)?.1 {
             "connect" => Some(Route::Missing("connecting a container to a network")),
             "disconnect" => Some(Route::Missing("disconnecting a container from a network")),
@@ -297,5 +308,10 @@ mod tests {
         assert_eq!(at("GET /swarm"), Some(Route::Swarm));
         assert_eq!(at("POST /services/create"), Some(Route::Swarm));
         assert_eq!(at("GET /networks/"), Some(Route::NetworkList));
+        assert_eq!(at("DELETE /networks/a"), Some(Route::NetworkRemove("a".into())));
+        assert_eq!(at("OPTIONS /any/thing"), Some(Route::Options));
+        assert_eq!(at("GET /system/df"), Some(Route::DiskUsage));
+        let stats = Route::Container("web".into(), ContainerOp::Missing("stats"));
+        assert_eq!(at("GET /containers/web/stats"), Some(stats));
     }
 }

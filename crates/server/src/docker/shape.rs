@@ -95,7 +95,9 @@ pub(crate) fn image(v: ApiVersion, i: &mut ImageInspect) {
             i.created = longshore_api::time::ZERO.to_owned();
         }
     }
-    if !v.below(45) {
+    if v.below(45) {
+        i.container_config = Some(longshore_api::ContainerConfig::default());
+    } else {
         i.container.clear();
     }
     if let Some(config) = i.config.as_mut().filter(|_| v.below(50)) {
@@ -128,10 +130,16 @@ pub(crate) fn info(v: ApiVersion, i: &mut Info) {
     if v.below(42) {
         i.kernel_memory = true;
     }
+    if v.below(47) {
+        for list in i.registry_config.iter_mut() {
+            list.nondistributable_cidrs = Some(serde_json::Value::Null);
+            list.nondistributable_hostnames = Some(serde_json::Value::Null);
+        }
+    }
     if v.below(49) {
         i.firewall_backend = None;
         for commit in [&mut i.containerd_commit, &mut i.runc_commit, &mut i.init_commit] {
-            commit.expected = Some(commit.id.clone());
+            commit.expected = Some(commit.id.clone()).filter(|id| !id.is_empty());
         }
     }
     if v.below(50) {

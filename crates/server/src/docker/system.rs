@@ -8,11 +8,14 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 use longshore_api::system::{Actor, Component, IndexInfo, Plugins, RegistryConfig, RuntimeInfo, SwarmInfo};
 use longshore_api::time::rfc3339_nano;
-use longshore_api::{ApiVersion, Event, Info, Version};
-use longshore_engine::model::{self, EventsRequest};
+use longshore_api::{ApiVersion, DiskUsage, Event, Info, UsageData, Version, VolumeUsage};
+use longshore_engine::model::{self, EventsRequest, UsageOf};
 
+use super::containers::ImageNames;
 use super::streams::moment;
-use super::{Answer, Call, reply, shape};
+use super::translate::{container, image, rest};
+use super::{Answer, Call, now_nanos, reply, shape};
+use crate::errors::ApiError;
 
 /// `/_ping`.
 pub(super) fn ping() -> Answer {
@@ -51,6 +54,57 @@ pub(super) async fn version(call: &Call) -> Answer {
         arch: machine.architecture,
         kernel_version: machine.kernel_version,
         ..Version::default()
+    }))
+}
+
+/// `GET /system/df`.
+pub(super) async fn disk_usage(call: &Call) -> Answer {
+    let mut of = UsageOf::default();
+    // Build caches are known, and there are none yet.
+    let mut build_cache = false;
+    let types = call.query.all("type");
+    for name in types.iter().map(String::as_str) {
+        match name {
+            "image" => of.images = true,
+            "container" => of.containers = true,
+            "volume" => of.volumes = true,
+            "build-cache" => build_cache = true,
+            other => return Err(ApiError::invalid(format!("unknown object type: {other}"))),
+        }
+    }
+    if types.is_empty() {
+        (of, build_cache) = (UsageOf { images: true, containers: true, volumes: true }, true);
+    }
+    let found = call.engine().disk_usage(of).await?;
+    let images = found.images.iter().map(|i| {
+        let mut line = image::summary(i);
+        shape::image_summary(call.version, &mut line);
+        line.containers = i.containers;
+        line.repo_digests = line.repo_digests.filter(|l| !l.is_empty());
+        line
+    });
+    let now = now_nanos();
+    let mut names = ImageNames::default();
+    let mut containers = Vec::new();
+    for one in found.containers {
+        let name = names.shown(call, &one).await;
+        let mut line = container::summary(one, name, now);
+        shape::container_summary(call.version, &mut line);
+        containers.push(line);
+    }
+    let volumes = found.volumes.into_iter().map(|v| VolumeUsage {
+        volume: rest::volume(v.volume),
+        usage_data: UsageData {
+            ref_count: i64::try_from(v.users).unwrap_or(i64::MAX),
+            size: container::signed(v.size),
+        },
+    });
+    Ok(reply::json(&DiskUsage {
+        layers_size: container::signed(found.layers_size),
+        images: of.images.then(|| images.collect()),
+        containers: of.containers.then_some(containers),
+        volumes: of.volumes.then(|| volumes.collect()),
+        build_cache: build_cache.then(Vec::new),
     }))
 }
 
@@ -108,7 +162,7 @@ fn describe(i: model::SystemInfo, version: &str) -> Info {
         registry_config: Some(RegistryConfig {
             index_configs: BTreeMap::from([("docker.io".to_owned(), hub)]),
             insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-            mirrors: None,
+            ..RegistryConfig::default()
         }),
         ncpu: count(i.cpus),
         mem_total: i.memory,

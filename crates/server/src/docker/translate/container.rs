@@ -153,7 +153,7 @@ fn host_config(h: model::HostConfig) -> HostConfig {
         container_id_file: h.container_id_file,
         log_config: api::LogConfig { driver: h.log.driver, config: Some(h.log.options) },
         network_mode: h.network_mode,
-        port_bindings: Some(h.port_bindings.map(port_bindings).unwrap_or_default()),
+        port_bindings: h.port_bindings.map(port_bindings),
         restart_policy: api::RestartPolicy {
             name: h.restart.name,
             maximum_retry_count: h.restart.max_retries,
@@ -395,7 +395,7 @@ pub(crate) fn exec(v: model::ExecView) -> ExecInspect {
         open_stdout: v.request.attach_stdout,
         can_remove: v.can_remove,
         container_id: v.container_id,
-        detach_keys: v.request.detach_keys.unwrap_or_default(),
+        detach_keys: String::new(),
         pid: v.pid,
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn inspect(v: model::ImageView) -> ImageInspect {
         comment: doc.comment.clone().filter(|c| !c.is_empty()).or_else(last_comment).unwrap_or_default(),
         created: doc.created.as_deref().map(tidy_rfc3339).unwrap_or_default(),
         container: doc.container.unwrap_or_default(),
+        container_config: None,
         docker_version: doc.docker_version.unwrap_or_default(),
         author: doc.author.unwrap_or_default(),
         config: Some(config(doc.config.unwrap_or_default())),
