@@ -29,6 +29,7 @@ check: ## formatting, lints, licences, shell scripts
 	scripts/setup check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --package longshore-monitor --bin longshore-monitor --features bare --profile monitor -- -D warnings
 	cargo deny --locked check bans licenses sources
 	shellcheck -x $(filter-out scripts/picture,$(wildcard scripts/*)) tests/fixtures/build-images .ci/run
 

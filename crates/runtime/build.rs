@@ -16,6 +16,12 @@ fn main() -> Result<(), String> {
     }
     let target = var("TARGET")?;
     let target_dir = PathBuf::from(var("OUT_DIR")?).join("monitor");
+    let bare = var("CARGO_CFG_TARGET_ARCH")? == "x86_64";
+    let mut flags = vec!["-Ctarget-feature=+crt-static", "-Crelocation-model=static"];
+    if bare {
+        // Nothing of the C library, not even what starts a program; and no page more than needed.
+        flags.extend(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-Wl,--build-id=none"]);
+    }
     let mut cargo = Command::new(var("CARGO")?);
     cargo
         .current_dir(&workspace)
@@ -30,11 +36,14 @@ fn main() -> Result<(), String> {
         .arg("--target-dir")
         .arg(&target_dir)
         // One list of flags, with this separator; it wins over RUSTFLAGS and configuration files.
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\u{1f}-Crelocation-model=static")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env_remove("RUSTFLAGS")
         // A wrapper of the outer build (clippy, coverage) is not meant for this one.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER");
+    if bare {
+        cargo.arg("--features=bare");
+    }
     let status = cargo.status().map_err(|e| format!("run cargo for the monitor: {e}"))?;
     if !status.success() {
         return Err(format!("building the monitor failed: {status}"));

@@ -5,7 +5,8 @@
 //! and executes; the socket closes by itself then. `E` reports a failure. When the monitor dies, reads
 //! end and so does the child.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::prelude::*;
 
 use longshore_monitor::plan::{Container, Process};
 use longshore_monitor::proto::Step;
@@ -32,7 +33,7 @@ const SETUP_FAILED: i32 = 125;
 
 /// Runs the container's first process.
 pub(crate) fn init(birth: Birth, plan: &[u8]) -> ! {
-    let sync = match birth.sync.try_clone() {
+    let sync = match os::duplicate(&birth.sync) {
         Ok(fd) => fd,
         Err(_) => os::exit(SETUP_FAILED),
     };
@@ -48,7 +49,7 @@ pub(crate) fn init(birth: Birth, plan: &[u8]) -> ! {
     os::exit(SETUP_FAILED)
 }
 
-fn prepare_init(birth: Birth, plan: &[u8]) -> Result<(Container, std::ffi::CString), Failure> {
+fn prepare_init(birth: Birth, plan: &[u8]) -> Result<(Container, alloc::ffi::CString), Failure> {
     let malformed =
         |_| Failure { step: Step::Request, errno: libc::EPROTO, detail: "malformed launch plan".into() };
     let c = Container::decode(&mut Reader::new(plan)).map_err(malformed)?;
@@ -120,7 +121,7 @@ pub(crate) struct Joining<'a> {
 
 /// Runs a process that joins the container.
 pub(crate) fn exec(joining: Joining<'_>, plan: &[u8]) -> ! {
-    let sync = match joining.sync.try_clone() {
+    let sync = match os::duplicate(&joining.sync) {
         Ok(fd) => fd,
         Err(_) => os::exit(SETUP_FAILED),
     };
@@ -135,7 +136,7 @@ pub(crate) fn exec(joining: Joining<'_>, plan: &[u8]) -> ! {
     os::exit(SETUP_FAILED)
 }
 
-fn prepare_exec(joining: Joining<'_>, plan: &[u8]) -> Result<(Process, std::ffi::CString), Failure> {
+fn prepare_exec(joining: Joining<'_>, plan: &[u8]) -> Result<(Process, alloc::ffi::CString), Failure> {
     let malformed =
         |_| Failure { step: Step::Request, errno: libc::EPROTO, detail: "malformed launch plan".into() };
     let p = Process::decode(&mut Reader::new(plan)).map_err(malformed)?;
@@ -190,7 +191,7 @@ fn report(sync: &OwnedFd, failure: &Failure) {
 
 /// Our own init: starts the program as a child, passes on signals, and reaps what is orphaned.
 /// Its binary is the monitor's sealed memory file.
-fn supervise(p: &Process, program: &std::ffi::CStr) -> Failure {
+fn supervise(p: &Process, program: &core::ffi::CStr) -> Failure {
     let child = match os::fork() {
         Ok(0) => {
             os::own_group(p.terminal.is_some());

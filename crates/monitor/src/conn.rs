@@ -1,6 +1,7 @@
 //! A connection of the daemon.
 
-use std::os::fd::OwnedFd;
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
 
 use longshore_monitor::proto::{Decoder, Frame, MAX_FRAME};
 
@@ -68,7 +69,6 @@ impl Conn {
 
     /// Sends a frame together with a descriptor.
     pub(crate) fn send_with(&mut self, frame: &Frame<'_>, fd: &OwnedFd) {
-        use std::os::fd::AsFd;
         self.flush();
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);

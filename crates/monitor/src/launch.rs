@@ -1,6 +1,7 @@
 //! A child on its way from clone to exec.
 
-use std::os::fd::{AsFd, OwnedFd};
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
 
 use crate::os;
 

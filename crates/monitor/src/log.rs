@@ -1,8 +1,9 @@
 //! The json-file log: one JSON object a line, Docker's splitting of long lines, rotation.
 
-use std::ffi::CString;
-use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
+use alloc::ffi::CString;
+use core::fmt::Write;
 
 use longshore_monitor::proto::Stream;
 
@@ -53,7 +54,7 @@ impl Log {
             let head = &bytes[..bytes.len().min(room)];
             let now = *time.get_or_insert_with(os::now);
             if let Some(at) = head.iter().position(|b| *b == b'\n') {
-                let mut line = std::mem::take(&mut self.pending[i]);
+                let mut line = core::mem::take(&mut self.pending[i]);
                 let since = line.since.unwrap_or(now);
                 if line.bytes.is_empty() {
                     self.line(stream, &head[..=at], since);
@@ -85,7 +86,7 @@ impl Log {
 
     fn part(&mut self, stream: Stream, now: (i64, u32)) {
         let i = usize::from(stream == Stream::Stderr);
-        let bytes = std::mem::take(&mut self.pending[i].bytes);
+        let bytes = core::mem::take(&mut self.pending[i].bytes);
         let since = *self.pending[i].since.get_or_insert(now);
         self.line(stream, &bytes, since);
     }
@@ -128,15 +129,24 @@ impl Log {
     }
 
     fn numbered(&self, n: u32) -> CString {
-        let mut name = self.name.as_bytes().to_vec();
-        let _ = write!(name, ".{n}");
-        CString::new(name).unwrap_or_default()
+        let suffix = format!(".{n}");
+        CString::new([self.name.as_bytes(), suffix.as_bytes()].concat()).unwrap_or_default()
     }
 }
 
 fn open(dir: &OwnedFd, name: &CString, more: i32) -> Sys<OwnedFd> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOFOLLOW | more;
     os::open_at(Some(dir.as_fd()), name, flags, 0o640)
+}
+
+/// Formats to the end of a buffer.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        self.0.extend_from_slice(s.as_bytes());
+        Ok(())
+    }
 }
 
 /// `{"log":"text\n","stream":"stdout","time":"2006-01-02T15:04:05.999999999Z"}`
@@ -170,7 +180,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
                 '\n' => out.extend_from_slice(b"\\n"),
                 '\r' => out.extend_from_slice(b"\\r"),
                 c => {
-                    let _ = write!(out, "\\u{:04x}", u32::from(c));
+                    let _ = write!(Text(out), "\\u{:04x}", u32::from(c));
                 }
             }
         }
@@ -186,9 +196,9 @@ fn timestamp(out: &mut Vec<u8>, (secs, nanos): (i64, u32)) {
     let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     let (year, month, day) = civil(days);
     let (h, m, s) = (rest / 3600, rest / 60 % 60, rest % 60);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}");
+    let _ = write!(Text(out), "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}");
     if nanos != 0 {
-        let _ = write!(out, ".{nanos:09}");
+        let _ = write!(Text(out), ".{nanos:09}");
         while out.last() == Some(&b'0') {
             out.pop();
         }

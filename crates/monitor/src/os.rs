@@ -1,8 +1,9 @@
 //! System calls, thinly. Everything returns the error number; descriptors are owned.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use crate::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use crate::prelude::*;
+use core::ffi::CStr;
 
 use libc::{c_int, c_long};
 
@@ -21,18 +22,14 @@ const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 
-/// The number of the last error.
-pub(crate) fn errno() -> Errno {
-    // SAFETY: always valid in the calling thread.
-    unsafe { *libc::__errno_location() }
-}
+/// Errors are the negative numbers down to this.
+const MAX_ERRNO: c_long = 4095;
 
 fn check(r: c_long) -> Sys<c_long> {
-    if r < 0 { Err(errno()) } else { Ok(r) }
-}
-
-fn check_int(r: c_int) -> Sys<c_int> {
-    if r < 0 { Err(errno()) } else { Ok(r) }
+    match Errno::try_from(r) {
+        Ok(e) if e < 0 && r >= -MAX_ERRNO => Err(-e),
+        _ => Ok(r),
+    }
 }
 
 /// Takes ownership of a descriptor that a call returned.
@@ -43,12 +40,73 @@ fn owned(r: c_long) -> Sys<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A raw system call.
+/// What can be handed to the kernel.
+trait Word {
+    fn word(self) -> c_long;
+}
+
+macro_rules! words {
+    ($($t:ty),*) => { $(impl Word for $t {
+        fn word(self) -> c_long {
+            self as c_long
+        }
+    })* };
+}
+words!(i32, u32, i64, u64, usize);
+
+impl<T> Word for *const T {
+    fn word(self) -> c_long {
+        self as c_long
+    }
+}
+
+impl<T> Word for *mut T {
+    fn word(self) -> c_long {
+        self as c_long
+    }
+}
+
+/// A system call with up to six arguments; errors come as negative numbers.
+///
+/// # Safety
+/// That of the call: what pointers point to must be as it says.
+#[cfg(target_arch = "x86_64")]
+unsafe fn syscall(nr: c_long, args: [c_long; 6]) -> c_long {
+    let result;
+    // SAFETY: the kernel changes rcx, r11, the result and what the call is about.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") nr => result,
+            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+            in("r10") args[3], in("r8") args[4], in("r9") args[5],
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack)
+        );
+    }
+    result
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn syscall(nr: c_long, [a, b, c, d, e, f]: [c_long; 6]) -> c_long {
+    // SAFETY: the caller's; the error number is always there.
+    unsafe {
+        match libc::syscall(nr, a, b, c, d, e, f) {
+            -1 => -c_long::from(*libc::__errno_location()),
+            r => r,
+        }
+    }
+}
+
+/// A system call with the arguments it has.
 macro_rules! sys {
-    ($nr:expr $(, $arg:expr)*) => {
+    ($nr:expr $(, $arg:expr)*) => {{
+        let given = [$(Word::word($arg)),*];
+        let mut args: [c_long; 6] = [0; 6];
+        args[..given.len()].copy_from_slice(&given);
         // SAFETY: every pointer among the arguments is valid for the call, by each caller below.
-        unsafe { libc::syscall($nr $(, $arg)*) }
-    };
+        unsafe { syscall($nr, args) }
+    }};
 }
 
 /// fork(2) into new namespaces and perhaps a v2 cgroup. Returns 0 in the child.
@@ -74,8 +132,8 @@ pub(crate) fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Sys<i32> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(fd.as_raw_fd().unsigned_abs());
     }
-    // SAFETY: without CLONE_VM the child has a copy of everything, and there is only one thread.
-    let r = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    // Without CLONE_VM the child has a copy of everything, and there is only one thread.
+    let r = sys!(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>());
     Ok(check(r)? as i32)
 }
 
@@ -175,18 +233,16 @@ pub(crate) fn readlink_at(dir: impl AsFd, name: &CStr) -> Sys<Vec<u8>> {
 
 pub(crate) fn stat(fd: impl AsFd) -> Sys<libc::stat> {
     // SAFETY: all zeroes is a valid stat.
-    let mut st: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure is ours.
-    check_int(unsafe { libc::fstat(fd.as_fd().as_raw_fd(), &raw mut st) })?;
+    let mut st: libc::stat = unsafe { core::mem::zeroed() };
+    check(sys!(libc::SYS_fstat, fd.as_fd().as_raw_fd(), &raw mut st))?;
     Ok(st)
 }
 
 /// Type number of the file system that the descriptor is on.
 pub(crate) fn fs_type(fd: impl AsFd) -> Sys<i64> {
     // SAFETY: all zeroes is a valid statfs.
-    let mut st: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure is ours.
-    check_int(unsafe { libc::fstatfs(fd.as_fd().as_raw_fd(), &raw mut st) })?;
+    let mut st: libc::statfs = unsafe { core::mem::zeroed() };
+    check(sys!(libc::SYS_fstatfs, fd.as_fd().as_raw_fd(), &raw mut st))?;
     Ok(st.f_type)
 }
 
@@ -254,7 +310,7 @@ pub(crate) fn mount_setattr(
 
 /// Changes propagation of the mount at a path.
 pub(crate) fn mount_propagation(path: &CStr, flags: u64) -> Sys<()> {
-    let none = std::ptr::null::<libc::c_char>();
+    let none = core::ptr::null::<libc::c_char>();
     check(sys!(libc::SYS_mount, none, path.as_ptr(), none, flags, 0usize)).map(drop)
 }
 
@@ -444,7 +500,7 @@ pub(crate) fn send(fd: impl AsFd, buf: &[u8], pass: Option<BorrowedFd<'_>>) -> S
     let mut iov = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
     let mut control = [0u64; 4];
     // SAFETY: all zeroes is a valid msghdr.
-    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut msg: libc::msghdr = unsafe { core::mem::zeroed() };
     msg.msg_iov = &raw mut iov;
     msg.msg_iovlen = 1;
     if let Some(pass) = pass {
@@ -468,7 +524,7 @@ pub(crate) fn receive(fd: impl AsFd, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> 
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut control = [0u64; 2 + MAX_FDS / 2 + 1];
     // SAFETY: all zeroes is a valid msghdr.
-    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut msg: libc::msghdr = unsafe { core::mem::zeroed() };
     msg.msg_iov = &raw mut iov;
     msg.msg_iovlen = 1;
     msg.msg_control = control.as_mut_ptr().cast();
@@ -520,15 +576,18 @@ pub(crate) fn peer_uid(socket: impl AsFd) -> Sys<u32> {
 }
 
 pub(crate) fn euid() -> u32 {
-    // SAFETY: cannot fail.
-    unsafe { libc::geteuid() }
+    u32::try_from(sys!(libc::SYS_geteuid)).unwrap_or(u32::MAX)
 }
 
 /// poll(2); a negative timeout waits for ever.
 pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> Sys<usize> {
-    // SAFETY: the slice is ours and its length given.
-    let r = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
-    match check_int(r) {
+    let limit = libc::timespec {
+        tv_sec: i64::from(timeout_ms / 1000),
+        tv_nsec: i64::from(timeout_ms % 1000) * 1_000_000,
+    };
+    let limit = if timeout_ms < 0 { core::ptr::null() } else { &raw const limit };
+    let none = 0usize;
+    match check(sys!(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), limit, none, 8usize)) {
         Err(libc::EINTR) => Ok(0),
         r => r.map(|n| usize::try_from(n).unwrap_or(0)),
     }
@@ -548,8 +607,9 @@ fn set_mask(mask: u64) -> Sys<()> {
 
 /// All signals back to their defaults and open, as a new program expects it.
 pub(crate) fn reset_signals() {
-    // SAFETY: default actions need no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // `struct sigaction` of the kernel, all zero: the default action.
+    let default = [0u64; 4];
+    sys!(libc::SYS_rt_sigaction, libc::SIGPIPE, default.as_ptr(), 0usize, 8usize);
     let _ = set_mask(0);
 }
 
@@ -565,10 +625,10 @@ pub(crate) fn next_signal() -> Sys<i32> {
 
 /// A child that has ended: its id and wait status. `None` if none has (yet).
 pub(crate) fn reap() -> Option<(i32, i32)> {
-    let mut status = 0;
-    // SAFETY: the status is ours.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
-    (pid > 0).then_some((pid, status))
+    let mut status = 0i32;
+    let r = sys!(libc::SYS_wait4, -1, &raw mut status, libc::WNOHANG | libc::__WALL, 0usize);
+    let pid = i32::try_from(r).ok().filter(|pid| *pid > 0)?;
+    Some((pid, status))
 }
 
 pub(crate) fn kill(pid: i32, signal: i32) -> Sys<()> {
@@ -596,16 +656,14 @@ pub(crate) fn exit_code(status: i32) -> (i32, i32) {
 /// Time since 1970 as seconds and nanoseconds.
 pub(crate) fn now() -> (i64, u32) {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the structure is ours.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut ts) };
+    sys!(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut ts);
     (ts.tv_sec, u32::try_from(ts.tv_nsec).unwrap_or(0))
 }
 
 /// Milliseconds of a clock that only goes forward.
 pub(crate) fn monotonic_ms() -> i64 {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the structure is ours.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut ts) };
+    sys!(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut ts);
     ts.tv_sec * 1000 + ts.tv_nsec / 1_000_000
 }
 
@@ -636,8 +694,7 @@ pub(crate) fn take_terminal() -> Sys<()> {
 pub(crate) fn own_group(terminal: bool) {
     sys!(libc::SYS_setpgid, 0, 0);
     if terminal {
-        // SAFETY: cannot fail.
-        let pid = unsafe { libc::getpid() };
+        let pid = i32::try_from(sys!(libc::SYS_getpid)).unwrap_or(0);
         sys!(libc::SYS_ioctl, 0, libc::TIOCSPGRP, &raw const pid);
     }
 }
@@ -650,28 +707,29 @@ pub(crate) fn may_execute(path: &CStr) -> Sys<()> {
 
 /// Mode bits of what is at a path.
 pub(crate) fn path_mode(path: &CStr) -> Sys<u32> {
-    // SAFETY: all zeroes is a valid stat, and it is ours.
-    unsafe {
-        let mut st: libc::stat = std::mem::zeroed();
-        check_int(libc::stat(path.as_ptr(), &raw mut st))?;
-        Ok(st.st_mode)
-    }
+    // SAFETY: all zeroes is a valid stat.
+    let mut st: libc::stat = unsafe { core::mem::zeroed() };
+    check(sys!(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), &raw mut st, 0))?;
+    Ok(st.st_mode)
 }
 
 /// Replaces this program; returns only an error.
-pub(crate) fn exec(path: &CStr, args: &[std::ffi::CString], env: &[std::ffi::CString]) -> Errno {
-    let pointers = |list: &[std::ffi::CString]| {
-        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+pub(crate) fn exec(path: &CStr, args: &[alloc::ffi::CString], env: &[alloc::ffi::CString]) -> Errno {
+    let pointers = |list: &[alloc::ffi::CString]| {
+        list.iter().map(|s| s.as_ptr()).chain([core::ptr::null()]).collect::<Vec<_>>()
     };
     let (args, env) = (pointers(args), pointers(env));
-    sys!(libc::SYS_execve, path.as_ptr(), args.as_ptr(), env.as_ptr());
-    errno()
+    match check(sys!(libc::SYS_execve, path.as_ptr(), args.as_ptr(), env.as_ptr())) {
+        Err(errno) => errno,
+        Ok(_) => libc::ENOEXEC,
+    }
 }
 
 /// Ends this process without running anything.
 pub(crate) fn exit(code: i32) -> ! {
-    // SAFETY: ends the process.
-    unsafe { libc::_exit(code) }
+    loop {
+        sys!(libc::SYS_exit_group, code);
+    }
 }
 
 /// Takes a descriptor that was inherited.
@@ -680,23 +738,59 @@ pub(crate) fn inherited(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Words for an error number.
+/// Words for the error numbers that running a program can give, as Docker's messages have them.
 pub(crate) fn message(errno: Errno) -> String {
-    let mut buf = [0u8; 128];
-    // SAFETY: the buffer is ours; the call ends the text with NUL.
-    let r = unsafe { libc::strerror_r(errno, buf.as_mut_ptr().cast(), buf.len()) };
-    let end = buf.iter().position(|b| *b == 0).unwrap_or(0);
-    if r != 0 || end == 0 {
-        return format!("error {errno}");
-    }
-    let mut text = String::from_utf8_lossy(&buf[..end]).into_owned();
-    // As Docker's messages have them.
-    text.as_mut_str()[..1].make_ascii_lowercase();
-    text
+    let words = match errno {
+        libc::EPERM => "operation not permitted",
+        libc::ENOENT => "no such file or directory",
+        libc::EIO => "input/output error",
+        libc::E2BIG => "argument list too long",
+        libc::ENOEXEC => "exec format error",
+        libc::EAGAIN => "resource temporarily unavailable",
+        libc::ENOMEM => "cannot allocate memory",
+        libc::EACCES => "permission denied",
+        libc::ENOTDIR => "not a directory",
+        libc::EISDIR => "is a directory",
+        libc::EINVAL => "invalid argument",
+        libc::ENFILE => "too many open files in system",
+        libc::EMFILE => "too many open files",
+        libc::ETXTBSY => "text file busy",
+        libc::ENAMETOOLONG => "file name too long",
+        libc::ENOSYS => "function not implemented",
+        libc::ELOOP => "too many levels of symbolic links",
+        libc::ELIBBAD => "accessing a corrupted shared library",
+        _ => return format!("error {errno}"),
+    };
+    words.to_owned()
 }
 
 /// Waits for one child.
 pub(crate) fn wait(pid: i32) -> Sys<()> {
-    // SAFETY: no status is asked for.
-    check_int(unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) }).map(drop)
+    check(sys!(libc::SYS_wait4, pid, 0usize, libc::__WALL, 0usize)).map(drop)
+}
+
+pub(crate) fn close(fd: RawFd) {
+    sys!(libc::SYS_close, fd);
+}
+
+/// Another descriptor of the same file.
+pub(crate) fn duplicate(fd: impl AsFd) -> Sys<OwnedFd> {
+    owned(sys!(libc::SYS_fcntl, fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))
+}
+
+/// Fresh memory in whole pages.
+#[cfg(feature = "bare")]
+pub(crate) fn map(size: usize) -> Sys<*mut u8> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    check(sys!(libc::SYS_mmap, 0usize, size, protection, flags, -1, 0usize)).map(|at| at as *mut u8)
+}
+
+#[cfg(feature = "bare")]
+pub(crate) fn remap(at: *mut u8, old: usize, new: usize) -> Sys<*mut u8> {
+    check(sys!(libc::SYS_mremap, at, old, new, libc::MREMAP_MAYMOVE)).map(|at| at as *mut u8)
+}
+
+#[cfg(feature = "bare")]
+pub(crate) fn unmap(at: *mut u8, size: usize) {
+    sys!(libc::SYS_munmap, at, size);
 }

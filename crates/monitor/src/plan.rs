@@ -1,7 +1,8 @@
 //! The launch plan: everything that the monitor does to start a container or a process in it,
 //! decided beforehand by the daemon. The plan is data; the monitor decides nothing.
 
-use std::ffi::CString;
+use alloc::ffi::CString;
+use alloc::vec::Vec;
 
 use crate::wire::{Malformed, Put, Reader, put_cstr};
 
@@ -357,6 +358,8 @@ fn pair(r: &mut Reader<'_>) -> Result<(CString, CString), Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     fn sample() -> Container {

@@ -1,7 +1,9 @@
 //! What a process gets before its program runs; the same for a container's first and for an exec.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
+use alloc::ffi::CString;
+use core::ffi::CStr;
 
 use longshore_monitor::plan::Process;
 use longshore_monitor::proto::Step;

@@ -22,6 +22,8 @@
 //! not know by `Failed`. Nothing here does I/O: bytes go into a [`Decoder`] and come out of `encode`.
 
 use crate::wire::{Malformed, Put, Reader};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// Version of this protocol.
 pub const VERSION: u16 = 1;
@@ -547,6 +549,8 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     #[test]

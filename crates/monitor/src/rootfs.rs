@@ -3,8 +3,10 @@
 //! Everything is done relative to the descriptor of the root; paths come from the image or from
 //! volumes that other containers change at the same time, so none is used twice.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
+use alloc::ffi::CString;
+use core::ffi::CStr;
 
 use longshore_monitor::plan::{Container, Device, Hierarchy, Mount, MountKind};
 use longshore_monitor::proto::Step;
@@ -456,7 +458,7 @@ impl Cover {
             Self::Attached(fd) => os::attach(os::clone_tree(&*fd, false)?, at),
             Self::New(fd) => {
                 os::attach(&*fd, at)?;
-                let fd = fd.try_clone().map_err(|e| e.raw_os_error().unwrap_or(libc::EMFILE))?;
+                let fd = os::duplicate(&*fd)?;
                 *self = Self::Attached(fd);
                 Ok(())
             }

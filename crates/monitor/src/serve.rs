@@ -1,7 +1,8 @@
 //! The poll loop: output to log and clients, requests, the end.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
+use alloc::ffi::CString;
 
 use longshore_monitor::plan::Process;
 use longshore_monitor::proto::{Exit, Frame, Request, Step, Stream, VERSION};
@@ -41,7 +42,7 @@ impl Outputs {
     pub(crate) fn use_terminal(&mut self, master: OwnedFd) -> Result<(), Errno> {
         os::nonblocking(&master)?;
         self.peer = Some(os::open_peer(&master)?);
-        self.stdin = Some(master.try_clone().map_err(|e| e.raw_os_error().unwrap_or(libc::EMFILE))?);
+        self.stdin = Some(os::duplicate(&master)?);
         self.stdout = Some(master);
         Ok(())
     }
@@ -477,7 +478,7 @@ impl Monitor {
     fn requests(&mut self, at: usize) {
         loop {
             // Taken out meanwhile, so that a request can act on everything else.
-            let mut decoder = std::mem::take(&mut self.conns[at].decoder);
+            let mut decoder = core::mem::take(&mut self.conns[at].decoder);
             let more = match decoder.next_raw() {
                 Ok(Some(raw)) => {
                     match Request::decode(raw) {
@@ -623,7 +624,7 @@ impl Monitor {
         }
         let process = Process::decode(&mut Reader::new(plan))
             .map_err(|_| (Step::Request, libc::EPROTO, "malformed process".to_owned()))?;
-        let mut fds = std::mem::take(&mut self.conns[at].fds);
+        let mut fds = core::mem::take(&mut self.conns[at].fds);
         let standard = if process.terminal.is_some() { 0 } else { 3 };
         let own_cgroup = if fds.len() > standard { fds.pop() } else { None };
         let stdio = if process.terminal.is_some() {

@@ -1,7 +1,8 @@
 //! From an empty monitor to a container that waits for leave to run.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use crate::fd::{AsFd, OwnedFd};
+use crate::prelude::*;
+use alloc::ffi::CString;
 
 use longshore_monitor::plan::Container;
 use longshore_monitor::proto::{Create, Decoder, Frame, MAX_FRAME, Request, Step, VERSION};
@@ -51,7 +52,7 @@ fn protocol(detail: &str) -> Failure {
 }
 
 /// The descriptors of a Create, in order.
-struct Files(std::vec::IntoIter<OwnedFd>);
+struct Files(alloc::vec::IntoIter<OwnedFd>);
 
 impl Files {
     fn next(&mut self) -> Result<OwnedFd, Failure> {

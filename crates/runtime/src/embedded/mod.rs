@@ -278,3 +278,17 @@ fn make_private_dir(dir: &Path) -> Result<()> {
         .context(|| format!("make directory {}", dir.display()))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All of it is touched sooner or later, once for every machine, and its heap and stack once for
+    /// every container. A dependency that brings the standard library back would show here.
+    #[test]
+    fn the_monitor_is_small() {
+        if cfg!(target_arch = "x86_64") {
+            assert!(MONITOR.len() < 160 * 1024, "{} bytes", MONITOR.len());
+        }
+    }
+}
