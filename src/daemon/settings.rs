@@ -3,6 +3,7 @@
 //! Flags and file keys are dockerd's (docs.docker.com, dockerd reference). A setting named in both places is an
 //! error, as it is there; a key or flag that is not supported yet is refused by name.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use longshore_engine::EngineOptions;
+use longshore_engine::{EngineOptions, Registered};
 use serde::Deserialize;
 
 /// The container engine's daemon: serves the Docker Engine API.
@@ -56,6 +57,12 @@ struct Flags {
     /// Parent cgroup of all containers
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    /// Register an OCI runtime beside the embedded launcher, name=path; may be given several times
+    #[arg(long, value_name = "NAME=PATH")]
+    add_runtime: Vec<String>,
+    /// Runtime of containers that name none
+    #[arg(long, value_name = "NAME")]
+    default_runtime: Option<String>,
     /// Check the settings and exit
     #[arg(long)]
     validate: bool,
@@ -80,6 +87,17 @@ struct File {
     bip: Option<String>,
     mtu: Option<u32>,
     cgroup_parent: Option<String>,
+    runtimes: BTreeMap<String, FileRuntime>,
+    default_runtime: Option<String>,
+}
+
+/// An OCI runtime in `daemon.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileRuntime {
+    path: PathBuf,
+    #[serde(default)]
+    runtime_args: Vec<String>,
 }
 
 /// Where the daemon listens.
@@ -104,6 +122,8 @@ pub(super) struct Settings {
     pub(super) bip: Option<String>,
     pub(super) mtu: Option<u32>,
     pub(super) cgroup_parent: Option<String>,
+    pub(super) runtimes: Vec<Registered>,
+    pub(super) default_runtime: Option<String>,
     /// `None`: stay for ever.
     pub(super) idle_exit: Option<Duration>,
 }
@@ -146,6 +166,8 @@ impl Settings {
             bip: self.bip.clone(),
             mtu: self.mtu,
             cgroup_parent: self.cgroup_parent.clone(),
+            runtimes: self.runtimes.clone(),
+            default_runtime: self.default_runtime.clone(),
             debug: self.debug,
         }
     }
@@ -217,8 +239,24 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
         bip: both("bip", flags.bip, file.bip)?,
         mtu: both("mtu", flags.mtu, file.mtu)?,
         cgroup_parent: both("cgroup-parent", flags.cgroup_parent, file.cgroup_parent)?,
+        runtimes: runtimes(&flags.add_runtime, file.runtimes)?,
+        default_runtime: both("default-runtime", flags.default_runtime, file.default_runtime)?,
         idle_exit: flags.idle_exit.map(Duration::from_secs),
     })
+}
+
+/// Runtimes of the file and of the flags together, as dockerd has it.
+fn runtimes(flags: &[String], file: BTreeMap<String, FileRuntime>) -> Result<Vec<Registered>> {
+    let mut all: Vec<Registered> =
+        file.into_iter().map(|(name, r)| Registered { name, path: r.path, args: r.runtime_args }).collect();
+    for flag in flags {
+        let (name, path) = flag
+            .split_once('=')
+            .filter(|(name, path)| !name.is_empty() && !path.is_empty())
+            .with_context(|| format!("invalid runtime {flag:?}: write name=path"))?;
+        all.push(Registered { name: name.into(), path: path.into(), args: Vec::new() });
+    }
+    Ok(all)
 }
 
 fn both<T>(name: &str, flag: Option<T>, file: Option<T>) -> Result<Option<T>> {

@@ -10,5 +10,6 @@ mod harness;
 mod images;
 mod restart;
 mod run;
+mod runtimes;
 mod terminal;
 mod walkthrough;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use longshore_oci::Kind;
-use longshore_runtime::Runtime;
+use longshore_runtime::Runtimes;
 use longshore_store::Store;
 use longshore_store::meta::{Batch, Table};
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ pub(crate) struct Inner {
     /// Of this boot.
     pub(crate) boot: String,
     pub(crate) store: Store,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) runtimes: Runtimes,
     pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,
     pub(crate) events: EventBus,

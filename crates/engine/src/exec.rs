@@ -273,6 +273,9 @@ impl Engine {
             let kind = e.kind();
             match &e {
                 longshore_runtime::Error::Launch(l) => Error::new(kind, format!("{prefix}: {l}")),
+                longshore_runtime::Error::Program { .. } => {
+                    Error::new(kind, format!("OCI runtime exec failed: {e}"))
+                }
                 _ => e.into(),
             }
         })

@@ -42,6 +42,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::{Error, Result};
+pub use longshore_runtime::Registered;
 pub use stream::{
     AttachSession, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream, WaitFuture,
 };
@@ -63,6 +64,10 @@ pub struct EngineOptions {
     pub mtu: Option<u32>,
     /// Parent of the containers' cgroups; `None`: derived from the data root.
     pub cgroup_parent: Option<String>,
+    /// OCI runtimes beside the embedded launcher.
+    pub runtimes: Vec<Registered>,
+    /// Which is taken when none is named; `None`: the embedded one.
+    pub default_runtime: Option<String>,
     /// Shown by info.
     pub debug: bool,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use longshore_runtime::{Embedded, Recovered, RuntimeOptions, Task};
+use longshore_runtime::{Recovered, RuntimeOptions, Runtimes, Task};
 use longshore_store::meta::{Batch, Table};
 use longshore_store::snapshot::DriverName;
 use longshore_store::{Store, StoreOptions};
@@ -74,7 +74,8 @@ impl Engine {
             .cgroup_parent
             .clone()
             .unwrap_or_else(|| format!("longshore-{}", root_hash(&options.data_root)));
-        let runtime = Embedded::new(RuntimeOptions { exec_root: paths.exec.clone(), cgroup_parent })?;
+        let launcher = RuntimeOptions { exec_root: paths.exec.clone(), cgroup_parent };
+        let runtimes = Runtimes::open(launcher, &options.runtimes, options.default_runtime.as_deref())?;
         let networks = Networks::open(&store, &options)?;
         let system_id = system_id(&store)?;
         let inner = Inner {
@@ -83,7 +84,7 @@ impl Engine {
             system_id,
             boot: longshore_sys::boot::boot_id()?,
             store,
-            runtime: Arc::new(runtime),
+            runtimes,
             networks,
             volumes: Default::default(),
             events: Default::default(),
@@ -132,7 +133,7 @@ impl Engine {
     fn finish_removal(&self, record: &Record) {
         let id = &record.id;
         let steps = [
-            self.inner.runtime.delete(id).map_err(Error::from),
+            self.inner.runtimes.any().delete(id).map_err(Error::from),
             self.inner.store.unmount_rw(id).map_err(Error::from),
             self.inner.store.remove_rw(id).map_err(Error::from),
             self.inner.store.meta().commit(Batch::new().delete(Table::Containers, id)).map_err(Error::from),
@@ -146,7 +147,7 @@ impl Engine {
     /// What became of a container while nobody looked.
     fn judge(&self, c: &Arc<Container>) -> What {
         let record = c.record();
-        let recovered = self.inner.runtime.recover(&c.id);
+        let recovered = self.inner.runtimes.any().recover(&c.id);
         match recovered {
             Ok(Recovered::Running(task)) if record.is_running() || record.state.status == Status::Created => {
                 self.adopt(c, task)
@@ -268,7 +269,7 @@ impl Engine {
         }
         for name in entries(self.inner.paths.exec.join("containers")) {
             if !ids.contains(&name)
-                && let Err(e) = self.inner.runtime.delete(&name)
+                && let Err(e) = self.inner.runtimes.any().delete(&name)
             {
                 warn("processes", &e);
             }

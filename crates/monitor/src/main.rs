@@ -23,6 +23,7 @@ mod launch;
 mod log;
 mod os;
 mod process;
+mod program;
 mod rootfs;
 mod serve;
 mod start;

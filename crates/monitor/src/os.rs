@@ -769,6 +769,17 @@ pub(crate) fn wait(pid: i32) -> Sys<()> {
     check(sys!(libc::SYS_wait4, pid, 0usize, libc::__WALL, 0usize)).map(drop)
 }
 
+/// Waits for one child; its exit code.
+pub(crate) fn wait_code(pid: i32) -> Sys<i32> {
+    let mut status = 0i32;
+    loop {
+        match check(sys!(libc::SYS_wait4, pid, &raw mut status, libc::__WALL, 0usize)) {
+            Err(libc::EINTR) => {}
+            r => return r.map(|_| exit_code(status).0),
+        }
+    }
+}
+
 pub(crate) fn close(fd: RawFd) {
     sys!(libc::SYS_close, fd);
 }

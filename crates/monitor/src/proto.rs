@@ -12,6 +12,7 @@
 //! | `Wait` | `Exit` when the container has ended |
 //! | `Attach` | `Ok`, then `Output` frames, and `Exit` as the last; the client may send `Stdin`, `StdinEof` |
 //! | `Exec` (with descriptors) | `Started` (with the terminal, if any) or `Failed`, then `Exit` |
+//! | `Run` (version 2; only where another program makes the container) | as for `Exec` |
 //!
 //! The monitor's standard input is a socket on which it gets `Hello` and `Create` with descriptors
 //! (the order is that of the fields of [`Create`]) and answers `Created` or `Failed`.
@@ -21,12 +22,15 @@
 //! send what the version in the monitor's `Hello` does not know. A monitor refuses types that it does
 //! not know by `Failed`. Nothing here does I/O: bytes go into a [`Decoder`] and come out of `encode`.
 
-use crate::wire::{Malformed, Put, Reader};
+use core::ffi::CStr;
+
+use crate::wire::{Malformed, Put, Reader, put_cstr};
 use alloc::boxed::Box;
+use alloc::ffi::CString;
 use alloc::vec::Vec;
 
 /// Version of this protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Longest frame: type and body.
 pub const MAX_FRAME: usize = 1 << 20;
 /// Longest piece of output or input in one frame.
@@ -90,6 +94,8 @@ pub enum Step {
     Files = 20,
     /// Signals, resizing.
     Control = 21,
+    /// A command of another OCI runtime: the number is its exit code, not an error number.
+    Program = 22,
 }
 
 impl Step {
@@ -119,6 +125,7 @@ impl Step {
             Exec,
             Files,
             Control,
+            Program,
         ];
         all.into_iter().find(|s| *s as u8 == n)
     }
@@ -147,6 +154,7 @@ impl Step {
             Self::Lookup | Self::Exec => "exec",
             Self::Files => "open files",
             Self::Control => "control process",
+            Self::Program => "OCI runtime",
         }
     }
 }
@@ -193,6 +201,62 @@ pub struct Create {
     pub cgroup_procs: u32,
     /// (fd) file with an `oom_kill` counter.
     pub oom: bool,
+    /// Another program makes the container. (fd) listening socket for its terminal, if it has one.
+    pub program: Option<Program>,
+}
+
+/// The commands of an OCI runtime that makes the container instead of the monitor. They run in the
+/// container's exec directory. Each writes the process that it has made to [`PID_FILE`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// Path and arguments of `create`.
+    pub create: Vec<CString>,
+    /// Path and arguments of `start`.
+    pub start: Vec<CString>,
+    /// Environment of both, and of execs.
+    pub env: Vec<CString>,
+}
+
+/// Where `create` of an OCI runtime writes the number of the container's first process.
+pub const PID_FILE: &CStr = c"init.pid";
+
+/// A command of an OCI runtime that adds a process to the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Path and arguments.
+    pub args: Vec<CString>,
+    /// Name of the file, in the exec directory, that the process's number is written to.
+    pub pid_file: CString,
+    /// The process has a terminal.
+    pub terminal: bool,
+}
+
+impl Run {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.list(&self.args, |o, arg| put_cstr(o, arg));
+        put_cstr(out, &self.pid_file);
+        out.u8(u8::from(self.terminal));
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { args: r.list(Reader::cstring)?, pid_file: r.cstring()?, terminal: r.bool()? })
+    }
+}
+
+impl Program {
+    fn encode(&self, out: &mut Vec<u8>) {
+        for list in [&self.create, &self.start, &self.env] {
+            out.list(list, |o, arg| put_cstr(o, arg));
+        }
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            create: r.list(Reader::cstring)?,
+            start: r.list(Reader::cstring)?,
+            env: r.list(Reader::cstring)?,
+        })
+    }
 }
 
 impl Create {
@@ -204,6 +268,13 @@ impl Create {
             + usize::from(self.cgroup2)
             + self.cgroup_procs as usize
             + usize::from(self.oom)
+            + usize::from(self.has_console())
+    }
+
+    /// Whether a socket for the terminal comes along.
+    #[must_use]
+    pub fn has_console(&self) -> bool {
+        self.terminal && self.program.is_some()
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -226,6 +297,7 @@ impl Create {
         out.u8(u8::from(self.cgroup2));
         out.u32(self.cgroup_procs);
         out.u8(u8::from(self.oom));
+        out.option(self.program.as_ref(), |o, program| program.encode(o));
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -242,6 +314,7 @@ impl Create {
             cgroup2: r.bool()?,
             cgroup_procs: r.u32()?,
             oom: r.bool()?,
+            program: r.option(Program::decode)?,
         })
     }
 }
@@ -289,6 +362,9 @@ pub enum Request<'a> {
     StdinEof,
     /// How is it?
     Status,
+    /// Let another OCI runtime start a process; its three standard descriptors, or a listening socket
+    /// for its terminal.
+    Run(Box<Run>),
 }
 
 /// From a monitor to the daemon.
@@ -376,6 +452,7 @@ impl Request<'_> {
             Self::Stdin(bytes) => frame(out, 9, |o| o.extend_from_slice(bytes)),
             Self::StdinEof => frame(out, 10, |_| {}),
             Self::Status => frame(out, 11, |_| {}),
+            Self::Run(run) => frame(out, 12, |o| run.encode(o)),
         }
     }
 }
@@ -411,6 +488,7 @@ impl<'a> Request<'a> {
             9 => return Ok(Self::Stdin(r.rest())),
             10 => Self::StdinEof,
             11 => Self::Status,
+            12 => Self::Run(Box::new(Run::decode(&mut r)?)),
             _ => return Err(Malformed),
         };
         r.end()?;
@@ -593,9 +671,11 @@ mod tests {
             joins: vec![1, 2],
             cgroup_procs: 4,
             oom: true,
+            terminal: true,
+            program: Some(Program { create: vec![c"/bin/oci".into()], ..Program::default() }),
             ..Create::default()
         };
-        assert_eq!(create.fds(), 3 + 1 + 2 + 4 + 1);
+        assert_eq!(create.fds(), 3 + 1 + 2 + 4 + 1 + 1);
         let requests = [
             Request::Hello(3),
             Request::Create(Box::new(create), b"plan"),
@@ -608,6 +688,11 @@ mod tests {
             Request::Stdin(b"in"),
             Request::StdinEof,
             Request::Status,
+            Request::Run(Box::new(Run {
+                args: vec![c"/bin/oci".into(), c"exec".into()],
+                pid_file: c"p".into(),
+                terminal: true,
+            })),
         ];
         let mut bytes = Vec::new();
         requests.iter().for_each(|r| r.encode(&mut bytes));

@@ -5,7 +5,7 @@ use crate::prelude::*;
 use alloc::ffi::CString;
 
 use longshore_monitor::plan::Process;
-use longshore_monitor::proto::{Exit, Frame, Request, Step, Stream, VERSION};
+use longshore_monitor::proto::{Exit, Frame, Program, Request, Run, Step, Stream, VERSION};
 use longshore_monitor::wire::Reader;
 
 use crate::child::{self, Joining};
@@ -13,6 +13,7 @@ use crate::conn::{Conn, Role};
 use crate::launch::{Launch, Said};
 use crate::log::Log;
 use crate::os::{self, Errno};
+use crate::program;
 use crate::start::{Cgroups, set_oom_score};
 
 /// Connections at once.
@@ -59,6 +60,27 @@ impl Outputs {
     }
 }
 
+/// What stands between the container's first process and its program.
+pub(crate) enum Door {
+    /// It waits for our word.
+    Barrier(Launch),
+    /// Another OCI runtime's commands.
+    Program(Program),
+}
+
+/// A command of another OCI runtime on its way.
+struct Helper {
+    pid: i32,
+    /// The connection that asked.
+    conn: u32,
+    what: Errand,
+}
+
+enum Errand {
+    Start,
+    Exec { pid_file: CString, console: Option<OwnedFd> },
+}
+
 /// What a monitor is made of.
 pub(crate) struct Parts {
     pub(crate) listener: OwnedFd,
@@ -69,7 +91,9 @@ pub(crate) struct Parts {
     pub(crate) log: Option<Log>,
     pub(crate) cgroups: Cgroups,
     pub(crate) oom: Option<OwnedFd>,
-    pub(crate) launch: Launch,
+    /// The container's first process.
+    pub(crate) pid: i32,
+    pub(crate) door: Door,
     pub(crate) pidfd: OwnedFd,
     /// What an exec joins, beside the pid namespace in which it is born.
     pub(crate) namespaces: u64,
@@ -98,6 +122,9 @@ pub(crate) struct Monitor {
     next_id: u32,
     /// Execs on their way, with the connections that asked.
     launches: Vec<(Launch, u32)>,
+    helpers: Vec<Helper>,
+    /// Processes that ended while it was not known yet what a command has started.
+    strays: Vec<(i32, Exit)>,
     /// Input that the container has not taken yet.
     input: Vec<u8>,
     close_input: bool,
@@ -126,6 +153,8 @@ impl Monitor {
             conns: Vec::new(),
             next_id: 1,
             launches: Vec::new(),
+            helpers: Vec::new(),
+            strays: Vec::new(),
             input: Vec::new(),
             close_input: false,
             deadline: None,
@@ -134,7 +163,7 @@ impl Monitor {
     }
 
     pub(crate) fn init_pid(&self) -> i32 {
-        self.p.launch.pid
+        self.p.pid
     }
 
     /// Serves until the container has ended and everybody knows.
@@ -168,8 +197,10 @@ impl Monitor {
             sources.push(source);
         };
         // Launches before signals: a child's last word is heard before its end.
-        if self.life == Life::Starting {
-            add(&self.p.launch.sync, libc::POLLIN, Source::Start);
+        if self.life == Life::Starting
+            && let Door::Barrier(launch) = &self.p.door
+        {
+            add(&launch.sync, libc::POLLIN, Source::Start);
         }
         for (launch, conn) in &self.launches {
             add(&launch.sync, libc::POLLIN, Source::Exec(*conn));
@@ -297,10 +328,69 @@ impl Monitor {
             let (secs, nanos) = os::now();
             let finished_ns = secs.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos));
             let exit = Exit { code, signal, oom: false, finished_ns };
-            if pid == self.p.launch.pid {
-                self.init_ended(exit);
+            if let Some(at) = self.helpers.iter().position(|h| h.pid == pid) {
+                let helper = self.helpers.swap_remove(at);
+                self.helper_ended(helper, code);
+            } else if self.helpers.is_empty() {
+                self.ended(pid, exit);
             } else {
-                self.exec_ended(pid, exit);
+                self.strays.push((pid, exit));
+            }
+        }
+        if self.helpers.is_empty() {
+            for (pid, exit) in core::mem::take(&mut self.strays) {
+                self.ended(pid, exit);
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: i32, exit: Exit) {
+        if pid == self.p.pid {
+            self.init_ended(exit);
+        } else {
+            self.exec_ended(pid, exit);
+        }
+    }
+
+    /// A command of another OCI runtime has done what it was to do, or not.
+    fn helper_ended(&mut self, helper: Helper, code: i32) {
+        let conn = self.conns.iter_mut().find(|c| c.id == helper.conn);
+        let outcome = match helper.what {
+            Errand::Start if code == 0 => {
+                self.life = Life::Running;
+                if let Some(conn) = conn {
+                    conn.send(&Frame::Ok);
+                    conn.closing = true;
+                }
+                return;
+            }
+            Errand::Start => {
+                self.life = Life::Created;
+                Err((Step::Program, code, "start"))
+            }
+            Errand::Exec { .. } if code != 0 => Err((Step::Program, code, "exec")),
+            Errand::Exec { pid_file, console } => program::read_pid(&self.p.exec_dir, &pid_file)
+                .map_err(|errno| (Step::Files, errno, "process id of an exec"))
+                .and_then(|pid| match console {
+                    None => Ok((pid, None)),
+                    Some(socket) => program::terminal(Some(&socket))
+                        .map(|master| (pid, Some(master)))
+                        .map_err(|errno| (Step::Terminal, errno, "sent by the OCI runtime")),
+                }),
+        };
+        let Some(conn) = conn else { return };
+        match outcome {
+            Ok((pid, master)) => {
+                conn.role = Role::Exec(pid);
+                let frame = Frame::Started { pid: pid.unsigned_abs() };
+                match &master {
+                    Some(master) => conn.send_with(&frame, master),
+                    None => conn.send(&frame),
+                }
+            }
+            Err((step, errno, detail)) => {
+                conn.send(&Frame::Failed { step: step as u8, errno, detail: detail.as_bytes() });
+                conn.closing = true;
             }
         }
     }
@@ -373,7 +463,8 @@ impl Monitor {
     }
 
     fn hear_start(&mut self) {
-        let reply = match self.p.launch.hear() {
+        let Door::Barrier(launch) = &mut self.p.door else { return };
+        let reply = match launch.hear() {
             Said::Running => {
                 self.life = Life::Running;
                 None
@@ -563,10 +654,15 @@ impl Monitor {
                     conn.closing = true;
                 }
             }
+            Request::Run(run) => {
+                if let Err(errno) = self.run_exec(at, run) {
+                    self.reply(at, Err(errno), "run OCI runtime");
+                }
+            }
             Request::Status => {
                 let started = !matches!(self.life, Life::Created | Life::Starting);
                 let exited = matches!(self.life, Life::Draining(..) | Life::Over(_));
-                let frame = Frame::Status { pid: self.p.launch.pid.unsigned_abs(), started, exited };
+                let frame = Frame::Status { pid: self.p.pid.unsigned_abs(), started, exited };
                 self.conns[at].send(&frame);
                 self.conns[at].closing = true;
             }
@@ -589,7 +685,12 @@ impl Monitor {
         if self.life != Life::Created {
             return self.refuse(at, libc::EALREADY, "container was started already");
         }
-        match self.p.launch.go(b'S') {
+        let going = match &self.p.door {
+            Door::Barrier(launch) => launch.go(b'S'),
+            Door::Program(program) => program::spawn(&program.start, &program.env, &self.p.exec_dir, None)
+                .map(|pid| self.helpers.push(Helper { pid, conn: self.conns[at].id, what: Errand::Start })),
+        };
+        match going {
             Ok(()) => {
                 self.life = Life::Starting;
                 self.conns[at].role = Role::Starting;
@@ -600,7 +701,7 @@ impl Monitor {
 
     fn signal(&self, pid: u32, signal: i32) -> Result<(), Errno> {
         let pid = i32::try_from(pid).map_err(|_| libc::ESRCH)?;
-        if pid == 0 || pid == self.p.launch.pid {
+        if pid == 0 || pid == self.p.pid {
             return os::pidfd_signal(&self.p.pidfd, signal);
         }
         // Only a child that has not been reaped: its number cannot be anybody else's.
@@ -659,6 +760,26 @@ impl Monitor {
         let conn = &mut self.conns[at];
         conn.role = Role::Exec(0);
         self.launches.push((launch, conn.id));
+        Ok(())
+    }
+
+    /// Lets another OCI runtime start a process.
+    fn run_exec(&mut self, at: usize, run: &Run) -> Result<(), Errno> {
+        let Door::Program(program) = &self.p.door else { return Err(libc::EPROTO) };
+        if self.life != Life::Running {
+            return Err(libc::ESRCH);
+        }
+        let mut fds = core::mem::take(&mut self.conns[at].fds);
+        let (stdio, console) = if run.terminal {
+            (None, Some(fds.pop().ok_or(libc::EPROTO)?))
+        } else {
+            (Some(fds.try_into().map_err(|_| libc::EPROTO)?), None)
+        };
+        let pid = program::spawn(&run.args, &program.env, &self.p.exec_dir, stdio.as_ref())?;
+        let what = Errand::Exec { pid_file: run.pid_file.clone(), console };
+        let conn = &mut self.conns[at];
+        conn.role = Role::Exec(0);
+        self.helpers.push(Helper { pid, conn: conn.id, what });
         Ok(())
     }
 

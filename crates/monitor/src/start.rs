@@ -13,7 +13,7 @@ use crate::launch::{Launch, Said};
 use crate::log::Log;
 use crate::os::{self, Errno};
 use crate::rootfs::{Failure, Named, Sources};
-use crate::serve::{Monitor, Outputs};
+use crate::serve::{Door, Monitor, Outputs};
 
 /// Sets up everything; tells the daemon how it went. `None`: nothing is left to watch over.
 pub(crate) fn start() -> Option<Monitor> {
@@ -108,26 +108,38 @@ fn create((create, plan, mut files): (Box<Create>, Vec<u8>, Files)) -> Result<Mo
         cgroup_procs.push(files.next()?);
     }
     let oom = if create.oom { Some(files.next()?) } else { None };
+    let console = if create.has_console() { Some(files.next()?) } else { None };
     let exit_name = CString::new(create.exit_name.clone()).map_err(|_| protocol("exit file name"))?;
 
     let streams = Streams::new(&create).at(Step::Files, open("pipes"))?;
     let joined = namespaces_to_join(&create);
     let cgroups = Cgroups { v2: cgroup2, procs: cgroup_procs };
-    let (launch, outputs) = give_birth(&create, &plan, &cgroups, streams, joins)?;
-    let pidfd = os::pidfd_open(launch.pid).at(Step::Clone, open("process"));
+    let (pid, door, outputs) = match &create.program {
+        Some(program) => {
+            let (pid, outputs) =
+                crate::program::create(&create, program, &exec_dir, streams, console.as_ref())?;
+            (pid, Door::Program(program.clone()), outputs)
+        }
+        None => {
+            let (launch, outputs) = give_birth(&create, &plan, &cgroups, streams, joins)?;
+            (launch.pid, Door::Barrier(launch), outputs)
+        }
+    };
+    let pidfd = os::pidfd_open(pid).at(Step::Clone, open("process"));
     let pidfd = match pidfd {
         Ok(fd) => fd,
         Err(failure) => {
-            end(&launch);
+            end(pid);
             return Err(failure);
         }
     };
     // From now on our children are born in the container's pid namespace: execs need one fork only.
-    let own_pids = (libc::CLONE_NEWPID as u64) & joined;
+    // Another runtime's commands enter it themselves.
+    let own_pids = if create.program.is_some() { 0 } else { (libc::CLONE_NEWPID as u64) & joined };
     if own_pids != 0
         && let Err(failure) = os::setns(&pidfd, own_pids).at(Step::Join, open("pid namespace"))
     {
-        end(&launch);
+        end(pid);
         return Err(failure);
     }
     Ok(Monitor::new(crate::serve::Parts {
@@ -139,7 +151,8 @@ fn create((create, plan, mut files): (Box<Create>, Vec<u8>, Files)) -> Result<Mo
         log,
         cgroups,
         oom,
-        launch,
+        pid,
+        door,
         pidfd,
         namespaces: joined & !own_pids,
         outputs,
@@ -172,9 +185,9 @@ impl Cgroups {
 }
 
 /// Both sides of the standard streams.
-struct Streams {
-    child: Option<[OwnedFd; 3]>,
-    ours: Outputs,
+pub(crate) struct Streams {
+    pub(crate) child: Option<[OwnedFd; 3]>,
+    pub(crate) ours: Outputs,
 }
 
 impl Streams {
@@ -244,7 +257,7 @@ fn give_birth(
     match raise(create, cgroups, oom_score_adj, &mut launch, &mut outputs) {
         Ok(()) => Ok((launch, outputs)),
         Err(failure) => {
-            end(&launch);
+            end(launch.pid);
             Err(failure)
         }
     }
@@ -289,9 +302,9 @@ fn raise(
 }
 
 /// Kills a child that is not to be, and reaps it.
-fn end(launch: &Launch) {
-    let _ = os::kill(launch.pid, libc::SIGKILL);
-    while let Err(libc::EINTR) = os::wait(launch.pid) {}
+fn end(pid: i32) {
+    let _ = os::kill(pid, libc::SIGKILL);
+    while let Err(libc::EINTR) = os::wait(pid) {}
 }
 
 /// Writes to a file of a process in the host's procfs, which the monitor sees.

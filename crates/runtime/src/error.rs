@@ -11,6 +11,14 @@ pub enum Error {
     /// A step between a plan and a running program failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// Another OCI runtime said no, in its own words.
+    #[error("{message}")]
+    Program {
+        /// What it said.
+        message: String,
+        /// The exit code that Docker reports for a container that could not be started for this reason.
+        exit_code: i32,
+    },
     /// The system refused something on the daemon's side.
     #[error(transparent)]
     Sys(#[from] longshore_sys::Error),
@@ -94,7 +102,8 @@ impl Error {
             Self::Launch(LaunchError { step: Some(Step::Lookup | Step::Exec), .. }) | Self::Invalid(_) => {
                 Kind::Invalid
             }
-            Self::Launch(_) | Self::Monitor { .. } => Kind::Internal,
+            Self::Program { exit_code: 126 | 127, .. } => Kind::Invalid,
+            Self::Program { .. } | Self::Launch(_) | Self::Monitor { .. } => Kind::Internal,
             Self::Sys(e) => e.kind(),
             Self::Unsupported(_) => Kind::Unimplemented,
             Self::NotRunning(_) | Self::Exists(_) => Kind::Conflict,

@@ -3,7 +3,8 @@
 //! The seam is [`Runtime`]: a container described by the OCI runtime specification ([`spec`]) becomes
 //! a [`Task`]. [`Embedded`] is the launcher of our own: it turns the specification into a plan (data),
 //! hands it to a monitor (`longshore-monitor`, carried inside this library and run from a sealed memory
-//! file), and from then on talks to it over its socket. Nothing here knows tokio: streams are plain
+//! file), and from then on talks to it over its socket. [`External`] lets another OCI runtime make the
+//! container below such a monitor; [`Runtimes`] is the choice. Nothing here knows tokio: streams are plain
 //! sockets that carry `longshore_monitor::proto` frames.
 
 pub mod apparmor;
@@ -12,6 +13,8 @@ pub mod cgroup;
 mod client;
 pub mod embedded;
 mod error;
+mod external;
+mod registry;
 pub mod seccomp;
 pub mod spec_defaults;
 mod task;
@@ -19,8 +22,10 @@ pub mod user;
 
 pub use embedded::{Embedded, RuntimeOptions};
 pub use error::{Error, LaunchError, Result};
+pub use external::{External, Registered};
 pub use longshore_monitor as monitor;
 pub use oci_spec::runtime as spec;
+pub use registry::Runtimes;
 pub use task::{
     AttachRequest, CreateRequest, Exec, ExecRequest, ExecStdio, ExitStatus, LogFile, Recovered, Runtime, Task,
 };

@@ -14,6 +14,7 @@ use crate::cgroup::{Cgroup, Stats, Version};
 use crate::client::Client;
 use crate::embedded::{filter, plan};
 use crate::error::{Error, Result};
+use crate::external::{self, Program};
 use crate::spec::{LinuxResources, Process, Spec};
 
 /// Makes processes of specifications.
@@ -182,6 +183,10 @@ pub(crate) struct Identity {
     pub(crate) start_time: u64,
     pub(crate) monitor_pid: u32,
     pub(crate) cgroup: Cgroup,
+    /// Whether a filter must have been kept; `None`: not known.
+    pub(crate) seccomp: Option<bool>,
+    /// What made it, if not our launcher.
+    pub(crate) program: Option<Program>,
 }
 
 /// A container that has been set up. Cheap to copy; dropping it changes nothing.
@@ -218,7 +223,11 @@ impl Task {
     /// # Errors
     /// When it cannot be executed or was started before.
     pub fn start(&self) -> Result<()> {
-        self.simple(&Request::Start)
+        let started = self.simple(&Request::Start);
+        match &self.0.program {
+            Some(program) => started.map_err(|e| program.explain(e, self.dir().ok())),
+            None => started,
+        }
     }
 
     /// Sends a signal to its first process, or to all that it has.
@@ -227,7 +236,10 @@ impl Task {
     /// When it does not run.
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
         if !all {
-            return self.simple(&Request::Signal { pid: 0, signal });
+            return match &self.0.program {
+                Some(program) => self.signal_through(program, signal),
+                None => self.simple(&Request::Signal { pid: 0, signal }),
+            };
         }
         if signal == libc::SIGKILL {
             return self.0.cgroup.kill_all();
@@ -244,6 +256,16 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// The runtime that made it knows what stands for its first process.
+    fn signal_through(&self, program: &Program, signal: i32) -> Result<()> {
+        program.kill(self.id(), signal).map_err(|e| {
+            match pidfd::open_same(self.pid(), self.start_time()).and_then(|fd| pidfd::exited(&fd)) {
+                Ok(false) => e,
+                _ => Error::NotRunning(self.id().to_owned()),
+            }
+        })
     }
 
     /// All its processes, as the host numbers them.
@@ -349,11 +371,12 @@ impl Task {
     /// # Errors
     /// When the container does not run or the process cannot be started.
     pub fn exec(&self, request: ExecRequest) -> Result<Exec> {
+        if let Some(program) = &self.0.program {
+            return self.exec_through(program, request);
+        }
         let size = request.terminal.then(|| request.console_size.unwrap_or((0, 0)));
         let mut process = plan::process(&request.process, size)?;
-        if let Some(dir) = self.0.socket.parent() {
-            process.seccomp = filter::kept(dir)?;
-        }
+        process.seccomp = filter::kept(self.dir()?, self.0.seccomp)?;
         let mut bytes = Vec::new();
         process.encode(&mut bytes);
         let mut pipes = None;
@@ -371,6 +394,31 @@ impl Task {
         let fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
         client.ask(&Request::Exec(&bytes), &fds)?;
         drop(theirs);
+        self.exec_started(client, pipes)
+    }
+
+    /// The same by the runtime that made the container.
+    fn exec_through(&self, program: &Program, request: ExecRequest) -> Result<Exec> {
+        let errand = external::Errand::new(program, self.dir()?, self.id(), &request)?;
+        let (pipes, theirs): (_, Vec<OwnedFd>) = match errand.console()? {
+            Some(console) => (None, vec![console]),
+            None => {
+                let (ours, ends) = make_pipes(request.stdin)?;
+                (Some(ours), ends.into())
+            }
+        };
+        let mut client = self.connect()?;
+        let fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        client.ask(&errand.request(), &fds)?;
+        drop(theirs);
+        let exec = self.exec_started(client, pipes).map_err(|e| errand.explain(e))?;
+        if let (ExecStdio::Tty(_), Some((cols, rows))) = (&exec.stdio, request.console_size) {
+            exec.stdio.resize(cols, rows)?;
+        }
+        Ok(exec)
+    }
+
+    fn exec_started(&self, mut client: Client<'_>, pipes: Option<ExecStdio>) -> Result<Exec> {
         let pid = match client.answer()? {
             Frame::Started { pid } => pid,
             other => return Err(self.unexpected(&other)),
@@ -386,6 +434,11 @@ impl Task {
         };
         let events = client.into_stream();
         Ok(Exec { pid, stdio, events, task: self.clone() })
+    }
+
+    /// Its exec directory.
+    fn dir(&self) -> Result<&Path> {
+        self.0.socket.parent().ok_or_else(|| Error::NotRunning(self.id().to_owned()))
     }
 
     fn connect(&self) -> Result<Client<'_>> {

@@ -40,6 +40,7 @@ impl Engine {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         validate::config(&request.config)?;
         validate::host(&request.host, Machine { cpus })?;
+        validate::runtime(&self.inner.runtimes, &request.host.runtime)?;
         let (image, document) = self.image_for(&request)?;
         let id = names::new_id()?;
         let mut warnings = Vec::new();
@@ -176,7 +177,7 @@ impl Engine {
         }
         default(&mut host.network_mode, "bridge");
         default(&mut host.ipc_mode, "private");
-        default(&mut host.runtime, "longshore");
+        default(&mut host.runtime, self.inner.runtimes.default_name());
         default(&mut host.log.driver, "json-file");
         default(&mut host.restart.name, "no");
         // A private cgroup namespace always, but for privileged ones on v1, as Docker has it on v2.

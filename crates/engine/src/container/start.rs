@@ -25,7 +25,10 @@ use crate::record::Record;
 use crate::time::now;
 use crate::{Engine, Error, Result, names};
 
-/// What clients look for in a start that failed in the launcher.
+/// What clients look for in a start that failed.
+const CREATE_FAILED: &str =
+    "failed to create task for container: failed to create shim task: OCI runtime create failed";
+/// The same, with what Docker's runtime adds when the process could not be set up.
 const LAUNCH: &str = "failed to create task for container: failed to create shim task: OCI runtime create failed: \
                       unable to start container process: error during container init";
 
@@ -135,10 +138,15 @@ impl Engine {
         record.apparmor = facts.apparmor.clone().unwrap_or_default();
         let spec = spec::build(record, &facts).map_err(early)?;
         let request = self.request(record, spec, network.netns.as_ref()).map_err(early)?;
+        // It may have been registered when the container was made, and not be any more.
+        let runtime = self.inner.runtimes.get(&record.host.runtime).ok_or_else(|| {
+            let name = &record.host.runtime;
+            early(Error::invalid(format!("unknown or invalid runtime name: {name}")))
+        })?;
         // The network and the process are set up side by side; both must be there before it runs.
         let (created, attached) = std::thread::scope(|s| {
             let attach = s.spawn(|| self.attach_network(&network));
-            let created = self.inner.runtime.create(request);
+            let created = runtime.create(request);
             let attached = attach
                 .join()
                 .unwrap_or_else(|_| Err(Error::internal("a worker failed; see the daemon's log")));
@@ -572,11 +580,10 @@ impl Wiring {
 pub(crate) fn launch_error(e: RuntimeError) -> (i32, Error) {
     match &e {
         RuntimeError::Launch(l) => (l.exit_code(), Error::new(e.kind(), format!("{LAUNCH}: {l}"))),
-        RuntimeError::Invalid(_) => {
-            let text =
-                "failed to create task for container: failed to create shim task: OCI runtime create failed";
-            (128, Error::internal(format!("{text}: {e}")))
+        RuntimeError::Program { exit_code, .. } => {
+            (*exit_code, Error::new(e.kind(), format!("{CREATE_FAILED}: {e}")))
         }
+        RuntimeError::Invalid(_) => (128, Error::internal(format!("{CREATE_FAILED}: {e}"))),
         _ => (128, e.into()),
     }
 }

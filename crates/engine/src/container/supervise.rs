@@ -189,7 +189,7 @@ impl Engine {
                 tracing::warn!(container = c.id, "{what}: {e}");
             }
         };
-        warn("end processes", self.inner.runtime.delete(&c.id).map_err(Into::into));
+        warn("end processes", self.inner.runtimes.any().delete(&c.id).map_err(Into::into));
         self.disconnect(c);
         self.unmount_volumes(c);
         warn("unmount root file system", self.inner.store.unmount_rw(&c.id).map_err(Into::into));

@@ -4,6 +4,7 @@
 use super::ports;
 use crate::model::{ContainerConfig, HostConfig, MountSpec, Resources, RestartPolicy};
 use crate::{Error, Result, signals};
+use longshore_runtime::Runtimes;
 
 const MIB: i64 = 1 << 20;
 
@@ -50,6 +51,17 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
     Ok(())
 }
 
+/// Checks the name of a runtime.
+///
+/// # Errors
+/// In Docker's words for one that was not registered.
+pub(crate) fn runtime(known: &Runtimes, name: &str) -> Result<()> {
+    match known.get(name) {
+        Some(_) => Ok(()),
+        None => Err(Error::invalid(format!("unknown or invalid runtime name: {name}"))),
+    }
+}
+
 /// Checks what belongs to this host.
 ///
 /// # Errors
@@ -72,9 +84,6 @@ pub(crate) fn host(h: &HostConfig, machine: Machine) -> Result<()> {
         }
     }
     log(h)?;
-    if !["", "longshore", "runc", "io.containerd.runc.v2"].contains(&h.runtime.as_str()) {
-        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", h.runtime)));
-    }
     modes(h)?;
     security(h)?;
     resources(&h.resources, machine)?;
@@ -488,7 +497,6 @@ mod tests {
             says(|h| h.log = LogConfig { driver: "nosuch".into(), options: Default::default() }),
             "error looking up logging plugin nosuch: plugin \"nosuch\" not found"
         );
-        assert_eq!(says(|h| h.runtime = "nosuch".into()), "unknown or invalid runtime name: nosuch");
         assert_eq!(
             says(|h| {
                 h.auto_remove = true;

@@ -45,7 +45,7 @@ pub struct SystemInfo {
     pub hostname: String,
     /// `name=seccomp,profile=builtin`, ...
     pub security_options: Vec<String>,
-    pub runtimes: Vec<String>,
+    pub runtimes: Vec<(String, String)>,
     pub default_runtime: String,
     pub log_drivers: Vec<String>,
     pub volume_drivers: Vec<String>,

@@ -27,12 +27,19 @@ pub(super) fn keep(dir: &Path, filter: &Seccomp) -> Result<()> {
     Ok(())
 }
 
-/// The filter that was kept, if the container has one.
-pub(crate) fn kept(dir: &Path) -> Result<Option<Seccomp>> {
+/// The filter that was kept. `expected` is what the container's state says; a filter that is missing
+/// then is not the same as none.
+pub(crate) fn kept(dir: &Path, expected: Option<bool>) -> Result<Option<Seccomp>> {
     let path = dir.join(NAME);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && expected != Some(true) => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::State {
+                id: dir.display().to_string(),
+                what: "its seccomp filter is missing; restart the container".into(),
+            });
+        }
         Err(e) => return Err(longshore_sys::Error::new(format!("read {}", path.display()), e).into()),
     };
     let mut reader = Reader::new(&bytes);
@@ -50,11 +57,13 @@ mod tests {
     #[test]
     fn a_filter_is_kept_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(kept(dir.path()).unwrap(), None);
+        assert_eq!(kept(dir.path(), None).unwrap(), None);
+        assert_eq!(kept(dir.path(), Some(false)).unwrap(), None);
+        assert!(kept(dir.path(), Some(true)).unwrap_err().to_string().contains("filter is missing"));
         let filter = Seccomp { flags: 4, program: vec![1; 24] };
         keep(dir.path(), &filter).unwrap();
-        assert_eq!(kept(dir.path()).unwrap(), Some(filter));
+        assert_eq!(kept(dir.path(), Some(true)).unwrap(), Some(filter));
         std::fs::write(dir.path().join(NAME), [9; 7]).unwrap();
-        assert!(kept(dir.path()).is_err(), "a damaged filter is not the same as none");
+        assert!(kept(dir.path(), Some(true)).is_err(), "a damaged filter is not the same as none");
     }
 }

@@ -11,8 +11,9 @@ use longshore_monitor::proto::{Create, Frame, Request};
 use longshore_sys::{Context, sockpath};
 use rustix::fs::{Mode, OFlags};
 
+use super::filter;
+use super::home::SOCKET;
 use super::plan::{self, Facts, Planned};
-use super::{SOCKET, filter};
 use crate::cgroup::Cgroup;
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -20,19 +21,19 @@ use crate::spec::LinuxNamespaceType;
 use crate::task::CreateRequest;
 
 /// A container that waits for leave to run.
-pub(super) struct Created {
-    pub(super) child: Child,
-    pub(super) pid: u32,
-    pub(super) cgroup: Cgroup,
-    pub(super) exit_file: PathBuf,
+pub(crate) struct Created {
+    pub(crate) child: Child,
+    pub(crate) pid: u32,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) exit_file: PathBuf,
 }
 
 /// Makes a container. What it leaves in `dir` and its cgroup on failure is removed by the caller.
-pub(super) fn create(
+pub(crate) fn create(
     program: &OwnedFd,
     dir: &Path,
     place: (&str, &str),
-    request: CreateRequest,
+    mut request: CreateRequest,
 ) -> Result<Created> {
     let terminal = request.terminal.then(|| request.console_size.unwrap_or((0, 0)));
     let mut facts = Facts {
@@ -52,17 +53,44 @@ pub(super) fn create(
         filter::keep(dir, &compiled)?;
         planned.container.process.seccomp = Some(compiled);
     }
-    let cgroup = Entrance::of(&group)?;
-    let (exit_dir, exit_name) = parent(&request.exit_file)?;
-    remove_old_exit(&request.exit_file)?;
-    let log = request.log.as_ref().map(|log| parent(&log.path)).transpose()?;
-    let listener = sockpath::bind(&dir.join(SOCKET), 0o600)?;
-    let exec_dir = open_dir(dir)?;
+    let entrance = Entrance::of(&group)?;
     let mut files = Files::default();
     let create = Create {
         namespaces: planned.namespaces,
         cgroup_namespace: planned.cgroup_namespace,
         id_maps: planned.id_maps.clone(),
+        joins: files.join(&planned, request.netns.take())?,
+        ..Create::default()
+    };
+    let mut plan = Vec::new();
+    planned.container.encode(&mut plan);
+    let order = Order { create, plan, files, entrance };
+    watch(program, dir, request, order, group)
+}
+
+/// What a monitor is told, apart from what is the same for every container.
+pub(crate) struct Order {
+    pub(crate) create: Create,
+    pub(crate) plan: Vec<u8>,
+    pub(crate) files: Files,
+    pub(crate) entrance: Entrance,
+}
+
+/// Starts a monitor and lets it make the container.
+pub(crate) fn watch(
+    program: &OwnedFd,
+    dir: &Path,
+    request: CreateRequest,
+    order: Order,
+    group: Cgroup,
+) -> Result<Created> {
+    let (exit_dir, exit_name) = parent(&request.exit_file)?;
+    remove_old_exit(&request.exit_file)?;
+    let log = request.log.as_ref().map(|log| parent(&log.path)).transpose()?;
+    let listener = sockpath::bind(&dir.join(SOCKET), 0o600)?;
+    let exec_dir = open_dir(dir)?;
+    let Order { create, plan, files, entrance } = order;
+    let create = Create {
         terminal: request.terminal,
         open_stdin: request.open_stdin,
         stdin_once: request.stdin_once,
@@ -72,19 +100,16 @@ pub(super) fn create(
             .as_ref()
             .zip(log.as_ref())
             .map(|(l, (_, name))| (name.clone(), l.max_size, l.max_files)),
-        joins: files.join(&planned, request.netns)?,
-        cgroup2: cgroup.v2.is_some(),
-        cgroup_procs: u32::try_from(cgroup.procs.len()).unwrap_or(0),
-        oom: cgroup.oom.is_some(),
+        cgroup2: entrance.v2.is_some(),
+        cgroup_procs: u32::try_from(entrance.procs.len()).unwrap_or(0),
+        oom: entrance.oom.is_some(),
+        ..create
     };
-    let order = files.in_order(listener, exec_dir, exit_dir, log.map(|(fd, _)| fd), cgroup);
-    let mut bytes = Vec::new();
-    planned.container.encode(&mut bytes);
+    let fds = files.in_order(listener, exec_dir, exit_dir, log.map(|(fd, _)| fd), entrance);
 
     let (ours, theirs) = UnixStream::pair().context(|| "make sockets")?;
     let mut child = spawn(program, theirs)?;
-    let answered = hand_over(&request.id, ours, create, &bytes, &order);
-    match answered {
+    match hand_over(&request.id, ours, create, &plan, &fds) {
         Ok(pid) => Ok(Created { child, pid, cgroup: group, exit_file: request.exit_file }),
         Err(error) => {
             // It ends by itself after a failure; if it never answered it has to be ended.
@@ -120,13 +145,14 @@ fn hand_over(id: &str, socket: UnixStream, create: Create, plan: &[u8], files: &
 }
 
 /// The doors to the cgroups of a container.
-struct Entrance {
+#[derive(Default)]
+pub(crate) struct Entrance {
     /// v2: the directory to be born in.
-    v2: Option<OwnedFd>,
+    pub(crate) v2: Option<OwnedFd>,
     /// v1: each hierarchy's `cgroup.procs`.
-    procs: Vec<OwnedFd>,
+    pub(crate) procs: Vec<OwnedFd>,
     /// The file with the counter of out-of-memory kills.
-    oom: Option<OwnedFd>,
+    pub(crate) oom: Option<OwnedFd>,
 }
 
 impl Entrance {
@@ -138,8 +164,10 @@ impl Entrance {
 
 /// The descriptors that go with a Create, in its order.
 #[derive(Default)]
-struct Files {
+pub(crate) struct Files {
     joins: Vec<OwnedFd>,
+    /// Where another OCI runtime sends the terminal.
+    pub(crate) console: Option<OwnedFd>,
 }
 
 impl Files {
@@ -171,6 +199,7 @@ impl Files {
         all.extend(cgroup.v2);
         all.extend(cgroup.procs);
         all.extend(cgroup.oom);
+        all.extend(self.console);
         all
     }
 }

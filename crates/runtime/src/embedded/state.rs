@@ -6,6 +6,7 @@ use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::external::Program;
 
 /// Name of the file in a container's exec directory.
 const NAME: &str = "state.json";
@@ -25,6 +26,13 @@ pub(super) struct State {
     /// Parent and name of its cgroup.
     pub(super) cgroup: (String, String),
     pub(super) exit_file: PathBuf,
+    /// Whether it has a system call filter, which is then kept beside this; `None` in what an older
+    /// version wrote.
+    #[serde(default)]
+    pub(super) seccomp: Option<bool>,
+    /// The OCI runtime that made it, unless it was ours.
+    #[serde(default)]
+    pub(super) program: Option<Program>,
 }
 
 impl State {

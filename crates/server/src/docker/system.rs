@@ -121,7 +121,7 @@ pub(super) async fn info(call: &Call) -> Answer {
 
 fn describe(i: model::SystemInfo, version: &str) -> Info {
     let hub = IndexInfo { mirrors: Vec::new(), name: "docker.io".to_owned(), official: true, secure: true };
-    let runtime = |name: String| (name.clone(), RuntimeInfo { path: name, status: BTreeMap::new() });
+    let runtime = |(name, path): (String, String)| (name, RuntimeInfo { path, status: BTreeMap::new() });
     Info {
         id: i.id,
         containers: count(i.containers),
