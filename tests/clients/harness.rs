@@ -97,6 +97,11 @@ impl Daemon {
         self.dir.path().join("s.sock")
     }
 
+    /// The daemon's network namespace, as a file.
+    pub(crate) fn netns(&self) -> PathBuf {
+        self.dir.path().join("netns")
+    }
+
     fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -108,15 +113,9 @@ impl Daemon {
             .append(true)
             .open(self.dir.path().join("daemon.log"))
             .expect("log file");
-        let netns = self.dir.path().join("netns");
+        let netns = self.netns();
         if !netns.exists() {
-            fs::write(&netns, "").expect("netns file");
-            let status = Command::new("unshare")
-                .arg(format!("--net={}", netns.display()))
-                .args(["ip", "link", "set", "lo", "up"])
-                .status()
-                .expect("unshare (package util-linux)");
-            assert!(status.success(), "cannot make a network namespace: the client tests need root");
+            make_netns(&netns);
         }
         let child = Command::new("nsenter")
             .arg(format!("--net={}", netns.display()))
@@ -248,7 +247,7 @@ impl Daemon {
         }
         self.terminate();
         let root = self.dir.path().to_string_lossy().into_owned();
-        let left: Vec<String> = mounts_below(&root).into_iter().filter(|m| !m.ends_with("/netns")).collect();
+        let left: Vec<String> = mounts_below(&root).into_iter().filter(|m| !m.ends_with("netns")).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
         let processes = processes_naming(&root);
         assert!(processes.is_empty(), "processes are left: {processes:#?}");
@@ -280,6 +279,24 @@ impl Drop for Daemon {
             let _ = Command::new("umount").args(["-l", mount]).status();
         }
     }
+}
+
+/// Makes a network namespace with its loopback up and keeps it at `path`.
+pub(crate) fn make_netns(path: &Path) {
+    fs::write(path, "").expect("netns file");
+    let status = Command::new("unshare")
+        .arg(format!("--net={}", path.display()))
+        .args(["ip", "link", "set", "lo", "up"])
+        .status()
+        .expect("unshare (package util-linux)");
+    assert!(status.success(), "cannot make a network namespace: the client tests need root");
+}
+
+/// Runs a shell script in a network namespace.
+pub(crate) fn in_netns(netns: &Path, script: &str) -> Done {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.arg(format!("--net={}", netns.display())).args(["sh", "-c", script]).stdin(Stdio::null());
+    Done::from(nsenter.output().expect("nsenter (package util-linux)"))
 }
 
 /// Sends a signal by name.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
-use crate::netlink::{self, HostLinks};
+use crate::netlink::{self, ContainerLinks, HostLinks};
 use crate::nft::Firewall;
 use crate::plan::{self, EndpointPlan};
 use crate::{BridgeConfig, Endpoint, netns, procfs};
@@ -100,10 +100,12 @@ impl Network {
         let finished = netns::within(netns, || {
             // An interface that is down has no IPv6 address yet: so it never gets one.
             procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", plan.ifname), "1");
-            netlink::set_container_side(&plan)
-        })
-        .and_then(|()| lock(&self.firewall).add(&self.config.table, &plan.elements));
-        let finished = finished.and_then(|()| lock(&self.links).settle(&plan.host_if, &self.config.bridge));
+            procfs::set_lenient(&format!("ipv4/conf/{}/arp_notify", plan.ifname), "1");
+            let mut side = ContainerLinks::set_up(&plan)?;
+            lock(&self.firewall).add(&self.config.table, &plan.elements)?;
+            lock(&self.links).settle(&plan.host_if, &self.config.bridge)?;
+            side.announce(&plan)
+        });
         if let Err(error) = finished {
             if let Err(undo) = self.detach(&endpoint.id) {
                 tracing::warn!(endpoint = endpoint.id, %undo, "could not undo a failed attach");

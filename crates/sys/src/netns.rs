@@ -56,10 +56,27 @@ pub fn pin(netns: impl AsFd, path: &Path) -> Result<()> {
 /// # Errors
 /// When the path is missing or is no namespace.
 pub fn open(path: &Path) -> Result<OwnedFd> {
+    open_file(path, OFlags::NOFOLLOW)
+}
+
+/// The namespace of the process `pid` that started at `start`, see [`crate::pidfd::start_time`].
+///
+/// # Errors
+/// When that process is gone.
+pub fn of(pid: u32, start: u64) -> Result<OwnedFd> {
+    let fd = open_file(Path::new(&format!("/proc/{pid}/ns/net")), OFlags::empty())?;
+    // Only now is it certain whose namespace that was.
+    let process = crate::pidfd::open_same(pid, start)?;
+    if crate::pidfd::exited(&process)? {
+        return Err(Error::new(format!("open the network namespace of process {pid}"), Errno::SRCH));
+    }
+    Ok(fd)
+}
+
+fn open_file(path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let action = || format!("open network namespace {}", path.display());
-    let fd =
-        rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-            .context(action)?;
+    let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())
+        .context(action)?;
     let fs = rustix::fs::fstatfs(&fd).context(action)?;
     if fs.f_type == libc::NSFS_MAGIC { Ok(fd) } else { Err(Error::new(action(), Errno::INVAL)) }
 }

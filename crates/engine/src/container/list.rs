@@ -64,7 +64,7 @@ impl Engine {
         let bad = |name: &str, v: &str| Error::invalid(format!("invalid filter '{name}={v}'"));
         let mut wanted = Wanted { filters: f.clone(), ..Wanted::default() };
         for v in filters::values(f, "status").unwrap_or_default() {
-            let status = parse_status(v).ok_or_else(|| {
+            let status = Status::from_word(v).ok_or_else(|| {
                 bad("status", v).and(&format!(
                     "invalid value for state ({v}): must be one of created, running, paused, restarting, removing, exited, dead"
                 ))
@@ -132,19 +132,6 @@ impl Engine {
     }
 }
 
-fn parse_status(text: &str) -> Option<Status> {
-    Some(match text {
-        "created" => Status::Created,
-        "running" => Status::Running,
-        "paused" => Status::Paused,
-        "restarting" => Status::Restarting,
-        "removing" => Status::Removing,
-        "exited" => Status::Exited,
-        "dead" => Status::Dead,
-        _ => return None,
-    })
-}
-
 /// Filters after their names were looked up.
 #[derive(Debug, Default)]
 struct Wanted {
@@ -207,7 +194,7 @@ mod tests {
 
     #[test]
     fn statuses() {
-        assert_eq!(parse_status("running"), Some(Status::Running));
-        assert_eq!(parse_status("foo"), None);
+        assert_eq!(Status::from_word("running"), Some(Status::Running));
+        assert_eq!(Status::from_word("foo"), None);
     }
 }

@@ -167,9 +167,9 @@ impl Engine {
         let who = longshore_runtime::user::resolve(root, &record.config.run.user, &more)
             .map_err(spec::user_error)?;
         let mut joins = Vec::new();
-        for (kind, mode) in [("pid", &h.pid_mode), ("ipc", &h.ipc_mode)] {
+        for (kind, called, mode) in [("pid", "PID", &h.pid_mode), ("ipc", "IPC", &h.ipc_mode)] {
             if let Some(id) = mode.strip_prefix("container:") {
-                let pid = self.running_pid(id, kind)?;
+                let pid = self.running_pid(id, called)?;
                 joins.push((kind, PathBuf::from(format!("/proc/{pid}/ns/{kind}"))));
             }
         }
@@ -210,7 +210,8 @@ impl Engine {
         let pid = other.read().record.state.pid;
         if pid == 0 {
             return Err(Error::conflict(format!(
-                "cannot join {kind} namespace of a non running container: {id}"
+                "failed to join {kind} namespace: container {} is not running",
+                other.id
             )));
         }
         Ok(pid)
@@ -388,9 +389,15 @@ impl Engine {
             Wiring { netns: None, endpoint: None, gateway: None, reservation: None, files: Net::Own };
         if let Some(id) = record.host.network_mode.strip_prefix("container:") {
             let other = self.find(id)?;
-            let pid = self.running_pid(id, "network").map_err(networking)?;
-            wiring.netns = Some(netns::open(Path::new(&format!("/proc/{pid}/ns/net")))?);
             let data = other.read();
+            let task = data.task.as_ref().filter(|_| data.record.is_running()).ok_or_else(|| {
+                let status = data.record.state.status.word();
+                Error::conflict(format!(
+                    "cannot join network namespace of a non running container: container {} is {status}",
+                    data.record.name
+                ))
+            })?;
+            wiring.netns = Some(netns::of(task.pid(), task.start_time()).map_err(|e| networking(e.into()))?);
             wiring.gateway = data.record.networks.values().find_map(|e| e.gateway.parse().ok());
             if data.record.host.network_mode == "host" {
                 wiring.files = Net::Host;
@@ -444,7 +451,7 @@ impl Engine {
         settings.gateway = config.gateway.to_string();
         self.note_endpoint(c, record, name, settings);
         let mac = match settings.mac_address.as_str() {
-            "" => longshore_net::random_mac()?,
+            "" => longshore_net::mac_for(ip),
             text => longshore_net::parse_mac(text)?,
         };
         // Shown while it runs; one that was asked for stays.

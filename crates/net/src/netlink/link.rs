@@ -224,23 +224,42 @@ impl HostLinks {
     }
 }
 
-/// Sets up the container's side; runs on a thread inside the container's network namespace, which opened `socket`.
-pub(crate) fn set_container_side(plan: &EndpointPlan) -> Result<()> {
-    let mut links = HostLinks::open()?;
-    let index = links.index(&plan.ifname)?;
-    let mut up = LinkMessage::default();
-    up.header.index = index;
-    up.header.flags = LinkFlags::Up;
-    up.header.change_mask = LinkFlags::Up;
-    let mut requests = vec![
-        loopback_up(),
-        new_address(index, plan.address, &plan.ifname),
-        request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)),
-    ];
-    if let Some(gateway) = plan.gateway {
-        requests.push(default_route(index, gateway));
+/// A container's side, changed by a thread inside its network namespace.
+pub(crate) struct ContainerLinks {
+    links: HostLinks,
+    index: u32,
+}
+
+impl ContainerLinks {
+    /// Sets loopback and interface up, with address and route.
+    pub(crate) fn set_up(plan: &EndpointPlan) -> Result<Self> {
+        let mut links = HostLinks::open()?;
+        let index = links.index(&plan.ifname)?;
+        let mut up = LinkMessage::default();
+        up.header.index = index;
+        up.header.flags = LinkFlags::Up;
+        up.header.change_mask = LinkFlags::Up;
+        let mut requests = vec![
+            loopback_up(),
+            new_address(index, plan.address, &plan.ifname),
+            request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)),
+        ];
+        if let Some(gateway) = plan.gateway {
+            requests.push(default_route(index, gateway));
+        }
+        links.socket.run(&requests)?;
+        Ok(Self { links, index })
     }
-    links.socket.run(&requests)
+
+    /// Tells the neighbours the hardware address, for those who knew another container under the same address: with
+    /// the interface's `arp_notify` set, the kernel does so when the address is set, even to what it was.
+    pub(crate) fn announce(&mut self, plan: &EndpointPlan) -> Result<()> {
+        let mut same = LinkMessage::default();
+        same.header.index = self.index;
+        same.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
+        let announce = request(RouteNetlinkMessage::SetLink(same), 0, format!("announce {}", plan.ifname));
+        self.links.socket.run(&[announce])
+    }
 }
 
 /// Sets the loopback interface of this thread's network namespace up.

@@ -4,5 +4,5 @@
 mod link;
 mod socket;
 
-pub(crate) use link::{HostLinks, host_networks, set_container_side, set_loopback_up};
+pub(crate) use link::{ContainerLinks, HostLinks, host_networks, set_loopback_up};
 pub(crate) use socket::{Protocol, Request, Socket};

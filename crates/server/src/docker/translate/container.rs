@@ -49,17 +49,8 @@ pub(crate) fn signed(bytes: u64) -> i64 {
 
 fn state(s: &model::State) -> api::ContainerState {
     use model::Status;
-    let name = match s.status {
-        Status::Created => "created",
-        Status::Running => "running",
-        Status::Paused => "paused",
-        Status::Restarting => "restarting",
-        Status::Removing => "removing",
-        Status::Exited => "exited",
-        Status::Dead => "dead",
-    };
     api::ContainerState {
-        status: name.to_owned(),
+        status: s.status.word().to_owned(),
         running: matches!(s.status, Status::Running | Status::Paused | Status::Restarting),
         paused: s.status == Status::Paused,
         restarting: s.status == Status::Restarting,
