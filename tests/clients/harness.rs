@@ -106,6 +106,23 @@ impl Daemon {
         format!("unix://{}", self.socket().display())
     }
 
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    /// How many descriptors the daemon has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the daemon's descriptors").count()
+    }
+
+    /// A connection to the daemon.
+    pub(crate) fn connect(&self) -> std::os::unix::net::UnixStream {
+        let stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("connect");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        stream
+    }
+
     /// Starts the daemon process (again) and waits until it answers.
     pub(crate) fn launch(&mut self) {
         let log = fs::OpenOptions::new()
@@ -223,8 +240,7 @@ impl Daemon {
 
     /// The HTTP answer to a raw request, head and body.
     pub(crate) fn raw(&self, request: &str) -> String {
-        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        let mut stream = self.connect();
         // A daemon that refuses a body answers before it has read all of it.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = Vec::new();

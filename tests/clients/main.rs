@@ -8,6 +8,7 @@ mod differential;
 mod files;
 mod harness;
 mod images;
+mod misbehaving;
 mod network;
 mod restart;
 mod run;

@@ -8,7 +8,7 @@
 //! sent; and the head of the `101` is replaced by the `200` that the client expects.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,8 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Longest head of a first request.
@@ -85,10 +86,7 @@ impl Sock {
     /// Whether the client is gone altogether, not only done with sending. TCP cannot tell the two
     /// apart; there, sending something is what finds out.
     pub(crate) fn is_gone(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        hung_up(self.fd())
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -138,6 +136,43 @@ impl AsyncWrite for Sock {
             Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
         }
     }
+}
+
+/// Tells when a client has closed both directions. One that is only done with sending still reads, and HTTP cannot
+/// tell the two apart: hence a second descriptor of the socket, on which nothing but that is waited for.
+#[derive(Debug)]
+pub(crate) struct HangUp(AsyncFd<OwnedFd>);
+
+impl HangUp {
+    /// Watches a socket. `None` over TCP, where the two look alike.
+    pub(crate) fn of(sock: &Sock) -> io::Result<Option<Self>> {
+        if matches!(sock, Sock::Tcp(_)) {
+            return Ok(None);
+        }
+        let twin = sock.fd().try_clone_to_owned()?;
+        #[expect(deprecated, reason = "the descriptor is owned and stays open as long as it is registered")]
+        let fd = AsyncFd::with_interest(twin, Interest::WRITABLE)?;
+        Ok(Some(Self(fd)))
+    }
+
+    /// Resolves when the client is gone; never for `None`.
+    pub(crate) async fn wait(this: Option<Self>) {
+        let Some(this) = this else { return std::future::pending().await };
+        // A hang-up comes with whatever is waited for.
+        while let Ok(mut guard) = this.0.ready(Interest::WRITABLE).await {
+            if hung_up(this.0.get_ref().as_fd()) {
+                return;
+            }
+            guard.clear_ready_matching(Ready::WRITABLE);
+        }
+    }
+}
+
+fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Whether the request at hand got its `Upgrade` header from us: then the client expects a `200`

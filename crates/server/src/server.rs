@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::conn::{Conn, Sock};
+use crate::conn::{Conn, HangUp, Sock};
 use crate::docker::{self, hijack::Connection};
 
 /// Limits and names of a server.
@@ -169,6 +169,10 @@ impl Server {
         let timeout = self.shared.config.header_timeout;
         let mut closed = closing.clone();
         let over_tcp = matches!(sock, Sock::Tcp(_));
+        let hang_up = match HangUp::of(&sock) {
+            Ok(watched) => watched,
+            Err(e) => return tracing::warn!("watch a connection: {e}"),
+        };
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(timeout, Conn::accept(sock)) => accepted,
             () = until_closing(&mut closed) => return,
@@ -185,11 +189,16 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.config.idle_timeout)
             .title_case_headers(true)
+            // A client that is done with sending gets its answer all the same, as long as it is there.
+            .half_close(hang_up.is_some())
             .serve_connection(conn, service)
             .with_upgrades();
         let mut serving = std::pin::pin!(serving);
         let done = tokio::select! {
+            // First: a client may ask and go at once, and what it asked for is done.
+            biased;
             done = &mut serving => done,
+            () = HangUp::wait(hang_up) => return,
             () = until_closing(&mut closed) => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
