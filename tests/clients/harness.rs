@@ -267,6 +267,14 @@ impl Daemon {
         assert!(left.is_empty(), "mounts are left: {left:#?}");
         let processes = processes_naming(&root);
         assert!(processes.is_empty(), "processes are left: {processes:#?}");
+        let interfaces = Command::new("nsenter")
+            .arg(format!("--net={}", self.dir.path().join("netns").display()))
+            .args(["ip", "-o", "link", "show", "type", "bridge"])
+            .output()
+            .expect("ip (package iproute2)");
+        assert_eq!(String::from_utf8_lossy(&interfaces.stdout), "", "bridges are left");
+        let cgroups = cgroups_of(&self.data_root());
+        assert!(cgroups.is_empty(), "cgroups are left: {cgroups:?}");
         let containers: Vec<_> =
             fs::read_dir(self.data_root().join("containers")).map(|d| d.collect()).unwrap_or_default();
         assert!(containers.is_empty(), "container folders are left: {containers:?}");
@@ -340,6 +348,27 @@ fn mounts_below(root: &str) -> Vec<String> {
         .filter(|m| m.starts_with(root))
         .map(str::to_owned)
         .collect()
+}
+
+/// Directories of the cgroups that a daemon with this data root makes.
+pub(crate) fn cgroups_of(data_root: &Path) -> Vec<PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let hash = longshore_oci::Digest::of(data_root.as_os_str().as_bytes()).hex()[..8].to_owned();
+    let mut found = Vec::new();
+    let mut todo = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((dir, depth)) = todo.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().contains(&hash) {
+                found.push(entry.path());
+            } else if depth < 3 {
+                todo.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found
 }
 
 fn processes_naming(root: &str) -> Vec<String> {

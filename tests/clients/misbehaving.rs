@@ -107,7 +107,7 @@ fn privileged_atk_38_clients_that_vanish_leave_no_descriptor() {
     }
     flat(&d, before, "sessions");
     d.docker(["rm", "-f", "cat", "talks", "later"]).ok();
-    assert!(d.descriptors() <= before);
+    flat(&d, before, "containers");
     d.finish();
 }
 

@@ -321,6 +321,27 @@ impl Engine {
         if let Err(e) = flushed {
             tracing::error!("storing the last state: {e}");
         }
+        if let Err(e) = self.blocking(|e| e.leave_host()).await {
+            tracing::warn!("leaving the host as it was: {e}");
+        }
+    }
+
+    /// Without a container that runs on, the host gets back what was made on it: the bridge with its rules, and the
+    /// cgroup of the containers. What a person named in the settings is theirs and stays.
+    fn leave_host(&self) -> Result<()> {
+        if self.all().iter().any(|c| c.task().is_some()) {
+            return Ok(());
+        }
+        if self.inner.options.bridge.is_none()
+            && let Ok(bridge) = self.inner.networks.bridge()
+            && !bridge.network.has_foreign_ports()?
+        {
+            bridge.network.remove()?;
+        }
+        if self.inner.options.cgroup_parent.is_none() {
+            self.inner.runtime.retire()?;
+        }
+        Ok(())
     }
 }
 

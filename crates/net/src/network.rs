@@ -184,11 +184,20 @@ impl Network {
         failure.map_or(Ok(removed), Err)
     }
 
+    /// Whether something is connected to the bridge that is no container's.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn has_foreign_ports(&self) -> Result<bool> {
+        let ports = lock(&self.links).ports_of(self.bridge)?;
+        Ok(ports.iter().any(|port| !plan::is_host_interface(&port.name)))
+    }
+
     /// Removes the network: containers' interfaces, the bridge, the ruleset.
     ///
     /// # Errors
     /// The first refusal of the kernel; everything that could be removed has been.
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(&self) -> Result<()> {
         let ports = self.delete_ports(|_| true).map(drop);
         let bridge = lock(&self.links).delete_bridge(&self.config.bridge);
         let mut firewall = lock(&self.firewall);

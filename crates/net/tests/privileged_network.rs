@@ -150,8 +150,10 @@ fn privileged_detach_sweep_and_remove_leave_nothing() {
         ];
         network.attach(container.fd(), &e).unwrap();
     }
+    assert!(!network.has_foreign_ports().unwrap());
     host.ip("link add veth-admin type veth peer name other");
     host.ip("link set veth-admin master ls0");
+    assert!(network.has_foreign_ports().unwrap());
     let veths = || host.links().matches("master ls0").count();
     assert_eq!(veths(), 5);
     assert_eq!(host.tables().matches("comment").count(), 8);

@@ -51,6 +51,10 @@ impl Runtime for Embedded {
         Self::NAME
     }
 
+    fn retire(&self) -> Result<()> {
+        Cgroup::remove_parent(&self.options.cgroup_parent)
+    }
+
     fn create(&self, request: CreateRequest) -> Result<Task> {
         self.home.create(request, None)
     }
