@@ -4,12 +4,14 @@
 //! and ends by checking that nothing is left: no mount, cgroup, process or file.
 
 mod api;
+mod crash;
 mod differential;
 mod files;
 mod harness;
 mod images;
 mod misbehaving;
 mod network;
+mod policies;
 mod restart;
 mod run;
 mod runtimes;
