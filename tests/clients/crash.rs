@@ -87,15 +87,18 @@ fn privileged_kill_9_at_any_moment_of_a_containers_life() {
         if there.code != 0 {
             continue;
         }
-        let shown = there.ok();
-        let (status, pid) = shown.split_once(' ').expect("two words");
-        match status {
+        // A process that was killed together with the daemon may still be seen for a moment.
+        let mut shown = String::new();
+        wait_until(&context, || {
+            shown = d.inspect("{{.State.Status}} {{.State.Pid}}", &name);
+            consistent(&shown)
+        });
+        match shown.split(' ').next().expect("a status") {
             "running" => {
-                assert!(Path::new(&format!("/proc/{pid}")).exists(), "{context}");
                 assert_eq!(d.docker(["exec", &name, "echo", "here"]).ok(), "here", "{context}");
             }
             // Whatever it is, it can be started: nothing of before is in the way.
-            "created" | "exited" => {
+            status @ ("created" | "exited") => {
                 assert!(status == "exited" || !told.started, "{context}: {shown}");
                 d.docker(["start", &name]).ok();
             }
@@ -121,16 +124,19 @@ fn privileged_kill_9_of_a_monitor_at_any_moment() {
             starting.join().expect("start");
         });
         wait_until("its end or its start is settled", || {
-            let shown = d.inspect("{{.State.Status}} {{.State.Pid}}", &id);
-            let (status, pid) = shown.split_once(' ').expect("two words");
-            match status {
-                "running" => Path::new(&format!("/proc/{pid}")).exists(),
-                _ => pid == "0",
-            }
+            consistent(&d.inspect("{{.State.Status}} {{.State.Pid}}", &id))
         });
         d.docker(["rm", "-f", &id]).ok();
     }
     d.finish();
+}
+
+/// Whether a status and a process fit together.
+fn consistent(shown: &str) -> bool {
+    match shown.split_once(' ').expect("two words") {
+        ("running", pid) => Path::new(&format!("/proc/{pid}")).exists(),
+        (_, pid) => pid == "0",
+    }
 }
 
 /// The daemon's children.

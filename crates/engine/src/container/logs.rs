@@ -8,6 +8,7 @@ use longshore_oci::Kind;
 use tokio::sync::{mpsc, watch};
 
 use super::logfile::{Entry, Reader};
+use super::logwatch::Changes;
 use super::{Container, Life, receiver};
 use crate::model::{LogsRequest, OutputChunk, OutputStream};
 use crate::stream::{BoxStream, LogStream};
@@ -15,8 +16,6 @@ use crate::time::{now, rfc3339_nano9};
 use crate::{Engine, Error, Result};
 
 const QUEUE: usize = 16;
-/// How often a followed log is looked at.
-const POLL: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// What a container wrote.
@@ -51,11 +50,13 @@ impl Engine {
         let life = c.life.subscribe();
         let tail = request.tail;
         // With a time in the past to start from, the tail is counted as everywhere: from the end.
+        // Watched from before it is read, so that nothing falls between.
+        let changes = request.follow.then(|| Changes::of(&self.inner.paths.container(&c.id)));
         let reader = self.blocking(move |_| Reader::open(&path, tail)).await?;
         let (tx, rx) = mpsc::channel(QUEUE);
         let engine = self.clone();
         tokio::spawn(async move {
-            if let Err(e) = engine.send_log(reader, life, &request, &tx).await {
+            if let Err(e) = engine.send_log(reader, changes, life, &request, &tx).await {
                 let _ = tx.send(Err(e)).await;
             }
         });
@@ -65,6 +66,7 @@ impl Engine {
     async fn send_log(
         &self,
         mut reader: Reader,
+        changes: Option<Changes>,
         mut life: watch::Receiver<Life>,
         request: &LogsRequest,
         tx: &mpsc::Sender<Result<OutputChunk>>,
@@ -98,16 +100,27 @@ impl Engine {
             if !at_end {
                 continue;
             }
-            if !request.follow || ended || request.until.is_some_and(|u| now() > u) {
+            let Some(changes) = changes.as_ref().filter(|_| !ended) else { return Ok(()) };
+            let left = request.until.map(|u| u.saturating_sub(now()));
+            if left.is_some_and(|l| l < 0) {
                 return Ok(());
             }
             tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
+                () = changes.next() => {}
+                () = until(left) => {}
                 () = tx.closed() => return Ok(()),
                 // An end is noticed at once.
                 _ = life.changed() => {}
             }
         }
+    }
+}
+
+/// Resolves after so many nanoseconds; never for `None`.
+async fn until(left: Option<i64>) {
+    match left.and_then(|l| u64::try_from(l).ok()) {
+        Some(nanos) => tokio::time::sleep(Duration::from_nanos(nanos)).await,
+        None => std::future::pending().await,
     }
 }
 

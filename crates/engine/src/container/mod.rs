@@ -11,6 +11,7 @@ mod lifecycle;
 mod list;
 mod logfile;
 mod logs;
+mod logwatch;
 pub(crate) mod mounts;
 pub(crate) mod ports;
 mod prune;

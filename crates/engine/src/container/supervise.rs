@@ -55,6 +55,9 @@ impl Engine {
     /// Settles an end: frees what it held, stores the state, tells everybody, restarts or removes.
     /// `None`: nobody knows how it ended.
     pub(crate) async fn settle(&self, c: &Arc<Container>, status: Option<ExitStatus>, delay: Duration) {
+        if status.is_some_and(|s| s.oom) {
+            self.container_event(c, "oom", &[]);
+        }
         let cleaned = c.clone();
         let freed = self.blocking(move |e| {
             e.release_runtime(&cleaned);
@@ -92,9 +95,10 @@ impl Engine {
             }
             (r.clone(), restart)
         };
+        // At once: who sees the new state may ask for the events.
+        self.announce_end(c, &record);
         self.save_state(&record);
         self.inner.execs.container_ended(&c.id);
-        self.announce_end(c, &record, status);
         c.life.send_modify(|l| {
             l.running = restart;
             l.exits += 1;
@@ -109,10 +113,7 @@ impl Engine {
         }
     }
 
-    fn announce_end(&self, c: &Arc<Container>, record: &Record, status: Option<ExitStatus>) {
-        if status.is_some_and(|s| s.oom) {
-            self.container_event(c, "oom", &[]);
-        }
+    fn announce_end(&self, c: &Arc<Container>, record: &Record) {
         let ran = record.state.finished.saturating_sub(record.state.started) / 1_000_000_000;
         let more =
             [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran.max(0).to_string())];
