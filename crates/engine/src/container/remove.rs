@@ -82,6 +82,7 @@ impl Engine {
         let container = c.clone();
         let removed = self.blocking(move |e| e.remove_blocking(&container, options)).await;
         if let Err(e) = removed {
+            // It is there again, to be removed by a second try.
             let record = {
                 let mut data = c.write();
                 data.record.state.status = Status::Dead;
@@ -97,9 +98,10 @@ impl Engine {
     fn remove_blocking(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<()> {
         let record = c.record();
         self.release_runtime(c);
-        self.inner.store.remove_rw(&c.id)?;
-        // The record is what makes it exist; the rest is swept at the next start if this is cut short.
+        // The record first: it is what makes it exist, and what has none is swept at the next start if this is cut
+        // short. The other way round, a container without a layer would be left.
         self.inner.store.meta().commit(Batch::new().delete(Table::Containers, &c.id))?;
+        self.inner.store.remove_rw(&c.id)?;
         crate::notes::remove(&self.inner.paths, &c.id);
         if let Err(e) = remove_dir(&self.inner.paths.container(&c.id)) {
             tracing::warn!(container = c.id, "its directory stays until the next start: {e}");

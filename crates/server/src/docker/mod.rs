@@ -167,6 +167,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::NetworkRemove(name) => others::remove_network(call, &name).await,
         Route::NetworkPrune => others::prune_networks(call),
         Route::PluginList => Ok(reply::json(&serde_json::json!([]))),
+        Route::NoPlugin(name) => Err(ApiError::of(Kind::NotFound, format!("plugin {name:?} not found"))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),
         Route::Missing(what) => Err(ApiError::unimplemented(what)),
     }

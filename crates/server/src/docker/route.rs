@@ -39,6 +39,8 @@ pub(crate) enum Route {
     NetworkRemove(String),
     NetworkPrune,
     PluginList,
+    /// A plugin that is not there.
+    NoPlugin(String),
     Swarm,
     /// Known, and not built yet; the text names it.
     Missing(&'static str),
@@ -107,7 +109,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("volumes", rest) => return volume(method, rest),
         ("networks", rest) => return network(method, rest),
         ("plugins", "") if get => Route::PluginList,
-        ("plugins", rest) if !rest.is_empty() => Route::Missing("managing plugins"),
+        ("plugins", rest) if !rest.is_empty() => return plugin(method, rest),
         ("distribution", rest) if get && rest.ends_with("/json") => {
             Route::Missing("asking a registry about an image")
         }
@@ -229,6 +231,24 @@ fn network(method: &Method, rest: &str) -> Option<Route> {
     }
 }
 
+/// There are no plugins: what names one finds none.
+fn plugin(method: &Method, rest: &str) -> Option<Route> {
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    match rest {
+        "privileges" if get => return Some(Route::Missing("installing plugins")),
+        "pull" | "create" if post => return Some(Route::Missing("installing plugins")),
+        name if method == Method::DELETE => return Some(Route::NoPlugin(name.to_owned())),
+        _ => {}
+    }
+    let (name, verb) = name_and_verb(rest)?;
+    let known = match verb {
+        "json" => get,
+        "enable" | "disable" | "push" | "set" | "upgrade" => post,
+        _ => false,
+    };
+    known.then_some(Route::NoPlugin(name))
+}
+
 /// Everything of a swarm gets one answer, if it exists at all.
 fn swarm(method: &Method, path: &str) -> Option<Route> {
     let parts: Vec<&str> = path.split('/').collect();
@@ -307,6 +327,9 @@ mod tests {
         }
         assert_eq!(at("GET /swarm"), Some(Route::Swarm));
         assert_eq!(at("POST /services/create"), Some(Route::Swarm));
+        assert_eq!(at("GET /plugins/a/b/json"), Some(Route::NoPlugin("a/b".into())));
+        assert_eq!(at("POST /plugins/pull"), Some(Route::Missing("installing plugins")));
+        assert_eq!(at("GET /plugins/a/enable"), None);
         assert_eq!(at("GET /networks/"), Some(Route::NetworkList));
         assert_eq!(at("DELETE /networks/a"), Some(Route::NetworkRemove("a".into())));
         assert_eq!(at("OPTIONS /any/thing"), Some(Route::Options));

@@ -20,7 +20,7 @@ pub(crate) fn create_container(
     };
     let networks = body.networking_config.unwrap_or_default().endpoints_config;
     Ok(model::CreateContainer {
-        name: name.map(str::to_owned),
+        name: name.map(|n| n.strip_prefix('/').filter(|bare| !bare.is_empty()).unwrap_or(n).to_owned()),
         platform: platform.map(str::to_owned),
         config: container_config(config),
         host: host_config(body.host_config.unwrap_or_default())?,
