@@ -11,6 +11,7 @@ mod harness;
 mod images;
 mod misbehaving;
 mod network;
+mod options;
 mod policies;
 mod restart;
 mod run;

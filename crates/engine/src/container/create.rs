@@ -4,6 +4,7 @@ use std::path::Path;
 
 use longshore_oci::image::{ImageDocument, RunConfig};
 use longshore_oci::{Digest, Kind, Platform};
+use longshore_runtime::cgroup::Hierarchy;
 use longshore_runtime::spec_defaults;
 use longshore_store::meta::{Batch, Table};
 
@@ -40,6 +41,9 @@ impl Engine {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         validate::config(&request.config)?;
         validate::host(&request.host, Machine { cpus })?;
+        if !request.config.hostname.is_empty() && request.host.uts_mode == "host" {
+            return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
+        }
         validate::runtime(&self.inner.runtimes, &request.host.runtime)?;
         let (image, document) = self.image_for(&request)?;
         let id = names::new_id()?;
@@ -120,6 +124,7 @@ impl Engine {
         validate::config(&config)?;
         let (path, args) = command(&config.run)?;
         self.fill_host(&mut host)?;
+        super::limits::settle(&mut host.resources, Hierarchy::get()?.support(), warnings)?;
         warn(&host, warnings);
         if !config.hostname.is_empty() && host.uts_mode == "host" {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));

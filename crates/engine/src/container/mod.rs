@@ -8,6 +8,7 @@ mod create;
 mod files;
 mod inspect;
 mod lifecycle;
+mod limits;
 mod list;
 mod logfile;
 mod logs;

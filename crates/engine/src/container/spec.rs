@@ -1,5 +1,6 @@
 //! From a record to the runtime specification. Pure: what has to be looked up comes in [`Facts`].
 
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use longshore_runtime::caps::CapSet;
@@ -273,7 +274,52 @@ fn resources(h: &HostConfig, f: &Facts) -> Result<Value> {
     if let Some(limit) = r.pids_limit.filter(|l| *l > 0) {
         out["pids"] = json!({"limit": limit});
     }
+    let block = block_io(r)?;
+    if block != json!({}) {
+        out["blockIO"] = block;
+    }
     Ok(out)
+}
+
+/// Shares and limits of block devices, which are named by path.
+fn block_io(r: &Resources) -> Result<Value> {
+    let mut out = json!({});
+    if r.blkio_weight != 0 {
+        out["weight"] = json!(r.blkio_weight);
+    }
+    let weights: Vec<Value> = r
+        .blkio_weight_device
+        .iter()
+        .flatten()
+        .map(|d| block_device(&d.path).map(|(a, b)| json!({"major": a, "minor": b, "weight": d.weight})))
+        .collect::<Result<_>>()?;
+    if !weights.is_empty() {
+        out["weightDevice"] = json!(weights);
+    }
+    for (key, list) in [
+        ("throttleReadBpsDevice", &r.blkio_device_read_bps),
+        ("throttleWriteBpsDevice", &r.blkio_device_write_bps),
+        ("throttleReadIOPSDevice", &r.blkio_device_read_iops),
+        ("throttleWriteIOPSDevice", &r.blkio_device_write_iops),
+    ] {
+        let limits: Vec<Value> = list
+            .iter()
+            .flatten()
+            .map(|d| block_device(&d.path).map(|(a, b)| json!({"major": a, "minor": b, "rate": d.rate})))
+            .collect::<Result<_>>()?;
+        if !limits.is_empty() {
+            out[key] = json!(limits);
+        }
+    }
+    Ok(out)
+}
+
+fn block_device(path: &str) -> Result<(u32, u32)> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::io(format!("device {path}"), e))?;
+    if !meta.file_type().is_block_device() {
+        return Err(Error::invalid(format!("{path} is no block device")));
+    }
+    Ok((rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))
 }
 
 /// Who may use which device.
@@ -316,28 +362,28 @@ fn mounts(r: &Record, f: &Facts) -> Result<Vec<Value>> {
     if f.shm.is_some() || h.ipc_mode == "none" {
         system.retain(|m| m["destination"] != "/dev/shm");
     }
-    if let Some(source) = &f.shm {
-        system.push(bind(
-            source,
-            "/dev/shm",
-            words(&["bind", "rprivate", "rw", "nosuid", "noexec", "nodev"]),
-        ));
-    }
     let own = |target: &str| f.mounts.iter().any(|m| m.destination == target);
     system.retain(|m| !own(m["destination"].as_str().unwrap_or_default()));
+    let mut asked: Vec<(&str, Value)> = Vec::new();
+    if let Some(source) = &f.shm
+        && !own("/dev/shm")
+    {
+        let options = words(&["bind", "rprivate", "rw", "nosuid", "noexec", "nodev"]);
+        asked.push(("/dev/shm", bind(source, "/dev/shm", options)));
+    }
     let files = if h.readonly_rootfs { "ro" } else { "rw" };
-    for name in ["resolv.conf", "hostname", "hosts"] {
-        let target = format!("/etc/{name}");
-        if !own(&target) {
-            system.push(bind(&f.dir.join(name), &target, words(&["rbind", "rprivate", files])));
+    for target in ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"] {
+        if !own(target) {
+            let source = f.dir.join(target.trim_start_matches("/etc/"));
+            asked.push((target, bind(&source, target, words(&["rbind", "rprivate", files]))));
         }
     }
-    // A mount above another one comes first.
-    let mut asked: Vec<&MountPoint> = f.mounts.iter().collect();
-    asked.sort_by_key(|m| m.destination.matches('/').count());
-    for m in asked {
-        system.push(asked_mount(m, h)?);
+    for m in &f.mounts {
+        asked.push((&m.destination, asked_mount(m, h)?));
     }
+    // A mount above another one comes first: also a volume at /etc, which has these files then.
+    asked.sort_by_key(|(target, _)| target.matches('/').count());
+    system.extend(asked.into_iter().map(|(_, mount)| mount));
     Ok(system)
 }
 

@@ -294,7 +294,9 @@ impl Engine {
                         "shareable" => Ok(Some(self.inner.paths.shm(&other.id))),
                         "host" => Ok(Some(PathBuf::from("/dev/shm"))),
                         _ => Err(Error::internal(format!(
-                            "non-shareable IPC (hint: use IpcMode:shareable for the donor container): container {id}"
+                            "failed to join IPC namespace: container {}: non-shareable IPC \
+                             (hint: use IpcMode:shareable for the donor container)",
+                            other.id
                         ))),
                     }
                 }
@@ -642,15 +644,44 @@ fn devices(record: &Record) -> Result<Vec<spec::Device>> {
             ))
         };
         let meta = std::fs::metadata(&d.host).map_err(failed)?;
+        let none = || failed(std::io::Error::other("not a device node"));
         if meta.is_dir() {
-            return Err(Error::unimplemented(format!("passing the device directory {}", d.host)));
-        }
-        match device(&meta, target, access) {
-            Some(found) => out.push(found),
-            None => return Err(failed(std::io::Error::other("not a device node"))),
+            let before = out.len();
+            directory(Path::new(&d.host), Path::new(&target), &access, 0, &mut out).map_err(failed)?;
+            if out.len() == before {
+                return Err(none());
+            }
+        } else {
+            out.push(device(&meta, target, access).ok_or_else(none)?);
         }
     }
     Ok(out)
+}
+
+/// Levels of directories, and nodes, that one `--device` may bring.
+const MAX_DEPTH: usize = 8;
+const MAX_NODES: usize = 4096;
+
+/// The nodes below a directory, at the same places below another.
+fn directory(
+    from: &Path,
+    to: &Path,
+    access: &str,
+    depth: usize,
+    out: &mut Vec<spec::Device>,
+) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        // Links are not followed: what they point to has a name of its own.
+        let meta = entry.metadata()?;
+        if meta.is_dir() && depth < MAX_DEPTH {
+            directory(&entry.path(), &target, access, depth + 1, out)?;
+        } else if out.len() < MAX_NODES {
+            out.extend(device(&meta, target.to_string_lossy().into_owned(), access.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn device(meta: &std::fs::Metadata, path: String, access: String) -> Option<spec::Device> {

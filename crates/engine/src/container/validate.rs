@@ -94,8 +94,8 @@ pub(crate) fn host(h: &HostConfig, machine: Machine) -> Result<()> {
         let n = h.oom_score_adj;
         return Err(Error::invalid(format!("Invalid value {n}, range for oom score adj is [-1000, 1000]")));
     }
+    storage(h)?;
     for (what, given) in [
-        ("the storage option", h.storage_opt.as_ref().is_some_and(|o| !o.is_empty())),
         ("linking containers (--link)", h.links.as_ref().is_some_and(|l| !l.is_empty())),
         ("the volume driver", !["", "local"].contains(&h.volume_driver.as_str())),
         ("the cgroup of another container", !h.cgroup.is_empty()),
@@ -107,8 +107,9 @@ pub(crate) fn host(h: &HostConfig, machine: Machine) -> Result<()> {
     for m in h.mounts.iter().flatten() {
         mount(m).map_err(|e| e.context(format!("invalid mount config for type {:?}", m.kind)))?;
     }
-    for target in h.tmpfs.iter().flatten().map(|(t, _)| t) {
+    for (target, options) in h.tmpfs.iter().flatten() {
         check_target(target)?;
+        tmpfs_options(options)?;
     }
     extra_hosts(h)
 }
@@ -329,18 +330,37 @@ fn resources(r: &Resources, machine: Machine) -> Result<()> {
     }
     let some = |v: bool, what: &str| if v { Err(Error::unimplemented(what)) } else { Ok(()) };
     some(r.device_requests.as_ref().is_some_and(|d| !d.is_empty()), "requesting devices by driver (--gpus)")?;
-    some(r.cpu_realtime_period != 0 || r.cpu_realtime_runtime != 0, "real-time processor limits")?;
-    some(
-        r.blkio_weight != 0 || r.blkio_weight_device.as_ref().is_some_and(|d| !d.is_empty()),
-        "the blkio weight",
-    )?;
-    let throttled = [
-        &r.blkio_device_read_bps,
-        &r.blkio_device_write_bps,
-        &r.blkio_device_read_iops,
-        &r.blkio_device_write_iops,
-    ];
-    some(throttled.iter().any(|l| l.as_ref().is_some_and(|d| !d.is_empty())), "throttling of block devices")
+    some(r.cpu_realtime_period != 0 || r.cpu_realtime_runtime != 0, "real-time processor limits")
+}
+
+/// Options of `--tmpfs`.
+fn tmpfs_options(text: &str) -> Result<()> {
+    const VALUES: [&str; 6] = ["mode", "uid", "gid", "size", "nr_blocks", "nr_inodes"];
+    const FLAGS: &str = " defaults ro rw suid nosuid dev nodev exec noexec async nomand atime noatime diratime \
+        nodiratime relatime norelatime strictatime nostrictatime \
+        private rprivate shared rshared slave rslave unbindable runbindable ";
+    for option in text.split(',').filter(|o| !o.is_empty()) {
+        let known = match option.split_once('=') {
+            Some((key, _)) => VALUES.contains(&key) || ["mpol", "huge"].contains(&key),
+            None => FLAGS.contains(&format!(" {option} ")),
+        };
+        if !known {
+            let key = option.split_once('=').map_or(option, |(key, _)| key);
+            return Err(Error::invalid(format!("invalid tmpfs option {key:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Options of the container's own layer, none of which can be had here.
+fn storage(h: &HostConfig) -> Result<()> {
+    match h.storage_opt.iter().flatten().next() {
+        None => Ok(()),
+        Some((key, _)) if key == "size" => Err(Error::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        )),
+        Some((key, _)) => Err(Error::invalid(format!("Unknown option {key}"))),
+    }
 }
 
 /// `0-3,5`.
@@ -392,6 +412,9 @@ fn mount(m: &MountSpec) -> Result<()> {
         "volume" => {
             extra(m.has_bind, "BindOptions")?;
             extra(m.has_tmpfs, "TmpfsOptions")?;
+            if m.source.is_empty() && m.read_only {
+                return Err(Error::invalid("must not set ReadOnly mode when using anonymous volumes"));
+            }
             if m.source.is_empty() && !m.volume_subpath.is_empty() {
                 return Err(Error::invalid("must not set Subpath when using anonymous volumes"));
             }

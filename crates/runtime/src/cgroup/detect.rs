@@ -130,6 +130,15 @@ impl Hierarchy {
         list.split_whitespace().any(|c| c == v2)
     }
 
+    /// The processors (`cpus`) or memory nodes (`mems`) that there are; empty where that is not known.
+    #[must_use]
+    pub fn cpuset(&self, kind: &str) -> String {
+        let v1 = self.v1_dir("cpuset").map(|dir| dir.join(format!("cpuset.effective_{kind}")));
+        let v2 = self.pure_v2().map(|dir| dir.join(format!("cpuset.{kind}.effective")));
+        let file = v1.or(v2).and_then(|file| std::fs::read_to_string(file).ok());
+        file.map(|text| text.trim().to_owned()).unwrap_or_default()
+    }
+
     /// What limits are possible here.
     #[must_use]
     pub fn support(&self) -> Support {
@@ -158,6 +167,11 @@ impl Hierarchy {
                 blkio
             } else {
                 file("blkio", "blkio.weight") || file("blkio", "blkio.bfq.weight")
+            },
+            blkio_weight_device: if v2 {
+                blkio
+            } else {
+                file("blkio", "blkio.weight_device") || file("blkio", "blkio.bfq.weight_device")
             },
             blkio_throttle: if v2 { blkio } else { file("blkio", "blkio.throttle.read_bps_device") },
         }
@@ -190,6 +204,8 @@ pub struct Support {
     pub pids: bool,
     /// Block I/O weight.
     pub blkio_weight: bool,
+    /// Block I/O weight per device.
+    pub blkio_weight_device: bool,
     /// Block I/O limits per device.
     pub blkio_throttle: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use longshore_sys::{Context, memfd, pidfd};
 use super::RuntimeOptions;
 use super::spawn::{self, Created};
 use super::state::State;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, scope};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::external::Program;
@@ -35,19 +36,37 @@ pub(crate) struct Home {
     program: OwnedFd,
     /// Monitors that are children of this process and have to be reaped.
     children: Mutex<HashMap<String, Child>>,
+    /// Keeps the delegated scope alive while no container does: a monitor that waits for its first
+    /// request, and leaves when this socket closes.
+    _keeper: Option<UnixStream>,
 }
 
 impl Home {
     /// Its directory, and the monitor's program in memory.
-    pub(crate) fn new(options: RuntimeOptions) -> Result<Self> {
+    pub(crate) fn new(mut options: RuntimeOptions) -> Result<Self> {
         let containers = options.exec_root.join("containers");
         make_private_dir(&containers)?;
+        let program = memfd::sealed_program("longshore-monitor", MONITOR)?;
+        let mut keeper = None;
+        if scope::systemd_runs()
+            && let Some(unit) = scope::unit_name(&options.cgroup_parent)
+        {
+            match delegated(&unit, &program) {
+                Ok((path, socket)) => {
+                    path.trim_matches('/').clone_into(&mut options.cgroup_parent);
+                    keeper = Some(socket);
+                }
+                // A container that sees its host's systemd, say. What is made then is nobody else's.
+                Err(error) => tracing::warn!(%error, "no delegated scope: cgroups are made at the top"),
+            }
+        }
         Ok(Self {
             containers,
             boot_id: longshore_sys::boot::boot_id()?,
-            program: memfd::sealed_program("longshore-monitor", MONITOR)?,
+            program,
             children: Mutex::new(HashMap::new()),
             options,
+            _keeper: keeper,
         })
     }
 
@@ -209,6 +228,20 @@ impl Home {
             }
         }
         result
+    }
+}
+
+/// Has systemd hand over a scope. Gives its path, and the socket that keeps its keeper.
+fn delegated(unit: &str, program: &OwnedFd) -> Result<(String, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair().context(|| "make sockets")?;
+    let mut keeper = spawn::spawn(program, theirs)?;
+    match scope::obtain(unit, keeper.id()) {
+        Ok(path) => Ok((path, ours)),
+        Err(error) => {
+            drop(ours);
+            let _ = keeper.wait();
+            Err(error)
+        }
     }
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn watch(
 
 /// Executes the monitor. There is nothing to do between fork and exec, so the standard library takes
 /// posix_spawn, which does not copy this process's memory map.
-fn spawn(program: &OwnedFd, socket: UnixStream) -> Result<Child> {
+pub(crate) fn spawn(program: &OwnedFd, socket: UnixStream) -> Result<Child> {
     let child = Command::new(sockpath::fd_path(program.as_fd()))
         .arg0("longshore-monitor")
         .env_clear()
