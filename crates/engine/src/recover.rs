@@ -314,6 +314,9 @@ impl Engine {
                 for c in e.all() {
                     e.save_state(&c.record());
                 }
+                if let Err(error) = e.inner.runtimes.leave() {
+                    tracing::warn!("removing the parent cgroup: {error}");
+                }
                 // A durable commit takes the lazy ones along.
                 Ok(e.inner.store.meta().commit(Batch::new().put(Table::Kv, SYSTEM_ID, &e.inner.system_id))?)
             })

@@ -139,7 +139,8 @@ fn profile_text(name: &str, daemon: &str) -> String {
     let abi = if installed("abi/3.0") { "abi <abi/3.0>,\n" } else { "" };
     let tunables = if installed("tunables/global") { "#include <tunables/global>" } else { "@{PROC}=/proc/" };
     let base = if installed("abstractions/base") { "  #include <abstractions/base>\n" } else { "" };
-    let mut peers = vec![UNCONFINED];
+    // Other OCI runtimes, which have profiles of their own in newer distributions.
+    let mut peers = vec![UNCONFINED, "runc", "crun"];
     if daemon != UNCONFINED {
         peers.push(daemon);
     }
@@ -208,7 +209,8 @@ mod tests {
     fn the_profile_names_who_may_stop_containers() {
         let text = profile_text(DEFAULT_PROFILE, "/usr/bin/longshore");
         assert!(text.contains("profile longshore-default flags="));
-        assert!(text.contains("peer=unconfined,\n  signal (receive) peer=/usr/bin/longshore,\n"));
+        assert!(text.contains("peer=unconfined,\n  signal (receive) peer=runc,\n"));
+        assert!(text.contains("  signal (receive) peer=crun,\n  signal (receive) peer=/usr/bin/longshore,\n"));
         assert_eq!(text.matches('{').count(), text.matches('}').count());
         assert_eq!(profile_text("p", UNCONFINED).matches("peer=unconfined").count(), 1);
     }

@@ -62,6 +62,14 @@ impl Runtimes {
         &self.embedded
     }
 
+    /// Tidies up when the daemon leaves: containers may run on.
+    ///
+    /// # Errors
+    /// When no cgroups are mounted.
+    pub fn leave(&self) -> Result<()> {
+        self.embedded.home().leave()
+    }
+
     /// The name of the default.
     #[must_use]
     pub fn default_name(&self) -> &str {

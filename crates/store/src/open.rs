@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -88,7 +89,9 @@ impl Store {
     /// root was made with, or when the system refuses.
     pub fn open(data_root: &Path, options: &StoreOptions) -> Result<Self> {
         fs::create_dir_all(data_root).context(|| format!("make {}", data_root.display()))?;
-        make_private_dir(data_root, 0o710)?;
+        // Also one that was there before: images bring setuid files, and they are below.
+        fs::set_permissions(data_root, fs::Permissions::from_mode(0o710))
+            .context(|| format!("protect {}", data_root.display()))?;
         let root = fs::canonicalize(data_root).context(|| format!("find {}", data_root.display()))?;
         make_private_dir(&root.join("layers"), 0o700)?;
         let meta = Meta::open(&root.join("longshore.db"), options.sync)?;

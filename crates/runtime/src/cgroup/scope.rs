@@ -75,6 +75,15 @@ fn failure(unit: &str, what: &str, errno: Errno) -> Error {
     longshore_sys::Error::new(format!("get {unit} from systemd: {what}"), errno).into()
 }
 
+/// Moves a monitor out of the daemon's own service, which may be stopped with all that is in it, into
+/// the scope at `path`.
+///
+/// # Errors
+/// When it has gone, or is refused.
+pub(crate) fn shelter(path: &str, monitor: u32) -> Result<()> {
+    enter(Hierarchy::get()?, path, monitor)
+}
+
 /// Moves the keeper to its place in the hierarchy that systemd watches.
 fn enter(hierarchy: &Hierarchy, path: &str, keeper: u32) -> Result<()> {
     let watched = hierarchy.pure_v2().or_else(|| hierarchy.v1_dir("name=systemd"));

@@ -38,7 +38,7 @@ pub(crate) struct Home {
     children: Mutex<HashMap<String, Child>>,
     /// Keeps the delegated scope alive while no container does: a monitor that waits for its first
     /// request, and leaves when this socket closes.
-    _keeper: Option<UnixStream>,
+    keeper: Option<UnixStream>,
 }
 
 impl Home {
@@ -66,7 +66,7 @@ impl Home {
             program,
             children: Mutex::new(HashMap::new()),
             options,
-            _keeper: keeper,
+            keeper,
         })
     }
 
@@ -105,6 +105,24 @@ impl Home {
         }
     }
 
+    /// Moves a monitor into the delegated scope, if there is one: nothing waits for that.
+    fn shelter(&self, monitor: u32) {
+        if self.keeper.is_none() {
+            return;
+        }
+        let scope = self.options.cgroup_parent.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = scope::shelter(&scope, monitor) {
+                tracing::debug!(monitor, %error, "it stays in the daemon's service");
+            }
+        });
+    }
+
+    /// Removes the parent of the containers' cgroups, unless one is still there or systemd does that.
+    pub(crate) fn leave(&self) -> Result<()> {
+        if self.keeper.is_some() { Ok(()) } else { Cgroup::remove_parent(&self.options.cgroup_parent) }
+    }
+
     /// Makes the container's directory, after removing what an earlier life left.
     fn make_dir(&self, id: &str, dir: &Path) -> Result<()> {
         if dir.exists() {
@@ -141,6 +159,7 @@ impl Home {
             let Created { child, pid, cgroup, exit_file } = created;
             let monitor_pid = child.id();
             self.adopt(&id, child);
+            self.shelter(monitor_pid);
             let state = State {
                 v: State::CURRENT,
                 boot_id: self.boot_id.clone(),
