@@ -1,7 +1,7 @@
 # Every command that a person or CI runs. `make demo` and `make test` set up a fresh Debian machine themselves.
 SHELL := /bin/bash
 
-.PHONY: all build release install demo test test-unit check bench fuzz clean
+.PHONY: all build release install demo test test-long test-unit check bench fuzz clean
 
 all: build
 
@@ -21,6 +21,10 @@ demo: ## the main job, narrated, on images made from Debian packages; leaves not
 test: ## all tests: unit, root, clients
 	scripts/setup test
 	scripts/test
+
+test-long: ## the same, where tests have a long size with that: a fault at every single step
+	scripts/setup test
+	LONGSHORE_LONG=1 scripts/test
 
 test-unit: ## what needs neither root nor a network
 	scripts/test --unit

@@ -98,11 +98,14 @@ impl Reference {
         format!("{}{}", self.familiar_name(), self.suffix())
     }
 
-    /// The short form without tag and digest.
+    /// The short form without tag and digest; the long one where the short would mean something else.
     #[must_use]
     pub fn familiar_name(&self) -> String {
-        if self.registry == HUB {
-            self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+        let official = self.repository.strip_prefix("library/").filter(|rest| !rest.contains('/'));
+        let short = official.unwrap_or(&self.repository);
+        let other = is_image_id(short) || short.split_once('/').is_some_and(|(first, _)| is_registry(first));
+        if self.registry == HUB && !other {
+            short.to_owned()
         } else {
             format!("{}/{}", self.registry, self.repository)
         }
@@ -132,7 +135,7 @@ impl FromStr for Reference {
     type Err = ParseReferenceError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        if s.len() == 64 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if is_image_id(s) {
             return Err(ParseReferenceError::Hex(s.to_owned()));
         }
         let (rest, digest) = match s.split_once('@') {
@@ -153,9 +156,7 @@ impl FromStr for Reference {
             return Err(ParseReferenceError::Format);
         }
         let (registry, path) = match name.split_once('/') {
-            Some((first, path)) if first.contains(['.', ':']) || first == "localhost" || has_upper(first) => {
-                (first, path)
-            }
+            Some((first, path)) if is_registry(first) => (first, path),
             _ => (HUB, name),
         };
         let registry = if registry == "index.docker.io" { HUB } else { registry };
@@ -186,6 +187,15 @@ impl From<Reference> for String {
     fn from(r: Reference) -> Self {
         r.to_string()
     }
+}
+
+/// Whether the part before the first slash names a registry.
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || has_upper(first)
+}
+
+fn is_image_id(s: &str) -> bool {
+    s.len() == 64 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn has_upper(s: &str) -> bool {
@@ -253,6 +263,22 @@ mod tests {
         check("[::1]:5000/x", "[::1]:5000/x", "[::1]:5000/x");
         let d = Digest::of(b"");
         check(&format!("x:1@{d}"), &format!("docker.io/library/x:1@{d}"), &format!("x:1@{d}"));
+    }
+
+    #[test]
+    fn atk_34_the_short_form_means_the_same() {
+        let hex = "a".repeat(64);
+        for (text, short) in [
+            ("docker.io/library/busybox:1", "busybox:1"),
+            ("docker.io/library/a/b", "library/a/b"),
+            ("docker.io/localhost/a", "docker.io/localhost/a"),
+            ("docker.io/a.b/c", "docker.io/a.b/c"),
+            (&format!("docker.io/library/{hex}"), &format!("docker.io/library/{hex}")),
+        ] {
+            let r: Reference = text.parse().unwrap();
+            assert_eq!(r.familiar(), short);
+            assert_eq!(r.familiar().parse::<Reference>().unwrap(), r);
+        }
     }
 
     #[test]
