@@ -116,26 +116,40 @@ impl Store {
         self.meta().keys(Table::Mounts)
     }
 
-    /// Unmounts and removes a container's writable layer; idempotent. What cannot be removed now is at the next start.
+    /// Unmounts and removes a container's writable layer; idempotent.
     ///
     /// # Errors
-    /// When the kernel or the metadata refuse.
+    /// As [`Self::remove_rw_with`].
     pub fn remove_rw(&self, container: &str) -> Result<()> {
-        let Some(row) = self.meta().get::<MountRow>(Table::Mounts, container)? else { return Ok(()) };
+        self.remove_rw_with(container, Batch::new())
+    }
+
+    /// Removes a container's writable layer, and commits `batch` together with the end of its record: after a crash
+    /// there is either all of the container or nothing. Files that cannot be removed now are at the next start.
+    ///
+    /// # Errors
+    /// When the kernel refuses to unmount or the metadata to change; then all is as before.
+    pub fn remove_rw_with(&self, container: &str, batch: Batch) -> Result<()> {
+        let Some(row) = self.meta().get::<MountRow>(Table::Mounts, container)? else {
+            return self.meta().commit(batch);
+        };
         {
             let mut users = self.users();
             self.driver().unmount(&row.mount_id)?;
             users.remove(container);
-            self.meta().commit_lazy(Batch::new().delete(Table::Mounts, container))?;
+            self.meta().commit(batch.delete(Table::Mounts, container))?;
         }
-        self.driver().remove(&row.mount_id)?;
-        self.driver().remove(&row.init_id())?;
+        let removed = self.driver().remove(&row.mount_id).and(self.driver().remove(&row.init_id()));
         // Its image may have been removed by force meanwhile: then the layers go with their last container.
-        if let Some(top) = row.top
-            && !self.top_is_used(&top)?
-        {
-            let unused = self.collect_layers(&self.collecting())?;
-            self.discard(&unused)?;
+        let collected = match row.top {
+            Some(top) if !self.top_is_used(&top)? => {
+                let unused = self.collect_layers(&self.collecting())?;
+                self.discard(&unused)
+            }
+            _ => Ok(()),
+        };
+        if let Err(e) = removed.and(collected) {
+            tracing::warn!(container, error = %e, "its files stay until the next start");
         }
         Ok(())
     }

@@ -98,10 +98,8 @@ impl Engine {
     fn remove_blocking(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<()> {
         let record = c.record();
         self.release_runtime(c);
-        // The record first: it is what makes it exist, and what has none is swept at the next start if this is cut
-        // short. The other way round, a container without a layer would be left.
-        self.inner.store.meta().commit(Batch::new().delete(Table::Containers, &c.id))?;
-        self.inner.store.remove_rw(&c.id)?;
+        // The record is what makes it exist; the rest is swept at the next start if this is cut short.
+        self.inner.store.remove_rw_with(&c.id, Batch::new().delete(Table::Containers, &c.id))?;
         crate::notes::remove(&self.inner.paths, &c.id);
         if let Err(e) = remove_dir(&self.inner.paths.container(&c.id)) {
             tracing::warn!(container = c.id, "its directory stays until the next start: {e}");

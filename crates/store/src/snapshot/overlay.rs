@@ -146,12 +146,13 @@ impl Overlay {
             if let Some(parent) = like {
                 copy_root(parent, &diff)?;
             }
+            // The name first: removal finds the link by it.
             let link = link_name()?;
+            let file = dir.join("link");
+            fs::write(&file, &link).context(|| format!("write {}", file.display()))?;
             let path = self.root.join("l").join(&link);
             std::os::unix::fs::symlink(format!("../{id}/diff"), &path)
-                .context(|| format!("make {}", path.display()))?;
-            let file = dir.join("link");
-            fs::write(&file, &link).context(|| format!("write {}", file.display()))
+                .context(|| format!("make {}", path.display()))
         })();
         if made.is_err() {
             let _ = self.remove(id);
@@ -372,9 +373,7 @@ impl SnapshotDriver for Overlay {
         {
             let _ = fs::remove_file(self.root.join("l").join(link));
         }
-        let aside = self.root.join(format!("{id}{REMOVING}"));
-        fs::rename(&dir, &aside).context(|| format!("rename {}", dir.display()))?;
-        remove_tree(&aside)
+        remove_aside(&dir, &self.root.join(format!("{id}{REMOVING}")))
     }
 
     fn list(&self) -> Result<Vec<String>> {
@@ -412,6 +411,18 @@ pub(super) fn list_snapshots(root: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(ids)
+}
+
+/// Removes a tree that is moved out of the way first, so that a part of it is never taken for the whole.
+pub(super) fn remove_aside(dir: &Path, aside: &Path) -> Result<()> {
+    match fs::rename(dir, aside) {
+        Ok(()) => remove_tree(aside),
+        // A longer name may need a block that a full disk does not have; nothing names the tree any more.
+        Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            remove_tree(dir)
+        }
+        Err(e) => Err(Error::io(format!("rename {}", dir.display()), e)),
+    }
 }
 
 /// Removes what a crash left half removed.

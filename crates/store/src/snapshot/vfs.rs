@@ -16,8 +16,8 @@ use longshore_oci::IdMap;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::overlay::{REMOVING, finish_removals, list_snapshots, make_dir};
-use super::tree::{self, Place, measure, open_beneath, open_root, remove_tree};
+use super::overlay::{REMOVING, finish_removals, list_snapshots, make_dir, remove_aside};
+use super::tree::{self, Place, measure, open_beneath, open_root};
 use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id};
 use crate::layer::{WhiteoutFormat, is_overlay_xattr};
 use crate::{Error, IoContext, Result};
@@ -155,8 +155,7 @@ impl SnapshotDriver for Vfs {
         check_id(id)?;
         let (dir, aside) = (self.dirs.join(id), self.dirs.join(format!("{id}{REMOVING}")));
         if dir.exists() {
-            fs::rename(&dir, &aside).context(|| format!("rename {}", dir.display()))?;
-            remove_tree(&aside)?;
+            remove_aside(&dir, &aside)?;
         }
         match fs::remove_file(self.parents.join(id)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+pub mod audit;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,32 +3,33 @@
 //! Values are JSON inside a version envelope, `{"v":1,"d":…}`. Only one process can have the
 //! database open. Reads see every commit that has returned, lazy ones too.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
-};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use self::file::DatabaseFile;
+use self::writer::{Job, Shared, Writer};
+use crate::error::{Error, IoContext, Result};
+
+mod file;
+mod writer;
 
 /// The version that records are written with, and the newest that is read.
 pub const RECORD_VERSION: u32 = 1;
-
-/// The most batches that one transaction takes.
-const GROUP_MAX: usize = 256;
 
 /// Database pages kept in memory; the database itself is a few megabytes.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// A table of the database; keys are text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Table {
     /// Image records by image id.
@@ -105,6 +106,16 @@ enum Op {
     Delete(Table, String),
 }
 
+impl Op {
+    /// What it leaves behind, by key.
+    fn to_pending(&self) -> ((Table, String), Option<Vec<u8>>) {
+        match self {
+            Self::Put(table, key, value) => ((*table, key.clone()), Some(value.clone())),
+            Self::Delete(table, key) => ((*table, key.clone()), None),
+        }
+    }
+}
+
 /// Changes that become visible together or not at all.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -143,14 +154,8 @@ impl Batch {
     }
 }
 
-struct Job {
-    ops: Vec<Op>,
-    durable: bool,
-    done: SyncSender<Result<(), String>>,
-}
-
 struct Inner {
-    db: Arc<Database>,
+    db: Shared,
     jobs: Mutex<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -174,18 +179,13 @@ impl Meta {
     /// # Errors
     /// `Conflict` if another process has it open; `Corrupt` if the file is no database.
     pub fn open(path: &Path, sync: bool) -> Result<Self> {
-        let db =
-            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| open_error(path, e))?;
-        create_tables(&db)?;
-        let db = Arc::new(db);
+        let db: Shared = Arc::new(RwLock::new(Some(open_database(path)?)));
         let (jobs, queue) = channel();
-        let writer = {
-            let db = Arc::clone(&db);
-            std::thread::Builder::new()
-                .name("meta-writer".into())
-                .spawn(move || write_loop(&db, &queue, sync))
-                .map_err(|e| Error::io("start the metadata writer", e))?
-        };
+        let writer = Writer { path: path.to_owned(), db: Arc::clone(&db), sync, pending: BTreeMap::new() };
+        let writer = std::thread::Builder::new()
+            .name("meta-writer".into())
+            .spawn(move || writer.run(&queue))
+            .map_err(|e| Error::io("start the metadata writer", e))?;
         let inner = Inner { db, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -195,10 +195,10 @@ impl Meta {
     /// # Errors
     /// `Corrupt` if it cannot be decoded, `Unimplemented` if a newer version wrote it.
     pub fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
-        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
-        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
-        let Some(value) = rows.get(key).map_err(|e| db_error("read", e))? else { return Ok(None) };
-        decode(table, key, value.value()).map(Some)
+        self.read(table, |rows| {
+            let Some(value) = rows.get(key).map_err(|e| db_error("read", e))? else { return Ok(None) };
+            decode(table, key, value.value()).map(Some)
+        })
     }
 
     /// True if there is a record under `key`.
@@ -206,9 +206,7 @@ impl Meta {
     /// # Errors
     /// When the database fails.
     pub fn contains(&self, table: Table, key: &str) -> Result<bool> {
-        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
-        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
-        Ok(rows.get(key).map_err(|e| db_error("read", e))?.is_some())
+        self.read(table, |rows| Ok(rows.get(key).map_err(|e| db_error("read", e))?.is_some()))
     }
 
     /// All records of a table, in key order.
@@ -216,15 +214,15 @@ impl Meta {
     /// # Errors
     /// As [`Meta::get`].
     pub fn list<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
-        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
-        let mut out = Vec::new();
-        for row in rows.iter().map_err(|e| db_error("read", e))? {
-            let (key, value) = row.map_err(|e| db_error("read", e))?;
-            let record = decode(table, key.value(), value.value())?;
-            out.push((key.value().to_owned(), record));
-        }
-        Ok(out)
+        self.read(table, |rows| {
+            let mut out = Vec::new();
+            for row in rows.iter().map_err(|e| db_error("read", e))? {
+                let (key, value) = row.map_err(|e| db_error("read", e))?;
+                let record = decode(table, key.value(), value.value())?;
+                out.push((key.value().to_owned(), record));
+            }
+            Ok(out)
+        })
     }
 
     /// All keys of a table, in order.
@@ -232,13 +230,30 @@ impl Meta {
     /// # Errors
     /// When the database fails.
     pub fn keys(&self, table: Table) -> Result<Vec<String>> {
-        let read = self.inner.db.begin_read().map_err(|e| db_error("begin read", e))?;
-        let rows = read.open_table(table.definition()).map_err(|e| db_error("open table", e))?;
-        let mut out = Vec::new();
-        for row in rows.iter().map_err(|e| db_error("read", e))? {
-            out.push(row.map_err(|e| db_error("read", e))?.0.value().to_owned());
+        self.read(table, |rows| {
+            let mut out = Vec::new();
+            for row in rows.iter().map_err(|e| db_error("read", e))? {
+                out.push(row.map_err(|e| db_error("read", e))?.0.value().to_owned());
+            }
+            Ok(out)
+        })
+    }
+
+    /// Reads a table; once more on a database opened again if an earlier failure made this one useless.
+    fn read<T>(&self, table: Table, f: impl Fn(&Rows) -> Result<T>) -> Result<T> {
+        let attempt = || {
+            let db = self.inner.db.read().unwrap_or_else(PoisonError::into_inner);
+            let db = db.as_ref().ok_or_else(|| db_error("read", "the database is closed after a failure"))?;
+            let read = db.begin_read().map_err(|e| db_error("begin read", e))?;
+            f(&read.open_table(table.definition()).map_err(|e| db_error("open table", e))?)
+        };
+        match attempt() {
+            Err(Error::Database { .. }) => {
+                self.send(Vec::new(), false)?;
+                attempt()
+            }
+            done => done,
         }
-        Ok(out)
     }
 
     /// Applies `batch`; it is on disk when this returns. Calls of several threads share one sync.
@@ -265,12 +280,16 @@ impl Meta {
         if batch.ops.is_empty() {
             return Ok(());
         }
+        self.send(batch.ops, durable)
+    }
+
+    fn send(&self, ops: Vec<Op>, durable: bool) -> Result<()> {
         let (done, answer) = sync_channel(1);
         let stopped = || Error::Internal("the metadata writer has stopped".into());
         {
             let jobs = lock(&self.inner.jobs);
             let jobs = jobs.as_ref().ok_or_else(stopped)?;
-            jobs.send(Job { ops: batch.ops, durable, done }).map_err(|_| stopped())?;
+            jobs.send(Job { ops, durable, done }).map_err(|_| stopped())?;
         }
         answer
             .recv()
@@ -291,6 +310,19 @@ impl Drop for Inner {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A table that is read.
+type Rows = redb::ReadOnlyTable<&'static str, &'static [u8]>;
+
+fn open_database(path: &Path) -> Result<Database> {
+    let file = DatabaseFile::open(path).context(|| format!("open {}", path.display()))?;
+    let db = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(file)
+        .map_err(|e| open_error(path, e))?;
+    create_tables(&db)?;
+    Ok(db)
 }
 
 fn open_error(path: &Path, e: DatabaseError) -> Error {
@@ -351,47 +383,6 @@ fn decode<T: DeserializeOwned>(table: Table, key: &str, bytes: &[u8]) -> Result<
     serde_json::from_str(stored.d.get()).map_err(corrupt)
 }
 
-fn write_loop(db: &Database, queue: &Receiver<Job>, sync: bool) {
-    let mut unsynced = false;
-    while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
-        while group.len() < GROUP_MAX
-            && let Ok(next) = queue.try_recv()
-        {
-            group.push(next);
-        }
-        let durable = sync && group.iter().any(|job| job.durable);
-        let outcome = write_group(db, &group, durable);
-        unsynced = !durable && (unsynced || outcome.is_ok());
-        for job in group {
-            // The caller waits for it; if its thread died there is nobody to tell.
-            let _ = job.done.send(outcome.clone());
-        }
-    }
-    if unsynced && let Err(message) = write_group(db, &[], true) {
-        tracing::warn!(message, "metadata: the last commit could not be made durable");
-    }
-}
-
-fn write_group(db: &Database, group: &[Job], durable: bool) -> Result<(), String> {
-    let mut write = db.begin_write().map_err(|e| e.to_string())?;
-    let durability = if durable { Durability::Immediate } else { Durability::None };
-    write.set_durability(durability).map_err(|e| e.to_string())?;
-    for op in group.iter().flat_map(|job| &job.ops) {
-        match op {
-            Op::Put(table, key, value) => {
-                let mut rows = write.open_table(table.definition()).map_err(|e| e.to_string())?;
-                rows.insert(key.as_str(), value.as_slice()).map_err(|e| e.to_string())?;
-            }
-            Op::Delete(table, key) => {
-                let mut rows = write.open_table(table.definition()).map_err(|e| e.to_string())?;
-                rows.remove(key.as_str()).map_err(|e| e.to_string())?;
-            }
-        }
-    }
-    write.commit().map_err(|e| e.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,13 +420,15 @@ mod tests {
     fn newer_records_and_garbage_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(dir.path()).unwrap();
-        let write = meta.inner.db.begin_write().unwrap();
+        let db = meta.inner.db.read().unwrap();
+        let write = db.as_ref().unwrap().begin_write().unwrap();
         {
             let mut rows = write.open_table(Table::Kv.definition()).unwrap();
             rows.insert("new", br#"{"v":2,"d":1}"#.as_slice()).unwrap();
             rows.insert("bad", b"nonsense".as_slice()).unwrap();
         }
         write.commit().unwrap();
+        drop(db);
         assert_eq!(meta.get::<i32>(Table::Kv, "new").unwrap_err().kind(), Kind::Unimplemented);
         assert_eq!(meta.get::<i32>(Table::Kv, "bad").unwrap_err().kind(), Kind::Corrupt);
     }
