@@ -84,6 +84,17 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon whose data root is a file system of its own: `options` are mount's.
+    pub(crate) fn start_on_disk(options: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir().expect("temporary folder");
+        let mut daemon = Self { dir, child: None, args: Vec::new() };
+        fs::create_dir(daemon.data_root()).expect("data root");
+        let status = Command::new("mount").args(options).arg(daemon.data_root()).status().expect("mount");
+        assert!(status.success(), "mount {options:?}");
+        daemon.launch();
+        daemon
+    }
+
     /// The test's own folder.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -157,11 +168,21 @@ impl Daemon {
         assert_eq!(self.docker(["version", "--format", "{{.Server.APIVersion}}"]).ok(), "1.51");
     }
 
+    /// The process of the daemon.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
     /// SIGKILL, and waits for the end.
     pub(crate) fn kill9(&mut self) {
         let mut child = self.child.take().expect("running");
         child.kill().expect("kill");
         child.wait().expect("wait");
+    }
+
+    /// Waits for the end of a daemon that somebody else kills.
+    pub(crate) fn reap(&mut self) {
+        self.child.take().expect("running").wait().expect("wait");
     }
 
     /// SIGTERM, and waits for the end.
@@ -263,7 +284,9 @@ impl Daemon {
         }
         self.terminate();
         let root = self.dir.path().to_string_lossy().into_owned();
-        let left: Vec<String> = mounts_below(&root).into_iter().filter(|m| !m.ends_with("netns")).collect();
+        let disk = self.data_root().to_string_lossy().into_owned();
+        let left: Vec<String> =
+            mounts_below(&root).into_iter().filter(|m| !m.ends_with("netns") && *m != disk).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
         let processes = processes_naming(&root);
         assert!(processes.is_empty(), "processes are left: {processes:#?}");

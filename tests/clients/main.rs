@@ -7,6 +7,7 @@ mod api;
 mod attacks;
 mod crash;
 mod differential;
+mod faults;
 mod files;
 mod harness;
 mod images;

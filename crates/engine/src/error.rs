@@ -85,16 +85,7 @@ impl Error {
     }
 }
 
-/// The system's words in lower case without Rust's "(os error 2)", as Docker's messages have them.
-pub(crate) fn errno_text(e: &std::io::Error) -> String {
-    let text = e.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(c) => c.to_lowercase().chain(chars).collect(),
-        None => String::new(),
-    }
-}
+pub(crate) use longshore_store::errno_text;
 
 macro_rules! from_lower {
     ($($t:ty),*) => {$(

@@ -314,9 +314,6 @@ impl Engine {
                 for c in e.all() {
                     e.save_state(&c.record());
                 }
-                if let Err(error) = e.inner.runtimes.leave() {
-                    tracing::warn!("removing the parent cgroup: {error}");
-                }
                 // A durable commit takes the lazy ones along.
                 Ok(e.inner.store.meta().commit(Batch::new().put(Table::Kv, SYSTEM_ID, &e.inner.system_id))?)
             })
@@ -342,7 +339,7 @@ impl Engine {
             bridge.network.remove()?;
         }
         if self.inner.options.cgroup_parent.is_none() {
-            self.inner.runtime.retire()?;
+            self.inner.runtimes.leave()?;
         }
         Ok(())
     }

@@ -39,12 +39,6 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// When something resists (a process that cannot be killed).
     fn delete(&self, id: &str) -> Result<()>;
-
-    /// Removes what stands only for containers to come, when none is there: the cgroup that they lie below.
-    ///
-    /// # Errors
-    /// When it cannot be looked up.
-    fn retire(&self) -> Result<()>;
 }
 
 /// What a container needs beside its specification.

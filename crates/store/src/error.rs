@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(String),
     /// The system refused.
-    #[error("{action}: {source}")]
+    #[error("{action}: {}", errno_text(source))]
     Io {
         /// What was attempted, with the path.
         action: String,
@@ -121,6 +121,18 @@ impl From<Error> for io::Error {
             Error::Io { source, .. } if steers_loops(&source) => source,
             other => io::Error::other(other),
         }
+    }
+}
+
+/// The system's words in lower case without Rust's "(os error 2)", as Docker's messages have them.
+#[must_use]
+pub fn errno_text(e: &io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(c) => c.to_lowercase().chain(chars).collect(),
+        None => String::new(),
     }
 }
 

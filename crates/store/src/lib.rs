@@ -14,7 +14,7 @@ mod rw;
 pub mod snapshot;
 pub mod tar;
 
-pub use error::{Error, IoContext, Result};
+pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{ImageRecord, Images};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};

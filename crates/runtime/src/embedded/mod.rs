@@ -51,10 +51,6 @@ impl Runtime for Embedded {
         Self::NAME
     }
 
-    fn retire(&self) -> Result<()> {
-        Cgroup::remove_parent(&self.options.cgroup_parent)
-    }
-
     fn create(&self, request: CreateRequest) -> Result<Task> {
         self.home.create(request, None)
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{Database, Durability, ReadableDatabase};
 
 use super::{Op, Table, open_database};
-use crate::error::Result;
+use crate::error::{Result, errno_text};
 
 const GROUP_MAX: usize = 256;
 
@@ -107,15 +107,22 @@ impl Writer {
         wanted.extend(ops.iter().map(|op| op.to_pending()));
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = db.as_ref().ok_or("the database is closed after a failure")?;
-        let read = db.begin_read().map_err(|e| e.to_string())?;
+        let read = db.begin_read().map_err(words)?;
         for ((table, key), value) in wanted {
-            let rows = read.open_table(table.definition()).map_err(|e| e.to_string())?;
-            let there = rows.get(key.as_str()).map_err(|e| e.to_string())?;
+            let rows = read.open_table(table.definition()).map_err(words)?;
+            let there = rows.get(key.as_str()).map_err(words)?;
             if there.as_ref().map(|v| v.value()) != value.as_deref() {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+fn words(e: impl Into<redb::Error>) -> String {
+    match e.into() {
+        redb::Error::Io(e) => errno_text(&e),
+        other => other.to_string(),
     }
 }
 
@@ -127,16 +134,16 @@ fn write(
     durable: bool,
     fill: impl FnOnce(&mut Put<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
-    let mut write = db.begin_write().map_err(|e| e.to_string())?;
+    let mut write = db.begin_write().map_err(words)?;
     let durability = if durable { Durability::Immediate } else { Durability::None };
-    write.set_durability(durability).map_err(|e| e.to_string())?;
+    write.set_durability(durability).map_err(words)?;
     fill(&mut |table, key, value| {
-        let mut rows = write.open_table(table.definition()).map_err(|e| e.to_string())?;
+        let mut rows = write.open_table(table.definition()).map_err(words)?;
         match value {
             Some(value) => rows.insert(key, value).map(drop),
             None => rows.remove(key).map(drop),
         }
-        .map_err(|e| e.to_string())
+        .map_err(words)
     })?;
-    write.commit().map_err(|e| e.to_string())
+    write.commit().map_err(words)
 }
