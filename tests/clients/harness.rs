@@ -168,11 +168,6 @@ impl Daemon {
         assert_eq!(self.docker(["version", "--format", "{{.Server.APIVersion}}"]).ok(), "1.51");
     }
 
-    /// The process of the daemon.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("running").id()
-    }
-
     /// SIGKILL, and waits for the end.
     pub(crate) fn kill9(&mut self) {
         let mut child = self.child.take().expect("running");

@@ -210,7 +210,9 @@ mod tests {
         let text = profile_text(DEFAULT_PROFILE, "/usr/bin/longshore");
         assert!(text.contains("profile longshore-default flags="));
         assert!(text.contains("peer=unconfined,\n  signal (receive) peer=runc,\n"));
-        assert!(text.contains("  signal (receive) peer=crun,\n  signal (receive) peer=/usr/bin/longshore,\n"));
+        assert!(
+            text.contains("  signal (receive) peer=crun,\n  signal (receive) peer=/usr/bin/longshore,\n")
+        );
         assert_eq!(text.matches('{').count(), text.matches('}').count());
         assert_eq!(profile_text("p", UNCONFINED).matches("peer=unconfined").count(), 1);
     }
