@@ -19,6 +19,7 @@ mod bare;
 mod child;
 mod conn;
 mod fd;
+mod last_word;
 mod launch;
 mod log;
 mod os;

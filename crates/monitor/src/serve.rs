@@ -10,6 +10,7 @@ use longshore_monitor::wire::Reader;
 
 use crate::child::{self, Joining};
 use crate::conn::{Conn, Role};
+use crate::last_word;
 use crate::launch::{Launch, Said};
 use crate::log::Log;
 use crate::os::{self, Errno};
@@ -27,6 +28,8 @@ const MAX_REST: usize = 128;
 const GRACE_MS: i64 = 100;
 /// How long a client may take to read its last frames.
 const LINGER_MS: i64 = 10_000;
+/// How long until the exit file is tried again, where the disk was full and no client is there.
+const RETRY_MS: i64 = 1_000;
 
 /// Our side of the standard streams.
 #[derive(Debug, Default)]
@@ -131,6 +134,8 @@ pub(crate) struct Monitor {
     /// When the monitor must be gone, once the container is.
     deadline: Option<i64>,
     unlinked: bool,
+    /// Whether how it ended is on disk or told, so that the monitor may leave.
+    passed_on: bool,
 }
 
 /// What a descriptor in the poll set is.
@@ -159,6 +164,7 @@ impl Monitor {
             close_input: false,
             deadline: None,
             unlinked: false,
+            passed_on: false,
         }
     }
 
@@ -245,6 +251,7 @@ impl Monitor {
     fn timeout(&self) -> i32 {
         let until = match self.life {
             Life::Draining(_, until) => Some(until),
+            Life::Over(_) if !self.passed_on => Some(os::monotonic_ms() + RETRY_MS),
             _ => self.deadline,
         };
         until.map_or(-1, |t| i32::try_from((t - os::monotonic_ms()).max(0)).unwrap_or(i32::MAX))
@@ -407,6 +414,7 @@ impl Monitor {
             // It never ran: there is nothing to write down.
             _ => {
                 self.deadline = Some(os::monotonic_ms() + LINGER_MS);
+                self.passed_on = true;
                 self.announce(exit);
                 Life::Over(exit)
             }
@@ -436,8 +444,8 @@ impl Monitor {
         if let Some(log) = &mut self.p.log {
             log.finish();
         }
-        exit.oom = self.p.oom.as_ref().is_some_and(out_of_memory);
-        write_exit(&self.p, &exit);
+        exit.oom = self.p.oom.as_ref().is_some_and(last_word::out_of_memory);
+        self.passed_on = last_word::write(&self.p.exit_dir, &self.p.exit_name, &exit).is_ok();
         self.deadline = Some(os::monotonic_ms() + LINGER_MS);
         self.life = Life::Over(exit);
         self.announce(exit);
@@ -446,8 +454,7 @@ impl Monitor {
     fn announce(&mut self, exit: Exit) {
         for conn in &mut self.conns {
             if matches!(conn.role, Role::Attached { .. } | Role::Waiting) {
-                conn.send(&Frame::Exit(exit));
-                conn.closing = true;
+                self.passed_on |= conn.tell(exit);
             }
         }
     }
@@ -634,8 +641,7 @@ impl Monitor {
                 let conn = &mut self.conns[at];
                 conn.role = Role::Waiting;
                 if let Some(exit) = over {
-                    conn.send(&Frame::Exit(exit));
-                    conn.closing = true;
+                    self.passed_on |= conn.tell(exit);
                 }
             }
             Request::Attach { stdin, stdout, stderr } => {
@@ -643,8 +649,7 @@ impl Monitor {
                 conn.role = Role::Attached { stdin: *stdin, stdout: *stdout, stderr: *stderr };
                 conn.send(&Frame::Ok);
                 if let Some(exit) = over {
-                    conn.send(&Frame::Exit(exit));
-                    conn.closing = true;
+                    self.passed_on |= conn.tell(exit);
                 }
             }
             Request::Exec(plan) => {
@@ -788,7 +793,13 @@ impl Monitor {
     /// Whether nothing is left to do. The socket's name is removed first; whoever got in before is
     /// still answered.
     fn is_finished(&mut self) -> bool {
-        let Life::Over(_) = self.life else { return false };
+        let Life::Over(exit) = self.life else { return false };
+        if !self.passed_on {
+            self.passed_on = last_word::write(&self.p.exit_dir, &self.p.exit_name, &exit).is_ok();
+            if !self.passed_on {
+                return false;
+            }
+        }
         let late = self.deadline.is_some_and(|d| os::monotonic_ms() >= d);
         if !self.conns.is_empty() && !late {
             return false;
@@ -815,29 +826,11 @@ impl Conn {
     fn gives_input(&self) -> bool {
         matches!(self.role, Role::Attached { stdin: true, .. })
     }
-}
 
-/// Whether the cgroup's counter of out-of-memory kills is above zero.
-fn out_of_memory(file: &OwnedFd) -> bool {
-    let mut buf = [0; 512];
-    let n = os::pread(file, &mut buf).unwrap_or(0);
-    buf[..n]
-        .split(|b| *b == b'\n')
-        .filter_map(|line| line.strip_prefix(b"oom_kill "))
-        .any(|count| count != b"0")
-}
-
-/// Writes the exit file beside its name, then renames it: whoever sees it sees all of it. One line:
-/// code, signal, out of memory (0 or 1), nanoseconds since 1970.
-fn write_exit(p: &Parts, exit: &Exit) {
-    let line = format!("{} {} {} {}\n", exit.code, exit.signal, u8::from(exit.oom), exit.finished_ns);
-    let Ok(temp) = CString::new([p.exit_name.as_bytes(), b".tmp"].concat()) else { return };
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
-    let written = os::open_at(Some(p.exit_dir.as_fd()), &temp, flags, 0o600)
-        .and_then(|file| os::write_all(file, line.as_bytes()))
-        .and_then(|()| os::rename_at(&p.exit_dir, &temp, &p.exit_name));
-    if written.is_err() {
-        // A full disk: the announcement still carries it.
-        let _ = os::unlink_at(&p.exit_dir, &temp);
+    /// Says how the container ended, as the last thing. Whether the one who waits for it has it.
+    fn tell(&mut self, exit: Exit) -> bool {
+        self.send(&Frame::Exit(exit));
+        self.closing = true;
+        self.role == Role::Waiting && !self.dead && !self.has_output()
     }
 }

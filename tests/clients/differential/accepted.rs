@@ -109,6 +109,8 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
     accept("create", "max-size\":\"x", "/body", EARLIER),
     accept("create", "max-file\":\"0", "/status", EARLIER),
     accept("create", "max-file\":\"0", "/body", EARLIER),
+    accept("create", r#""Tmpfs":{"/x":"bad"#, "/status", EARLIER),
+    accept("create", r#""Tmpfs":{"/x":"bad"#, "/body", EARLIER),
     accept("create", "UsernsMode", "/status", EARLIER),
     accept("create", "UsernsMode", "/body", EARLIER),
     accept("create", "seccomp=bad", "/status", EARLIER),

@@ -198,14 +198,18 @@ impl Home {
             self.delete(id)?;
             return Ok(Recovered::Gone);
         };
-        match status(id, &dir.join(SOCKET)) {
+        let socket = dir.join(SOCKET);
+        let mut told = None;
+        match status(id, &socket) {
             Some((true, false)) => {
                 if let Ok(cgroup) = Cgroup::open(&state.cgroup.0, &state.cgroup.1) {
                     return Ok(Recovered::Running(self.task(id, &dir, &state, cgroup)));
                 }
             }
             Some((true, true)) => {
-                // The last output is being written; the monitor leaves when that is done.
+                // The last output is being written; the monitor leaves when that is done. What it
+                // says is asked for: a full disk may have no room for the exit file.
+                told = exit_status(id, &socket);
                 if let Ok(fd) = pidfd::open_same(state.monitor_pid, state.monitor_start_time) {
                     let _ = pidfd::wait_exit(&fd, Some(KILL_MS));
                 }
@@ -213,7 +217,10 @@ impl Home {
             // Never started, or no monitor that answers.
             _ => {}
         }
-        let exit = ExitStatus::read(&state.exit_file)?;
+        let exit = match told {
+            Some(exit) => Some(exit),
+            None => ExitStatus::read(&state.exit_file)?,
+        };
         self.delete(id)?;
         Ok(exit.map_or(Recovered::Gone, Recovered::Exited))
     }
@@ -270,6 +277,16 @@ fn status(id: &str, socket: &Path) -> Option<(bool, bool)> {
     client.ask(&Request::Status, &[]).ok()?;
     match client.answer().ok()? {
         Frame::Status { started, exited, .. } => Some((started, exited)),
+        _ => None,
+    }
+}
+
+/// How a container ended, as its monitor says when the last output is written.
+fn exit_status(id: &str, socket: &Path) -> Option<ExitStatus> {
+    let mut client = Client::connect(id, socket).ok()?;
+    client.ask(&Request::Wait, &[]).ok()?;
+    match client.answer().ok()? {
+        Frame::Exit(exit) => Some(exit.into()),
         _ => None,
     }
 }

@@ -45,6 +45,64 @@ fn privileged_end_while_nobody_listens_is_written_down() {
     assert!(!w.exec_dir().exists());
 }
 
+/// A place for exit files that takes no more files.
+struct Full(std::path::PathBuf);
+
+impl Full {
+    fn new(w: &World) -> Self {
+        let dir = w.path("full");
+        std::fs::create_dir(&dir).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "nr_inodes=2", "full"]).arg(&dir);
+        assert!(mount.status().unwrap().success());
+        let this = Self(dir);
+        std::fs::write(this.0.join("filler"), "").unwrap();
+        assert!(std::fs::write(this.0.join("more"), "").is_err());
+        this
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn privileged_end_on_a_full_disk_is_kept_until_it_is_told() {
+    let w = World::new();
+    let full = Full::new(&w);
+    let mut request = w.request(w.spec("exit 42"));
+    request.exit_file = full.0.join("exit");
+    let task = w.started(request);
+    let monitor = longshore_sys::pidfd::open(task.monitor_pid()).unwrap();
+    assert!(!longshore_sys::pidfd::wait_exit(&monitor, Some(300)).unwrap(), "it has not told anybody");
+    let Recovered::Exited(status) = runtime(&w.path("exec")).recover("c").unwrap() else {
+        panic!("not exited")
+    };
+    assert_eq!(status.code, 42);
+    assert!(longshore_sys::pidfd::wait_exit(&monitor, Some(10_000)).unwrap());
+}
+
+#[test]
+fn privileged_end_on_a_full_disk_is_written_down_when_there_is_room() {
+    let w = World::new();
+    let full = Full::new(&w);
+    let mut request = w.request(w.spec("exit 43"));
+    request.exit_file = full.0.join("exit");
+    let task = w.started(request);
+    let monitor = longshore_sys::pidfd::open(task.monitor_pid()).unwrap();
+    assert!(!longshore_sys::pidfd::wait_exit(&monitor, Some(300)).unwrap());
+    full.make_room();
+    assert!(longshore_sys::pidfd::wait_exit(&monitor, Some(10_000)).unwrap());
+    assert_eq!(ExitStatus::read(&full.0.join("exit")).unwrap().unwrap().code, 43);
+    assert_eq!(collect(task.wait().unwrap()).code, 43);
+}
+
 #[test]
 fn privileged_dead_monitor_takes_its_container_along() {
     let w = World::new();
