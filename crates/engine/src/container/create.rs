@@ -40,6 +40,7 @@ impl Engine {
     fn create_blocking(&self, request: CreateContainer) -> Result<Created> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         validate::config(&request.config)?;
+        validate::no_health_check(&request.config)?;
         validate::host(&request.host, Machine { cpus })?;
         if !request.config.hostname.is_empty() && request.host.uts_mode == "host" {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));

@@ -51,6 +51,18 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a health check that the client asks for: nobody would run it. What an image carries is kept.
+///
+/// # Errors
+/// `Unimplemented`.
+pub(crate) fn no_health_check(c: &ContainerConfig) -> Result<()> {
+    let test = c.run.healthcheck.as_ref().and_then(|h| h.test.as_deref()).unwrap_or_default();
+    match test.first().map(String::as_str) {
+        None | Some("NONE") => Ok(()),
+        Some(_) => Err(Error::unimplemented("running health checks (--health-cmd)")),
+    }
+}
+
 /// Checks the name of a runtime.
 ///
 /// # Errors
