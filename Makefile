@@ -35,7 +35,7 @@ check: ## formatting, lints, licences, shell scripts
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --package longshore-monitor --bin longshore-monitor --features bare --profile monitor -- -D warnings
 	cargo deny --locked check bans licenses sources
-	shellcheck -x $(filter-out scripts/picture,$(wildcard scripts/*)) tests/fixtures/build-images .ci/run
+	shellcheck -x $$(grep -lE '^#!.*\bbash' scripts/* tests/fixtures/* .ci/*)
 
 bench: release ## side by side with crun, runc, Docker, Podman and umoci as available
 	scripts/setup bench

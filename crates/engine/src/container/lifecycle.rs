@@ -63,7 +63,9 @@ impl Engine {
                 WaitCondition::Removed => life.wait_for(|l| l.removed).await,
             };
             let life = ended.map_err(|_| Error::new(Kind::Cancelled, "the engine is stopping"))?;
-            let error = life.error.clone().filter(|e| !e.is_empty());
+            // A removal after a start that failed is no end: who started it has been told why.
+            let only_removed = life.removed && life.exits == exits;
+            let error = life.error.clone().filter(|e| !e.is_empty() && !only_removed);
             Ok(WaitResult { code: i64::from(life.code), error })
         }))
     }
