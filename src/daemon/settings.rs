@@ -63,6 +63,9 @@ struct Flags {
     /// Runtime of containers that name none
     #[arg(long, value_name = "NAME")]
     default_runtime: Option<String>,
+    /// Keep containers running while the daemon is not: always so here, accepted for configurations made for dockerd
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    live_restore: Option<bool>,
     /// Check the settings and exit
     #[arg(long)]
     validate: bool,
@@ -89,6 +92,7 @@ struct File {
     cgroup_parent: Option<String>,
     runtimes: BTreeMap<String, FileRuntime>,
     default_runtime: Option<String>,
+    live_restore: Option<bool>,
 }
 
 /// An OCI runtime in `daemon.json`.
@@ -223,6 +227,9 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
     if !["debug", "info", "warn", "error", "fatal"].contains(&log_level.as_str()) {
         bail!("unknown log level {log_level:?}: choose debug, info, warn or error");
     }
+    if both("live-restore", flags.live_restore, file.live_restore)? == Some(false) {
+        bail!("live-restore cannot be turned off: containers outlive the daemon; stop them with `longshore stop`");
+    }
     Ok(Settings {
         hosts,
         data_root: absolute(both("data-root", flags.data_root, file.data_root)?.unwrap_or(data_default))?,
@@ -324,6 +331,7 @@ mod tests {
             "-s",
             "vfs",
             "-D",
+            "--live-restore",
         ])
         .expect("valid");
         assert_eq!(s.hosts, [Host::Unix("/a/b.sock".into()), Host::Unix("/c.sock".into())]);
@@ -346,6 +354,7 @@ mod tests {
             (vec!["--host", "tcp://0.0.0.0:2375"], "TCP is not supported yet"),
             (vec!["--host", "unix://rel"], "absolute path"),
             (vec!["--nosuch"], "--nosuch"),
+            (vec!["--live-restore=false"], "cannot be turned off"),
             (vec!["--storage-driver", "zfs"], "zfs"),
             (vec!["--config-file", "/nonexistent.json"], "/nonexistent.json"),
         ] {

@@ -146,7 +146,7 @@ fn privileged_options_of_namespaces() {
     check(
         &d,
         &[
-            ("--init", "grep -c longshore /proc/1/cmdline; echo $$", Ok("1\n2")),
+            ("--init", "grep -c longshore /proc/1/cmdline; cat /proc/1/comm; echo $$", Ok("1\nlongshore-init\n2")),
             ("--pid host", "test $$ -gt 50 && echo host", Ok("host")),
             ("--pid container:gives", "ps | grep -c 'sleep 100[0]'", Ok("1")),
             ("--pid container:nosuch", "true", Err((125, "No such container: nosuch"))),

@@ -202,6 +202,7 @@ fn supervise(p: &Process, program: &core::ffi::CStr) -> Failure {
             return Failure { step: Step::Clone, errno, detail: "start command below init".into() };
         }
     };
+    os::set_name(c"longshore-init");
     // Also the socket, which tells the monitor that the program runs once the child's copy is closed
     // by exec.
     os::close_from(3);

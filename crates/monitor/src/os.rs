@@ -367,6 +367,11 @@ pub(crate) fn prctl(option: c_int, arg: u64, arg2: u64) -> Sys<()> {
     check(sys!(libc::SYS_prctl, option, arg, arg2, 0u64, 0u64)).map(drop)
 }
 
+/// The name that `ps` and `top` show; 15 bytes at most. Executed from a descriptor, we would be shown as its number.
+pub(crate) fn set_name(name: &CStr) {
+    let _ = check(sys!(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr(), 0u64, 0u64, 0u64));
+}
+
 pub(crate) fn rlimit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
     let limit = [soft, hard];
     check(sys!(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), 0usize)).map(drop)

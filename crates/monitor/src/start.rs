@@ -20,6 +20,7 @@ pub(crate) fn start() -> Option<Monitor> {
     let daemon = os::inherited(0);
     // What the daemon had open by mistake or from its own parent is not ours to keep open.
     os::close_from(3);
+    os::set_name(c"longshore-mon");
     let _ = os::setsid();
     let _ = os::chdir(c"/");
     // Our memory and descriptors are nobody's business, even when a child shares namespaces with a

@@ -69,6 +69,7 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
     accept("system", "/info", "/body/FirewallBackend/Driver", OURS),
     accept("system", "/info", "/body/CDISpecDirs", LATER),
     accept("system", "/info", "/body/Containerd", OURS),
+    accept("system", "/info", "/body/LiveRestoreEnabled", "containers outlive the daemon"),
     accept("system", "since=bad", "/status", NUMBERS),
     accept("system", "since=bad", "/body/message", NUMBERS),
     accept(

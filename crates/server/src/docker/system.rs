@@ -178,6 +178,8 @@ fn describe(i: model::SystemInfo, version: &str) -> Info {
             info: Vec::new(),
         }),
         warnings: Some(i.warnings).filter(|w| !w.is_empty()),
+        // Containers outlive the daemon, always.
+        live_restore_enabled: true,
         ..Info::default()
     }
 }
