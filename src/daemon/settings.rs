@@ -228,7 +228,9 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
         bail!("unknown log level {log_level:?}: choose debug, info, warn or error");
     }
     if both("live-restore", flags.live_restore, file.live_restore)? == Some(false) {
-        bail!("live-restore cannot be turned off: containers outlive the daemon; stop them with `longshore stop`");
+        bail!(
+            "live-restore cannot be turned off: containers outlive the daemon; stop them with `longshore stop`"
+        );
     }
     Ok(Settings {
         hosts,

@@ -27,9 +27,8 @@ fn privileged_cp_both_ways() {
         assert_eq!(fs::read_to_string(dir.join("back/sub/file")).expect("copied"), "text");
         run(&["cp", &there("/etc/passwd"), &local("")]).ok();
         assert!(fs::read_to_string(dir.join("passwd")).expect("copied").starts_with("root:"));
-        assert!(
-            run(&["cp", &there("/nosuch"), &local("")]).fails(1).contains("Could not find the file /nosuch")
-        );
+        // Older clients of Docker name the path in words of their own.
+        assert!(run(&["cp", &there("/nosuch"), &local("")]).fails(1).contains("/nosuch"));
         // Stopped containers have files, too.
         run(&["kill", &name]).ok();
         run(&["wait", &name]).ok();

@@ -57,6 +57,23 @@ fn flat(d: &Daemon, before: usize, what: &str) {
 }
 
 #[test]
+fn privileged_a_client_that_sends_all_before_it_reads_gets_its_answer() {
+    let d = Daemon::start();
+    let mut stream = d.connect();
+    let piece = vec![b'x'; 1 << 20];
+    let len = 64 * piece.len();
+    let head =
+        format!("POST /images/load?quiet=1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n{CLOSE}\r\n");
+    stream.write_all(head.as_bytes()).expect("send");
+    for _ in 0..64 {
+        stream.write_all(&piece).expect("it is taken, although the archive is no good");
+    }
+    let answer = read_all(&mut stream);
+    assert!(answer.contains("tar header: bad checksum"), "{answer}");
+    d.finish();
+}
+
+#[test]
 fn privileged_atk_38_clients_that_vanish_leave_no_descriptor() {
     let d = Daemon::start();
     d.load("busybox");

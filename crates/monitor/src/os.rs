@@ -755,7 +755,8 @@ pub(crate) fn message(errno: Errno) -> String {
         libc::ENOMEM => "cannot allocate memory",
         libc::EACCES => "permission denied",
         libc::ENOTDIR => "not a directory",
-        libc::EISDIR => "is a directory",
+        // Clients look for the second half: it makes their exit code 126.
+        libc::EISDIR => "is a directory: permission denied",
         libc::EINVAL => "invalid argument",
         libc::ENFILE => "too many open files in system",
         libc::EMFILE => "too many open files",

@@ -70,7 +70,7 @@ fn privileged_unusable_commands_are_reported_in_dockers_words() {
         ("nosuch", 127, r#"exec: "nosuch": executable file not found in $PATH"#),
         ("/no/such", 127, r#"exec: "/no/such": stat /no/such: no such file or directory"#),
         ("/etc/passwd", 126, r#"exec: "/etc/passwd": permission denied"#),
-        ("/etc", 126, r#"exec: "/etc": is a directory"#),
+        ("/etc", 126, r#"exec: "/etc": is a directory: permission denied"#),
     ];
     for (command, code, message) in cases {
         let error = w.refused(w.spec_args(&[command]));
