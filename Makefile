@@ -34,6 +34,7 @@ check: ## formatting, lints, licences, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --package longshore-monitor --bin longshore-monitor --features bare --profile monitor -- -D warnings
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 	cargo deny --locked check bans licenses sources
 	shellcheck -x $$(grep -lE '^#!.*\bbash' scripts/* tests/fixtures/* .ci/*)
 
