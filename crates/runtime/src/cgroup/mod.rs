@@ -591,6 +591,12 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Where the one hierarchy of a pure v2 machine is mounted.
+    #[must_use]
+    pub fn unified_top(&self) -> Option<&'static Path> {
+        self.hierarchy.pure_v2()
+    }
+
     /// The hierarchies as the container is to see them below `/sys/fs/cgroup`; empty for pure v2.
     /// `bind` is set for the case without a cgroup namespace.
     ///

@@ -46,6 +46,8 @@ pub(super) struct Facts<'a> {
     pub(super) init: bool,
     /// cgroup v1 hierarchies as they are to appear; empty for pure v2.
     pub(super) hierarchies: &'a [Hierarchy],
+    /// Where the host has its one hierarchy, on pure v2.
+    pub(super) unified: Option<&'a Path>,
 }
 
 /// Plans a container.
@@ -72,7 +74,7 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
     let c = &mut planned.container;
     let cgroup_namespace = planned.cgroup_namespace;
     for mount in spec.mounts().iter().flatten() {
-        c.mounts.push(plan_mount(mount, facts.hierarchies, cgroup_namespace)?);
+        c.mounts.push(plan_mount(mount, facts, cgroup_namespace)?);
     }
     plan_names(&mut planned, spec)?;
     let own = own_namespaces(&planned, facts);
@@ -237,7 +239,7 @@ fn plan_names(planned: &mut Planned, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn plan_mount(m: &spec::Mount, hierarchies: &[Hierarchy], cgroup_namespace: bool) -> Result<Mount> {
+fn plan_mount(m: &spec::Mount, facts: &Facts<'_>, cgroup_namespace: bool) -> Result<Mount> {
     let target = m.destination();
     let name = target.display();
     if !target.is_absolute() || target.components().any(|c| c == Component::ParentDir) {
@@ -258,11 +260,21 @@ fn plan_mount(m: &spec::Mount, hierarchies: &[Hierarchy], cgroup_namespace: bool
         }
         MountKind::Bind { source: path(source)?, recursive }
     } else if matches!(fstype, "cgroup" | "cgroup2") {
-        let mut v1 = hierarchies.to_vec();
-        if cgroup_namespace {
-            v1.iter_mut().for_each(|h| h.bind = None);
+        match facts.unified.filter(|_| !cgroup_namespace) {
+            // The options of a new mount in the host's own cgroup namespace count for every mount of the
+            // tree: without them the host would lose its `nsdelegate` and `memory_recursiveprot`.
+            Some(top) => {
+                clear &= !libc::MOUNT_ATTR_RDONLY;
+                MountKind::Bind { source: path(top)?, recursive: false }
+            }
+            None => {
+                let mut v1 = facts.hierarchies.to_vec();
+                if cgroup_namespace {
+                    v1.iter_mut().for_each(|h| h.bind = None);
+                }
+                MountKind::Cgroup { v1 }
+            }
         }
-        MountKind::Cgroup { v1 }
     } else if fstype.is_empty() {
         return Err(invalid(format!("mount {name} has no type")));
     } else {
@@ -556,6 +568,20 @@ mod tests {
         let p = planned(spec, &Facts { userns: Some(&map), ..Facts::default() }).unwrap();
         assert_ne!(p.namespaces & LinuxNamespaceType::User as u64, 0);
         assert_eq!(p.id_maps.unwrap().0, b"0 1000 10\n");
+    }
+
+    #[test]
+    fn the_hosts_own_cgroup_mount_keeps_its_options() {
+        let mut spec = base();
+        spec["mounts"] = json!([{ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["ro", "nosuid"] }]);
+        let facts = Facts { unified: Some(Path::new("/sys/fs/cgroup")), ..Facts::default() };
+        let mount = |spec: &Value| planned(spec.clone(), &facts).unwrap().container.mounts.remove(0);
+        let shared = mount(&spec);
+        assert_eq!(shared.what, MountKind::Bind { source: c"/sys/fs/cgroup".into(), recursive: false });
+        assert_eq!(shared.set, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID);
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+        assert_eq!(mount(&spec).what, MountKind::Cgroup { v1: Vec::new() });
     }
 
     #[test]

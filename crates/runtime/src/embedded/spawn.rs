@@ -42,11 +42,13 @@ pub(crate) fn create(
         terminal,
         init: request.init,
         hierarchies: &[],
+        unified: None,
     };
     let resources = plan::resources(&request.spec);
     let group = Cgroup::create(place.0, place.1, &resources)?;
     let hierarchies = group.mounts()?;
     facts.hierarchies = &hierarchies;
+    facts.unified = group.unified_top();
     let mut planned = plan::container(&request.spec, &facts)?;
     if let Some(profile) = request.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
         let compiled = filter::compile(profile)?;

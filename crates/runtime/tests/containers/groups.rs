@@ -35,6 +35,23 @@ fn privileged_atk_15_no_way_out_through_cgroups() {
 }
 
 #[test]
+fn privileged_the_hosts_cgroup_mount_is_seen_and_keeps_its_options() {
+    let w = World::new();
+    let options = || {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().filter(|l| l.contains(" /sys/fs/cgroup")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = options();
+    let mut spec = w.spec("cat /proc/self/cgroup; ls /sys/fs/cgroup; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/*/x");
+    spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "cgroup");
+    spec["mounts"].as_array_mut().unwrap().push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }));
+    let end = w.run(spec);
+    assert!(end.out.contains(&crate::harness::cgroup_parent()), "{end:?}");
+    assert_ne!(end.code, 0, "nothing can be made there: {end:?}");
+    assert_eq!(options(), before);
+}
+
+#[test]
 fn privileged_pause_resume_and_signal_all() {
     let w = World::new();
     let task = w.started(w.request(w.spec("(trap '' HUP; sleep 1000) & sleep 1000 & sleep 1000")));
