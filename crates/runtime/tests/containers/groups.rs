@@ -42,7 +42,8 @@ fn privileged_the_hosts_cgroup_mount_is_seen_and_keeps_its_options() {
         mounts.lines().filter(|l| l.contains(" /sys/fs/cgroup")).map(str::to_owned).collect::<Vec<_>>()
     };
     let before = options();
-    let mut spec = w.spec("cat /proc/self/cgroup; ls /sys/fs/cgroup; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/*/x");
+    let mut spec =
+        w.spec("cat /proc/self/cgroup; ls /sys/fs/cgroup; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/*/x");
     spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "cgroup");
     spec["mounts"].as_array_mut().unwrap().push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }));
     let end = w.run(spec);
