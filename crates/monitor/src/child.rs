@@ -38,8 +38,8 @@ pub(crate) fn init(birth: Birth, plan: &[u8]) -> ! {
         Err(_) => os::exit(SETUP_FAILED),
     };
     let failure = match prepare_init(birth, plan) {
-        Ok((container, program)) => match ready(&sync, &container.process) {
-            Ok(()) if container.init => supervise(&container.process, &program),
+        Ok((container, program, label)) => match ready(&sync, &container.process) {
+            Ok(()) if container.init => supervise(&container.process, &program, label),
             Ok(()) => process::run(&program, &container.process),
             Err(failure) => failure,
         },
@@ -49,7 +49,10 @@ pub(crate) fn init(birth: Birth, plan: &[u8]) -> ! {
     os::exit(SETUP_FAILED)
 }
 
-fn prepare_init(birth: Birth, plan: &[u8]) -> Result<(Container, alloc::ffi::CString), Failure> {
+/// The container, its program, and the way to its AppArmor profile if our own init is to take it.
+type Prepared = (Container, alloc::ffi::CString, Option<OwnedFd>);
+
+fn prepare_init(birth: Birth, plan: &[u8]) -> Result<Prepared, Failure> {
     let malformed =
         |_| Failure { step: Step::Request, errno: libc::EPROTO, detail: "malformed launch plan".into() };
     let c = Container::decode(&mut Reader::new(plan)).map_err(malformed)?;
@@ -91,10 +94,11 @@ fn prepare_init(birth: Birth, plan: &[u8]) -> Result<(Container, alloc::ffi::CSt
         (None, None) => {}
     }
     process::privileged(&c.process, proc.as_ref())?;
+    let label = if c.init { process::own_label(&c.process, proc.as_ref())? } else { None };
     drop(proc);
     process::confine(&c.process)?;
     let program = process::find(&c.process)?;
-    Ok((c, program))
+    Ok((c, program, label))
 }
 
 /// Hands the terminal to the monitor and keeps the other end.
@@ -191,7 +195,12 @@ fn report(sync: &OwnedFd, failure: &Failure) {
 
 /// Our own init: starts the program as a child, passes on signals, and reaps what is orphaned.
 /// Its binary is the monitor's sealed memory file.
-fn supervise(p: &Process, program: &core::ffi::CStr) -> Failure {
+fn supervise(p: &Process, program: &core::ffi::CStr, label: Option<OwnedFd>) -> Failure {
+    if let Some(label) = label
+        && let Err(failure) = process::take_label(&label, p)
+    {
+        return failure;
+    }
     let child = match os::fork() {
         Ok(0) => {
             os::own_group(p.terminal.is_some());

@@ -44,6 +44,28 @@ pub(crate) fn privileged(p: &Process, proc: Option<&OwnedFd>) -> Result<(), Fail
 
 /// Asks for a profile at the next exec, through a procfs that is one.
 fn apparmor(profile: &CStr, proc: Option<&OwnedFd>) -> os::Sys<()> {
+    set_label(&label_file(proc, c"attr/apparmor/exec", c"attr/exec")?, b"exec ", profile)
+}
+
+/// The way to a profile for a process that executes nothing and yet is the container's: our own init.
+/// Opened while there is a procfs to open it in.
+pub(crate) fn own_label(p: &Process, proc: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+    let profile = p.apparmor.as_ref().filter(|profile| profile.to_bytes() != b"unconfined");
+    profile
+        .map(|profile| {
+            label_file(proc, c"attr/apparmor/current", c"attr/current").at(Step::Apparmor, || text(profile))
+        })
+        .transpose()
+}
+
+/// Goes under the profile at once. What it starts from then on inherits it.
+pub(crate) fn take_label(file: &OwnedFd, p: &Process) -> Result<(), Failure> {
+    let Some(profile) = &p.apparmor else { return Ok(()) };
+    set_label(file, b"changeprofile ", profile).at(Step::Apparmor, || text(profile))
+}
+
+/// A file of this process in procfs; the other name is that of kernels with one security module.
+fn label_file(proc: Option<&OwnedFd>, name: &CStr, older: &CStr) -> os::Sys<OwnedFd> {
     let own;
     let proc = match proc {
         Some(proc) => proc,
@@ -56,17 +78,21 @@ fn apparmor(profile: &CStr, proc: Option<&OwnedFd>) -> os::Sys<()> {
     let me = os::open_in(proc, c"thread-self", libc::O_PATH | libc::O_DIRECTORY, 0, os::Links::Inside)?;
     prove_proc(&me)?;
     let open = |path| os::open_in(&me, path, libc::O_RDWR, 0, os::Links::Refuse);
-    let file = match open(c"attr/apparmor/exec") {
-        Err(libc::ENOENT) => open(c"attr/exec"),
+    let file = match open(name) {
+        Err(libc::ENOENT) => open(older),
         r => r,
     }?;
     prove_proc(&file)?;
-    let mut line = b"exec ".to_vec();
+    Ok(file)
+}
+
+fn set_label(file: &OwnedFd, verb: &[u8], profile: &CStr) -> os::Sys<()> {
+    let mut line = verb.to_vec();
     line.extend_from_slice(profile.to_bytes());
-    os::write_all(&file, &line)?;
+    os::write_all(file, &line)?;
     // The kernel repeats what it will do: "profile (enforce)".
     let mut buf = [0; 256];
-    let n = os::pread(&file, &mut buf)?;
+    let n = os::pread(file, &mut buf)?;
     if buf[..n].starts_with(profile.to_bytes()) { Ok(()) } else { Err(libc::EACCES) }
 }
 

@@ -376,6 +376,8 @@ impl Task {
         }
         let size = request.terminal.then(|| request.console_size.unwrap_or((0, 0)));
         let mut process = plan::process(&request.process, size)?;
+        // First of all: what follows would only say what of an ended container is missing.
+        let mut client = self.connect()?;
         process.seccomp = filter::kept(self.dir()?, self.0.seccomp)?;
         let mut bytes = Vec::new();
         process.encode(&mut bytes);
@@ -390,7 +392,6 @@ impl Task {
             // It may have to enter further below than the container's first process did.
             theirs.extend(self.0.cgroup.exec_handles(self.pid())?.v2);
         }
-        let mut client = self.connect()?;
         let fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
         client.ask(&Request::Exec(&bytes), &fds)?;
         drop(theirs);

@@ -387,8 +387,17 @@ impl Cgroup {
     /// has distributed its controllers among cgroups of its own takes no process at its top.
     ///
     /// # Errors
-    /// When a directory is gone.
+    /// [`Error::NotRunning`] when it is gone.
     pub fn exec_handles(&self, init: u32) -> Result<LaunchHandles> {
+        self.try_exec_handles(init).map_err(|e| match e {
+            Error::Sys(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENODEV | libc::ESRCH)) => {
+                Error::NotRunning(self.id.clone())
+            }
+            e => e,
+        })
+    }
+
+    fn try_exec_handles(&self, init: u32) -> Result<LaunchHandles> {
         let mut handles = self.handles()?;
         let Some(top) = self.unified() else { return Ok(handles) };
         let distributes =

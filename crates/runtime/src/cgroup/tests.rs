@@ -69,6 +69,15 @@ fn with_devices(mut r: LinuxResources) -> LinuxResources {
 }
 
 #[test]
+fn privileged_an_exec_into_what_has_ended_is_told_so() {
+    let parent = Parent::new();
+    let group = Cgroup::create(&parent.0, "c1", &resources(serde_json::json!({}))).unwrap();
+    group.exec_handles(std::process::id()).unwrap();
+    group.remove().unwrap();
+    assert!(matches!(group.exec_handles(std::process::id()), Err(Error::NotRunning(id)) if id == "c1"));
+}
+
+#[test]
 fn privileged_a_group_has_its_limits_and_goes_away() {
     let parent = Parent::new();
     let wanted = with_devices(resources(serde_json::json!({

@@ -74,7 +74,8 @@ fn privileged_pause_resume_and_signal_all() {
 #[test]
 fn privileged_devices_are_restricted_to_the_list() {
     let w = World::new();
-    let mut spec = w.spec("mknod /tmp/sda b 8 0; cat /tmp/sda 2>&1 | head -1; mknod /tmp/n c 1 3 && echo x > /tmp/n && echo fine");
+    // Not in the root file system: the host may have mounted its /tmp without devices.
+    let mut spec = w.spec("mknod /dev/sda b 8 0; cat /dev/sda 2>&1 | head -1; mknod /dev/n c 1 3 && echo x > /dev/n && echo fine");
     spec["linux"]["resources"] = json!({ "devices": longshore_runtime::spec_defaults::device_rules() });
     let end = w.run(spec);
     assert!(end.out.contains("Operation not permitted") && end.out.ends_with("fine\n"), "{end:?}");
