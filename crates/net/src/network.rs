@@ -34,7 +34,8 @@ pub struct Swept {
 pub struct Network {
     config: BridgeConfig,
     bridge: u32,
-    hairpin: bool,
+    /// What one port of the bridge sends to another passes netfilter.
+    bridged_filtered: bool,
     links: Mutex<HostLinks>,
     firewall: Mutex<Firewall>,
 }
@@ -59,14 +60,15 @@ impl Network {
             let filters_bridged = procfs::read("bridge/bridge-nf-call-iptables")?;
             Ok((bridge, filters_bridged.as_deref() == Some("1")))
         })();
-        let (bridge, hairpin) = opened.inspect_err(|_| {
+        let (bridge, bridged_filtered) = opened.inspect_err(|_| {
             if !existed {
                 let _ = firewall.unexcept(&config.table);
                 let _ = firewall.uninstall(&config.table);
                 let _ = links.delete_bridge(&config.bridge);
             }
         })?;
-        Ok(Network { config, bridge, hairpin, links: Mutex::new(links), firewall: Mutex::new(firewall) })
+        let (links, firewall) = (Mutex::new(links), Mutex::new(firewall));
+        Ok(Network { config, bridge, bridged_filtered, links, firewall })
     }
 
     /// The configuration it was opened with.
@@ -81,7 +83,7 @@ impl Network {
     pub fn restore_rules(&self, endpoints: &[Endpoint]) -> Result<()> {
         let mut elements = Vec::new();
         for endpoint in endpoints {
-            elements.extend(plan::endpoint(&self.config, endpoint, self.hairpin)?.elements);
+            elements.extend(plan::endpoint(&self.config, endpoint, self.bridged_filtered)?.elements);
         }
         let mut firewall = lock(&self.firewall);
         firewall.install(&plan::ruleset(&self.config))?;
@@ -95,7 +97,7 @@ impl Network {
     /// # Errors
     /// If the endpoint's settings are wrong or the kernel refuses; nothing of it is left then.
     pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attachment> {
-        let plan = plan::endpoint(&self.config, endpoint, self.hairpin)?;
+        let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
         self.create_pair(&plan, netns)?;
         let finished = netns::within(netns, || {
             // An interface that is down has no IPv6 address yet: so it never gets one.

@@ -36,6 +36,8 @@ pub(crate) struct EndpointPlan {
     pub(crate) address: Ipv4Net,
     pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) hairpin: bool,
+    /// What other ports of the bridge send does not reach it, nor they what it sends.
+    pub(crate) isolated: bool,
     pub(crate) elements: Vec<Element>,
 }
 
@@ -184,7 +186,12 @@ pub(crate) fn bridge(config: &BridgeConfig, mac: [u8; 6]) -> Result<BridgePlan> 
     Ok(BridgePlan { name: config.bridge.clone(), address, mac, mtu: config.mtu })
 }
 
-pub(crate) fn endpoint(config: &BridgeConfig, endpoint: &Endpoint, hairpin: bool) -> Result<EndpointPlan> {
+/// `bridged_filtered`: what one port of the bridge sends to another passes the forward chain, too.
+pub(crate) fn endpoint(
+    config: &BridgeConfig,
+    endpoint: &Endpoint,
+    bridged_filtered: bool,
+) -> Result<EndpointPlan> {
     check_interface_name(&endpoint.ifname)?;
     check_host_address(config, endpoint.ip, "container address")?;
     if endpoint.ip == config.gateway {
@@ -201,7 +208,10 @@ pub(crate) fn endpoint(config: &BridgeConfig, endpoint: &Endpoint, hairpin: bool
         mtu: config.mtu,
         address,
         gateway: Some(config.gateway),
-        hairpin,
+        // The container's own published port then leads back through the port that it came from.
+        hairpin: bridged_filtered,
+        // Otherwise the chain would never see what containers say to each other.
+        isolated: !config.icc && !bridged_filtered,
         elements,
         host_if,
     })
@@ -485,6 +495,10 @@ mod tests {
         );
         assert!(plan.elements.iter().all(|e| e.comment == plan.host_if));
         assert!(endpoint(&config(), &container(vec![port([0, 0, 0, 0], 0)]), false).is_err());
+        for (icc, filtered, isolated) in [(true, false, false), (false, true, false), (false, false, true)] {
+            let plan = endpoint(&BridgeConfig { icc, ..config() }, &container(Vec::new()), filtered).unwrap();
+            assert_eq!((plan.isolated, plan.hairpin), (isolated, filtered));
+        }
     }
 
     #[test]

@@ -137,13 +137,20 @@ impl HostLinks {
         up.header.flags = LinkFlags::Up;
         up.header.change_mask = LinkFlags::Up;
         let mut requests = vec![quiet];
+        let mut settings = Vec::new();
         if plan.hairpin {
+            settings.push(InfoBridgePort::HairpinMode(true));
+        }
+        if plan.isolated {
+            settings.push(InfoBridgePort::Isolated(true));
+        }
+        if !settings.is_empty() {
             let mut port = named(&plan.host_if);
             port.attributes.push(LinkAttribute::LinkInfo(vec![
                 LinkInfo::PortKind(InfoPortKind::Bridge),
-                LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+                LinkInfo::PortData(InfoPortData::BridgePort(settings)),
             ]));
-            let action = format!("set hairpin mode of {}", plan.host_if);
+            let action = format!("set up bridge port {}", plan.host_if);
             requests.push(request(RouteNetlinkMessage::NewLink(port), 0, action));
         }
         requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.host_if)));
