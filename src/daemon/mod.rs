@@ -19,6 +19,10 @@ use tokio::task::JoinSet;
 
 use settings::Settings;
 
+/// What an ordinary user is told: half of an engine would only fail later, and less clearly.
+const NOT_ROOT: &str = "running without root is not supported yet: start it with sudo, and reach it with \
+    DOCKER_HOST=unix:///run/longshore.sock as root or as a member of the group docker";
+
 /// Runs the daemon with `args` (without the program's name) until it is told to stop.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let settings = match Settings::resolve(args) {
@@ -29,6 +33,10 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if !settings::is_root() {
+        eprintln!("longshore daemon: {NOT_ROOT}");
+        return ExitCode::FAILURE;
+    }
     logging::start(&settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.workers())

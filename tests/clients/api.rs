@@ -89,3 +89,34 @@ fn privileged_clients_that_vanish_leave_nothing() {
     d.launch();
     d.finish();
 }
+
+/// Another user than root gets one clear answer, from the daemon and from a command that would start one.
+#[test]
+fn privileged_an_ordinary_user_is_told_what_to_do() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::process::Command;
+
+    let dir = tempfile::tempdir().expect("folder");
+    // The build's own folder may be closed to others.
+    let program = dir.path().join("longshore");
+    std::fs::copy(env!("CARGO_BIN_EXE_longshore"), &program).expect("copy");
+    let home = dir.path().join("home");
+    std::fs::create_dir(&home).expect("folder");
+    chown(&home, Some(65534), Some(65534)).expect("owner");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
+    for (args, prefix) in [(&["daemon"][..], "longshore daemon: "), (&["ps"], "cannot start a daemon: ")] {
+        let out = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(args)
+            .envs([("HOME", &home), ("XDG_RUNTIME_DIR", &home)])
+            .env_remove("DOCKER_HOST")
+            .output()
+            .expect("setpriv (package util-linux)");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.starts_with(&format!("{prefix}running without root is not supported yet")), "{said}");
+        assert!(said.contains("sudo") && said.contains("DOCKER_HOST=unix:///run/longshore.sock"), "{said}");
+    }
+    assert!(!home.join(".local").exists(), "nothing was begun");
+}

@@ -4,6 +4,7 @@
 //! and ends by checking that nothing is left: no mount, cgroup, process or file.
 
 mod api;
+mod apparmor;
 mod attacks;
 mod crash;
 mod differential;

@@ -86,6 +86,7 @@ fn start(socket: &Path) -> Result<()> {
     };
     let out = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|e| failed(&e))?;
     let err = out.try_clone().map_err(|e| failed(&e))?;
+    let before = out.metadata().map_or(0, |m| m.len());
     let exe = std::env::current_exe().map_err(|e| failed(&e))?;
     let mut command = Command::new("setsid");
     command.arg(&exe).args(["daemon", "--idle-exit", IDLE_EXIT]);
@@ -102,6 +103,9 @@ fn start(socket: &Path) -> Result<()> {
         if let Ok(Some(status)) = child.try_wait()
             && !status.success()
         {
+            if let Some(why) = std::fs::read(&log).ok().and_then(|text| last_line(&text, before)) {
+                return Err(Failure::new(format!("cannot start a daemon: {why}")));
+            }
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -109,9 +113,24 @@ fn start(socket: &Path) -> Result<()> {
     Err(failed(&format!("it does not answer; its log is {}", log.display())))
 }
 
+/// What was added to a log since it had `before` bytes: the last line of it.
+fn last_line(log: &[u8], before: u64) -> Option<String> {
+    let added = String::from_utf8_lossy(log.get(usize::try_from(before).ok()?..)?);
+    let line = added.lines().rfind(|line| !line.trim().is_empty())?;
+    Some(line.strip_prefix("longshore daemon: ").unwrap_or(line).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_cannot_start_is_quoted() {
+        let log = b"longshore daemon: of old\nWARN x\nlongshore daemon: no disk\n\n";
+        assert_eq!(last_line(log, 25).as_deref(), Some("no disk"));
+        assert_eq!(last_line(&log[..25], 25), None);
+        assert_eq!(last_line(log, 900), None);
+    }
 
     #[test]
     fn hosts_are_understood_or_refused() {
