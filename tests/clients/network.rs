@@ -149,6 +149,34 @@ fn privileged_published_ports_answer_where_they_should() {
     d.finish();
 }
 
+/// The host's firewall is reloaded, which starts with taking everything away: while the daemon runs, and while not.
+#[test]
+fn privileged_atk_42_ports_outlive_a_reload_of_the_firewall() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let world = neighbour(&d);
+    web(&d, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
+    let flush = |d: &Daemon| in_netns(&d.netns(), "nft flush ruleset").ok();
+    let check = |d: &Daemon, what: &str| {
+        wait_until(what, || get(&world, "192.0.2.1:8080").as_deref() == Some("web"));
+        assert_eq!(get(&d.netns(), "127.0.0.1:8081").as_deref(), Some("web"), "{what}");
+        let out = fetch("192.0.2.1", 8080);
+        assert_eq!(d.docker(["run", "--rm", "busybox", "sh", "-c", &out]).ok(), "web", "{what}");
+    };
+    check(&d, "at first");
+    flush(&d);
+    check(&d, "after a reload");
+    d.kill9();
+    flush(&d);
+    d.launch();
+    check(&d, "after a reload without a daemon");
+    // A firewall that drops what it does not know, switched on later.
+    let drop = "nft add table inet fw && nft add chain inet fw through '{ type filter hook forward priority 0; policy drop; }'";
+    in_netns(&d.netns(), drop).ok();
+    check(&d, "behind a firewall that drops");
+    d.finish();
+}
+
 #[test]
 fn privileged_udp_ranges_and_ports_of_the_engines_choice() {
     let d = Daemon::start();

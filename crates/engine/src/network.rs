@@ -133,7 +133,11 @@ impl Networks {
             (record.subnet, record.gateway) = (Some(subnet), Some(gateway));
             store.meta().commit(Batch::new().put(Table::Networks, &record.id, record))?;
         }
-        Ok(Bridge { network: Arc::new(network), ipam: Mutex::new(ipam) })
+        let network = Arc::new(network);
+        if let Err(error) = network.keep_rules() {
+            tracing::warn!(%error, "a reload of the host's firewall will take our rules along");
+        }
+        Ok(Bridge { network, ipam: Mutex::new(ipam) })
     }
 
     /// The default bridge.

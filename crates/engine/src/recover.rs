@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
+use longshore_net::Endpoint;
 use longshore_runtime::{Recovered, RuntimeOptions, Runtimes, Task};
 use longshore_store::meta::{Batch, Table};
 use longshore_store::snapshot::DriverName;
@@ -284,10 +285,14 @@ impl Engine {
             })
             .filter(|id| !id.is_empty())
             .collect();
-        if let Ok(bridge) = self.inner.networks.bridge()
-            && let Err(e) = bridge.network.sweep(&live)
-        {
-            warn("interfaces", &e);
+        if let Ok(bridge) = self.inner.networks.bridge() {
+            if let Err(e) = bridge.network.sweep(&live) {
+                warn("interfaces", &e);
+            }
+            // The host's firewall may have been reloaded while nobody was there to notice.
+            if let Err(e) = bridge.network.restore_rules(&endpoints(&all)) {
+                tracing::warn!("publishing the ports of running containers again: {e}");
+            }
         }
         let pins: BTreeSet<PathBuf> = all
             .iter()
@@ -343,6 +348,22 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The connections of the containers that run.
+fn endpoints(all: &[Arc<Container>]) -> Vec<Endpoint> {
+    let mut found = Vec::new();
+    for c in all.iter().filter(|c| c.task().is_some()) {
+        let record = c.record();
+        for e in record.networks.values().filter(|e| !e.endpoint_id.is_empty()) {
+            let (Ok(ip), Ok(mac)) = (e.ip_address.parse(), longshore_net::parse_mac(&e.mac_address)) else {
+                continue;
+            };
+            let ports = record.ports.clone();
+            found.push(Endpoint { id: e.endpoint_id.clone(), ip, mac, ifname: "eth0".into(), ports });
+        }
+    }
+    found
 }
 
 /// What a container that does not run is due at the daemon's start.

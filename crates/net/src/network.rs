@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Result;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
 use crate::netlink::{self, ContainerLinks, HostLinks};
-use crate::nft::Firewall;
-use crate::plan::{self, EndpointPlan};
+use crate::nft::{Firewall, News};
+use crate::plan::{self, Element, EndpointPlan};
 use crate::{BridgeConfig, Endpoint, netns, procfs};
 
 /// What an attach made.
@@ -37,7 +39,56 @@ pub struct Network {
     /// What one port of the bridge sends to another passes netfilter.
     bridged_filtered: bool,
     links: Mutex<HostLinks>,
-    firewall: Mutex<Firewall>,
+    rules: Mutex<Rules>,
+}
+
+/// The firewall, and what it is to have.
+#[derive(Debug)]
+struct Rules {
+    firewall: Firewall,
+    /// Every port that is published now.
+    published: Vec<Element>,
+    /// The network was removed: nothing is to be put back.
+    removed: bool,
+}
+
+impl Rules {
+    /// Publishes ports. A table that somebody has removed meanwhile is put back.
+    fn publish(&mut self, config: &BridgeConfig, elements: Vec<Element>) -> Result<()> {
+        let added = match self.firewall.add(&config.table, &elements) {
+            Err(error) if error.is_errno(Errno::NOENT) => {
+                self.repair(config)?;
+                self.firewall.add(&config.table, &elements)
+            }
+            other => other,
+        };
+        added?;
+        let known = |new: &Element| !self.published.contains(new);
+        let new: Vec<_> = elements.into_iter().filter(known).collect();
+        self.published.extend(new);
+        Ok(())
+    }
+
+    /// Takes ports back; returns how many.
+    fn withdraw(&mut self, table: &str, gone: impl Fn(&str) -> bool) -> Result<usize> {
+        self.published.retain(|element| !gone(&element.comment));
+        self.firewall.remove(table, gone)
+    }
+
+    /// Puts back what is missing of the table, and the exceptions in others; whether the table had lost something.
+    fn repair(&mut self, config: &BridgeConfig) -> Result<bool> {
+        if self.removed {
+            return Ok(false);
+        }
+        let ruleset = plan::ruleset(config);
+        let lost = !self.firewall.is_whole(&ruleset)?;
+        if lost {
+            self.firewall.install(&ruleset)?;
+            self.firewall.add(&config.table, &self.published)?;
+        }
+        self.firewall.except(&config.table, &config.bridge)?;
+        Ok(lost)
+    }
 }
 
 impl Network {
@@ -57,18 +108,56 @@ impl Network {
             firewall.except(&config.table, &config.bridge)?;
             let bridge = links.ensure_bridge(&bridge_plan)?;
             procfs::set("ipv4/ip_forward", "1")?;
-            let filters_bridged = procfs::read("bridge/bridge-nf-call-iptables")?;
-            Ok((bridge, filters_bridged.as_deref() == Some("1")))
+            let bridged_filtered = procfs::read("bridge/bridge-nf-call-iptables")?;
+            let mut published = firewall.elements(&config.table, plan::MAP_ADDRESS)?;
+            published.extend(firewall.elements(&config.table, plan::MAP_ANY)?);
+            Ok((bridge, bridged_filtered.as_deref() == Some("1"), published))
         })();
-        let (bridge, bridged_filtered) = opened.inspect_err(|_| {
+        let (bridge, bridged_filtered, published) = opened.inspect_err(|_| {
             if !existed {
                 let _ = firewall.unexcept(&config.table);
                 let _ = firewall.uninstall(&config.table);
                 let _ = links.delete_bridge(&config.bridge);
             }
         })?;
-        let (links, firewall) = (Mutex::new(links), Mutex::new(firewall));
-        Ok(Network { config, bridge, bridged_filtered, links, firewall })
+        let rules = Mutex::new(Rules { firewall, published, removed: false });
+        Ok(Network { config, bridge, bridged_filtered, links: Mutex::new(links), rules })
+    }
+
+    /// Keeps the rules in place from now on, as long as the network is in use: whatever another program takes away (a
+    /// reload of the host's firewall starts with that) is put back at once, and a forward chain that drops gets its
+    /// exceptions when it appears.
+    ///
+    /// # Errors
+    /// If the kernel does not tell of changes.
+    pub fn keep_rules(self: &Arc<Self>) -> Result<()> {
+        let mut news = News::open()?;
+        let network = Arc::downgrade(self);
+        let keep = move || {
+            loop {
+                let heard = news.wait();
+                let Some(network) = network.upgrade() else { return };
+                match heard {
+                    Ok(true) => network.repair_rules(),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "changes of the host's firewall are not noticed any more");
+                        return;
+                    }
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("firewall".to_owned()).spawn(keep);
+        spawned.map_err(|e| Error::system("start a thread", e))?;
+        Ok(())
+    }
+
+    fn repair_rules(&self) {
+        match lock(&self.rules).repair(&self.config) {
+            Ok(true) => tracing::info!(table = self.config.table, "put back rules that had been removed"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "could not put the network's rules back"),
+        }
     }
 
     /// The configuration it was opened with.
@@ -76,7 +165,8 @@ impl Network {
         &self.config
     }
 
-    /// Puts the ruleset back, and the ports of `endpoints`: for when a firewall's reload has removed them.
+    /// Puts the ruleset back where something of it is missing, and the ports of `endpoints`: for those that were
+    /// connected before this was opened.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -85,10 +175,9 @@ impl Network {
         for endpoint in endpoints {
             elements.extend(plan::endpoint(&self.config, endpoint, self.bridged_filtered)?.elements);
         }
-        let mut firewall = lock(&self.firewall);
-        firewall.install(&plan::ruleset(&self.config))?;
-        firewall.except(&self.config.table, &self.config.bridge)?;
-        firewall.add(&self.config.table, &elements)
+        let mut rules = lock(&self.rules);
+        rules.repair(&self.config)?;
+        rules.publish(&self.config, elements)
     }
 
     /// Connects a container's network namespace: interface, address, default route, loopback, published ports. When
@@ -104,7 +193,7 @@ impl Network {
             procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", plan.ifname), "1");
             procfs::set_lenient(&format!("ipv4/conf/{}/arp_notify", plan.ifname), "1");
             let mut side = ContainerLinks::set_up(&plan)?;
-            lock(&self.firewall).add(&self.config.table, &plan.elements)?;
+            lock(&self.rules).publish(&self.config, plan.elements.clone())?;
             lock(&self.links).settle(&plan.host_if, &self.config.bridge)?;
             side.announce(&plan)
         });
@@ -120,7 +209,7 @@ impl Network {
     fn create_pair(&self, plan: &EndpointPlan, netns: BorrowedFd<'_>) -> Result<()> {
         let mut links = lock(&self.links);
         match links.create_veth(plan, self.bridge, netns) {
-            Err(error) if error.is_errno(rustix::io::Errno::EXIST) => {
+            Err(error) if error.is_errno(Errno::EXIST) => {
                 // A leftover of the same endpoint's earlier life, if it is a port of this bridge.
                 let stale =
                     links.link(&plan.host_if)?.is_some_and(|l| l.is_veth && l.master == Some(self.bridge));
@@ -140,7 +229,7 @@ impl Network {
     /// If the kernel refuses; everything that could be removed has been.
     pub fn detach(&self, endpoint_id: &str) -> Result<()> {
         let name = plan::host_interface(endpoint_id);
-        let ports = lock(&self.firewall).remove(&self.config.table, |owner| owner == name);
+        let ports = lock(&self.rules).withdraw(&self.config.table, |owner| owner == name);
         let link = lock(&self.links).delete(&name);
         ports.and(link)
     }
@@ -154,7 +243,7 @@ impl Network {
     /// If the kernel refuses; everything that could be done has been.
     pub fn release(&self, endpoint_id: &str) -> Result<()> {
         let name = plan::host_interface(endpoint_id);
-        let ports = lock(&self.firewall).remove(&self.config.table, |owner| owner == name);
+        let ports = lock(&self.rules).withdraw(&self.config.table, |owner| owner == name);
         let link = lock(&self.links).silence(&name);
         ports.and(link)
     }
@@ -165,7 +254,7 @@ impl Network {
     /// If the kernel refuses; everything that could be removed has been.
     pub fn sweep<S: AsRef<str>>(&self, live: &[S]) -> Result<Swept> {
         let live: BTreeSet<String> = live.iter().map(|id| plan::host_interface(id.as_ref())).collect();
-        let ports = lock(&self.firewall).remove(&self.config.table, |owner| !live.contains(owner));
+        let ports = lock(&self.rules).withdraw(&self.config.table, |owner| !live.contains(owner));
         let links = self.delete_ports(|name| !live.contains(name));
         Ok(Swept { ports: ports?, links: links? })
     }
@@ -202,9 +291,10 @@ impl Network {
     pub fn remove(&self) -> Result<()> {
         let ports = self.delete_ports(|_| true).map(drop);
         let bridge = lock(&self.links).delete_bridge(&self.config.bridge);
-        let mut firewall = lock(&self.firewall);
-        let exceptions = firewall.unexcept(&self.config.table);
-        let table = firewall.uninstall(&self.config.table);
+        let mut rules = lock(&self.rules);
+        rules.removed = true;
+        let exceptions = rules.firewall.unexcept(&self.config.table);
+        let table = rules.firewall.uninstall(&self.config.table);
         ports.and(bridge).and(exceptions).and(table)
     }
 }

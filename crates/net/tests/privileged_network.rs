@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use longshore_net::{
     Ipv4Net, Network, PortAllocator, PortMap, PortRequest, Transport, host_networks, loopback_up, pick_subnet,
@@ -437,6 +438,54 @@ fn privileged_rules_come_back_after_a_flush() {
     network.restore_rules(&[published]).unwrap();
     assert_eq!(host.tables(), before);
     assert!(lan.tcp("10.9.0.1:8080").is_some());
+}
+
+/// `systemctl reload nftables` flushes everything; ufw and others come and go. Nobody has to tell us.
+#[test]
+fn privileged_atk_42_rules_are_put_back_at_once() {
+    let (host, lan) = host_and_neighbour();
+    let network = Arc::new(open(&host, "ls0", 15));
+    host.within(|| network.keep_rules()).unwrap();
+    let (container, later) = (Namespace::bare(), Namespace::bare());
+    let mut published = endpoint("a", 15, 2);
+    published.ports = vec![port(Transport::Tcp, ANY, 8080, 80), port(Transport::Tcp, LOOPBACK, 8081, 80)];
+    network.attach(container.fd(), &published).unwrap();
+    container.serve_tcp("0.0.0.0:80");
+    lan.ip("route add 172.30.15.0/24 via 10.9.0.1");
+    let before = host.tables();
+    let whole = |what: &str| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while host.tables() != before {
+            assert!(std::time::Instant::now() < end, "{what}: {}", host.tables());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    for damage in [
+        &["flush", "ruleset"][..],
+        &["delete", "table", "ip", "longshore-ls0"],
+        &["flush", "chain", "ip", "longshore-ls0", "guard"],
+        &["flush", "table", "ip", "longshore-ls0"],
+    ] {
+        host.exec("nft", damage);
+        whole(&damage.join(" "));
+        assert_eq!(lan.ask_tcp("172.30.15.2:80", SHORT), None, "the guard stands");
+        assert!(lan.tcp("10.9.0.1:8080").is_some(), "{damage:?}");
+    }
+    // A port that is withdrawn is not put back, and one is published although the table has just gone.
+    network.release("a").unwrap();
+    host.exec("nft", &["flush", "ruleset"]);
+    let mut second = endpoint("b", 15, 3);
+    second.ports = vec![port(Transport::Tcp, ANY, 8082, 80)];
+    network.attach(later.fd(), &second).unwrap();
+    later.serve_tcp("0.0.0.0:80");
+    assert!(lan.tcp("10.9.0.1:8082").is_some());
+    assert_eq!(lan.ask_tcp("10.9.0.1:8080", SHORT), None);
+    // A firewall that somebody switches on later.
+    host.exec("iptables", &["-P", "FORWARD", "DROP"]);
+    assert!(lan.tcp("10.9.0.1:8082").is_some());
+    network.remove().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!host.tables().contains("longshore"), "what was removed stays so");
 }
 
 #[test]

@@ -194,6 +194,24 @@ impl Socket {
         }
     }
 
+    /// Joins a group of listeners to what changes.
+    pub(crate) fn join(&mut self, group: u32) -> Result<()> {
+        self.inner.add_membership(group).map_err(|e| Error::system("listen to the kernel's netlink news", e))
+    }
+
+    /// Waits for news, some seconds at most: the types of the messages. `None` if there were more than could be kept.
+    pub(crate) fn hear(&self) -> Result<Option<Vec<u16>>> {
+        let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
+        match self.inner.recv(&mut buffer, 0) {
+            Ok(_) => Ok(Some(messages(&buffer).filter_map(|m| m.ok().map(|m| m.kind)).collect())),
+            Err(e) if e.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => Ok(None),
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                Ok(Some(Vec::new()))
+            }
+            Err(e) => Err(Error::system("wait for the kernel's netlink news", e)),
+        }
+    }
+
     fn send(&self, buffer: &[u8]) -> Result<()> {
         let sent = self.inner.send(buffer, 0).map_err(|e| Error::system("send a netlink request", e))?;
         if sent == buffer.len() {

@@ -47,7 +47,9 @@ impl Firewall {
             if chain.table != FIREWALLD {
                 return Err(error);
             }
-            tracing::warn!(%error, "put the bridge into a zone of firewalld that forwards, such as `trusted`");
+            if !std::mem::replace(&mut self.warned, true) {
+                tracing::warn!(%error, "put the bridge into a zone of firewalld that forwards, such as `trusted`");
+            }
         }
         Ok(())
     }

@@ -2,14 +2,17 @@
 //!
 //! `wire` writes and reads attributes, `encode` turns a planned rule into the kernel's expressions, `table` installs
 //! and changes our own table, `foreign` deals with forward
-//! chains of others that drop, and `conntrack` forgets flows that no longer hold.
+//! chains of others that drop, `news` hears of what other programs change, and `conntrack` forgets flows that no longer
+//! hold.
 
 mod conntrack;
 mod encode;
 mod foreign;
+mod news;
 mod table;
 mod wire;
 
+pub(crate) use news::News;
 pub(crate) use table::Firewall;
 pub(crate) use wire::attribute;
 
@@ -19,6 +22,7 @@ const MSG_NEWTABLE: u16 = SUBSYSTEM;
 const MSG_DELTABLE: u16 = SUBSYSTEM | 2;
 const MSG_NEWCHAIN: u16 = SUBSYSTEM | 3;
 const MSG_GETCHAIN: u16 = SUBSYSTEM | 4;
+const MSG_DELCHAIN: u16 = SUBSYSTEM | 5;
 const MSG_NEWRULE: u16 = SUBSYSTEM | 6;
 const MSG_GETRULE: u16 = SUBSYSTEM | 7;
 const MSG_DELRULE: u16 = SUBSYSTEM | 8;

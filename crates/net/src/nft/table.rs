@@ -4,9 +4,9 @@ use rustix::io::Errno;
 
 use super::wire::{self, Writer};
 use super::{
-    FAMILY_IPV4, MSG_BATCH_BEGIN, MSG_BATCH_END, MSG_DELRULE, MSG_DELSETELEM, MSG_DELTABLE, MSG_GETSETELEM,
-    MSG_NEWCHAIN, MSG_NEWRULE, MSG_NEWSET, MSG_NEWSETELEM, MSG_NEWTABLE, NLM_F_APPEND, NLM_F_CREATE,
-    SUBSYSTEM, comment_text, encode,
+    FAMILY_IPV4, MSG_BATCH_BEGIN, MSG_BATCH_END, MSG_DELRULE, MSG_DELSETELEM, MSG_DELTABLE, MSG_GETRULE,
+    MSG_GETSETELEM, MSG_NEWCHAIN, MSG_NEWRULE, MSG_NEWSET, MSG_NEWSETELEM, MSG_NEWTABLE, NLM_F_APPEND,
+    NLM_F_CREATE, SUBSYSTEM, comment_text, encode,
 };
 use crate::error::Result;
 use crate::netlink::{Protocol, Request, Socket};
@@ -19,11 +19,13 @@ const ELEMENTS_PER_MESSAGE: usize = 400;
 #[derive(Debug)]
 pub(crate) struct Firewall {
     pub(super) socket: Socket,
+    /// A table of others that cannot be changed was spoken of once already.
+    pub(super) warned: bool,
 }
 
 impl Firewall {
     pub(crate) fn open() -> Result<Self> {
-        Ok(Firewall { socket: Socket::open(Protocol::Netfilter)? })
+        Ok(Firewall { socket: Socket::open(Protocol::Netfilter)?, warned: false })
     }
 
     /// Installs the table, or brings the one that exists to the plan. Elements of its maps stay: at no moment is a
@@ -60,6 +62,31 @@ impl Firewall {
             }
         }
         self.commit(batch)
+    }
+
+    /// Whether every chain has as many rules as were planned.
+    pub(crate) fn is_whole(&mut self, ruleset: &Ruleset) -> Result<bool> {
+        let action = format!("list rules of {}", ruleset.table);
+        let list = request(MSG_GETRULE, 0, action, |w| {
+            w.text(1, &ruleset.table);
+        });
+        let answers = match self.socket.dump(&list) {
+            Err(error) if error.is_errno(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        let mut missing: Vec<(&str, usize)> =
+            ruleset.chains.iter().map(|chain| (chain.name, chain.rules.len())).collect();
+        for answer in &answers {
+            let (_, bytes) = wire::body(&answer.payload);
+            // Old kernels ignore the filter of a dump.
+            if wire::text(bytes, 1).as_deref() == Some(&ruleset.table)
+                && let Some(name) = wire::text(bytes, 2)
+                && let Some((_, left)) = missing.iter_mut().find(|(chain, _)| *chain == name)
+            {
+                *left = left.saturating_sub(1);
+            }
+        }
+        Ok(missing.iter().all(|(_, left)| *left == 0))
     }
 
     /// Publishes ports.
