@@ -68,7 +68,7 @@ impl Sources {
         let null = if c.masked.is_empty() {
             None
         } else {
-            Some(os::clone_tree(host_null()?, false).at(Step::Mask, || "/dev/null".into())?)
+            Some(own_copy(host_null()?).at(Step::Mask, || "/dev/null".into())?)
         };
         let mut devices = Vec::new();
         if userns {
@@ -76,11 +76,18 @@ impl Sources {
                 let fd = os::open_at(None, &device.path, path | libc::O_NOFOLLOW, 0)
                     .at(Step::Device, || text(&device.path))?;
                 check_device(&fd, device)?;
-                devices.push(os::clone_tree(fd, false).at(Step::Device, || text(&device.path))?);
+                devices.push(own_copy(fd).at(Step::Device, || text(&device.path))?);
             }
         }
         Ok(Self { root, binds, null, devices })
     }
+}
+
+/// A copy of a mount that is no peer of it: what is mounted over it is not seen on the host.
+fn own_copy(fd: OwnedFd) -> Sys<OwnedFd> {
+    let copy = os::clone_tree(fd, false)?;
+    os::mount_setattr(&copy, 0, 0, libc::MS_PRIVATE, false)?;
+    Ok(copy)
 }
 
 /// A file that everything can be hidden behind must really be the null device, not something that
@@ -212,6 +219,10 @@ impl Rootfs {
                 }
                 if m.set | m.clear != 0 {
                     os::mount_setattr(&fd, m.set, m.clear, 0, false).at(Step::Mount, name)?;
+                }
+                if m.propagation == 0 {
+                    // Nobody asked for what is mounted here to reach the host, or the reverse.
+                    os::mount_setattr(&fd, 0, 0, libc::MS_PRIVATE, true).at(Step::Mount, name)?;
                 }
                 set_propagation(&fd, m)?;
                 os::attach(&fd, at).at(Step::Mount, name)?;

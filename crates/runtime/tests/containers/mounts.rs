@@ -147,3 +147,36 @@ fn privileged_user_namespace_maps_ids() {
     use std::os::unix::fs::MetadataExt;
     assert_eq!(w.path("vol/x").metadata().unwrap().uid(), 100_000);
 }
+
+/// systemd makes every mount of the host shared. What a container mounts over one of its own, a cover of a masked path
+/// say, must not appear on the host, as it would over `/dev/null` there.
+#[test]
+fn privileged_no_mount_is_a_peer_of_the_hosts() {
+    const INNER: &str = "LONGSHORE_TEST_SHARED_MOUNTS";
+    if std::env::var_os(INNER).is_none() {
+        let out = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "shared"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "mounts::privileged_no_mount_is_a_peer_of_the_hosts", "--nocapture"])
+            .env(INNER, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(host.lines().any(|l| l.contains(" /dev ") && l.contains(" shared:")), "{host}");
+    let w = World::new();
+    let mut spec = w.spec("grep -E ' (shared|master):' /proc/self/mountinfo; grep -c /null /proc/self/mountinfo; grep -c ' /etc/hosts ' /proc/self/mountinfo");
+    spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "cgroup");
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({ "destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["bind", "ro"] }));
+    mounts.push(
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }),
+    );
+    let end = w.run(spec);
+    let mut lines = end.out.lines();
+    assert!(lines.next().is_some_and(|covers| covers.parse::<u32>().is_ok_and(|n| n > 0)), "{end:?}");
+    assert_eq!((lines.next(), lines.next()), (Some("1"), None), "{end:?}");
+}
