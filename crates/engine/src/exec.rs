@@ -256,7 +256,8 @@ impl Engine {
         };
         let task = task.ok_or_else(|| Error::conflict(format!("container {} is not running", c.id)))?;
         let user = container_user(c, &known.request.user)?;
-        let facts = self.machine_facts(&record, known.request.privileged, user)?;
+        // A privileged exec has more capabilities; the container's filter and profile hold for it, too.
+        let facts = self.machine_facts(&record, user)?;
         let process = spec::exec_process(&record, &facts, &known.request)?;
         let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         let own = known.request.console_size.map(|(rows, cols)| (narrow(cols), narrow(rows)));

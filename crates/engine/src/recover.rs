@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use longshore_net::Endpoint;
+use longshore_runtime::cgroup::scope;
 use longshore_runtime::{Recovered, RuntimeOptions, Runtimes, Task};
 use longshore_store::meta::{Batch, Table};
 use longshore_store::snapshot::DriverName;
@@ -71,11 +72,13 @@ impl Engine {
         make_dir(&paths.exec, 0o700)?;
         make_dir(&paths.data.join("containers"), 0o710)?;
         make_dir(&paths.volumes(), 0o701)?;
-        let cgroup_parent = options
-            .cgroup_parent
-            .clone()
-            .unwrap_or_else(|| format!("longshore-{}", root_hash(&options.data_root)));
-        let launcher = RuntimeOptions { exec_root: paths.exec.clone(), cgroup_parent };
+        let asked = options.cgroup_parent.as_deref();
+        let slice = asked.and_then(scope::slice_of).filter(|_| scope::systemd_runs()).map(str::to_owned);
+        let cgroup_parent = match asked {
+            Some(parent) if slice.is_none() => parent.to_owned(),
+            _ => format!("longshore-{}", root_hash(&options.data_root)),
+        };
+        let launcher = RuntimeOptions { exec_root: paths.exec.clone(), cgroup_parent, slice };
         let runtimes = Runtimes::open(launcher, &options.runtimes, options.default_runtime.as_deref())?;
         let networks = Networks::open(&store, &options)?;
         let system_id = system_id(&store)?;

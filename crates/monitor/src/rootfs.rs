@@ -190,6 +190,7 @@ impl Rootfs {
                     true => format!("{}: must be a directory without links", name()),
                     false => name(),
                 })?;
+                outside_proc(m, &at, fstype.to_bytes() == b"proc")?;
                 let tmpfs = fstype.to_bytes() == b"tmpfs";
                 let late = if tmpfs { m.set & os::MOUNT_ATTR_RDONLY } else { 0 };
                 let fd = new_fs(fstype, source, options, m.set & !late).map_err(|(errno, what)| Failure {
@@ -214,6 +215,7 @@ impl Rootfs {
                 } else {
                     self.file_target(&m.target, Step::Mount)?
                 };
+                outside_proc(m, &at, prove_proc(&fd).is_ok() && is_procs_root(&fd))?;
                 if m.set_recursive != 0 {
                     os::mount_setattr(&fd, m.set_recursive, 0, 0, true).at(Step::Mount, name)?;
                 }
@@ -240,6 +242,7 @@ impl Rootfs {
             detail: format!("{}: {what}", name()),
         };
         let at = mkdir_all(&self.root, &m.target, Links::Inside).at(Step::Mount, name)?;
+        outside_proc(m, &at, false)?;
         if v1.is_empty() {
             let fd = new_fs(c"cgroup2", c"cgroup", &[], m.set).map_err(failed)?;
             os::attach(&fd, at).at(Step::Mount, name)?;
@@ -502,6 +505,44 @@ pub(crate) fn open_terminal(devpts: impl AsFd) -> Result<(OwnedFd, OwnedFd), Fai
 pub(crate) fn own_proc() -> Sys<OwnedFd> {
     let fs = os::fsopen(c"proc")?;
     os::fsmount(fs, os::MOUNT_ATTR_NOSUID | os::MOUNT_ATTR_NODEV | os::MOUNT_ATTR_NOEXEC)
+}
+
+/// What may be mounted over a file of procfs: settings and figures that lxcfs and its like replace.
+const PROC_FILES: [&[u8]; 10] = [
+    b"/proc/cpuinfo",
+    b"/proc/diskstats",
+    b"/proc/meminfo",
+    b"/proc/stat",
+    b"/proc/swaps",
+    b"/proc/uptime",
+    b"/proc/loadavg",
+    b"/proc/slabinfo",
+    b"/proc/sys/kernel/ns_last_pid",
+    b"/proc/sys/crypto/fips_enabled",
+];
+
+/// A fake /proc would be what programs and runtimes trust to set labels and limits (CVE-2019-16884): nothing but a
+/// procfs is mounted there, and little on it. `at` is what the target turned out to be.
+fn outside_proc(m: &Mount, at: &OwnedFd, is_proc: bool) -> Result<(), Failure> {
+    let target = m.target.to_bytes();
+    let target = &target[..target.len() - target.iter().rev().take_while(|b| **b == b'/').count()];
+    let refuse = |why: &str| {
+        let detail = format!("{}: {why}", text(&m.target));
+        Err(Failure { step: Step::Mount, errno: libc::EPERM, detail })
+    };
+    let on_proc = prove_proc(at).is_ok();
+    if target == b"/proc" || (on_proc && is_procs_root(at)) {
+        return if is_proc { Ok(()) } else { refuse("cannot be mounted because it is not of type proc") };
+    }
+    if (on_proc || target.starts_with(b"/proc/")) && !PROC_FILES.contains(&target) {
+        return refuse("cannot be mounted because it is inside /proc");
+    }
+    Ok(())
+}
+
+/// Whether a file on procfs is its top.
+fn is_procs_root(fd: &OwnedFd) -> bool {
+    os::stat(fd).is_ok_and(|st| st.st_ino == 1)
 }
 
 /// Refuses anything that is not on procfs.

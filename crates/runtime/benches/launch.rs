@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Embedded::new(RuntimeOptions {
         exec_root: exec_root.path().to_owned(),
         cgroup_parent: PARENT.to_owned(),
+        slice: None,
     })?;
     let mut times = Vec::new();
     for _ in 0..runs {

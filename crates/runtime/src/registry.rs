@@ -102,7 +102,7 @@ mod tests {
 
     fn open(names: &[&str], default: Option<&str>) -> Result<Runtimes> {
         let dir = tempfile::tempdir().unwrap();
-        let options = RuntimeOptions { exec_root: dir.path().into(), cgroup_parent: "p".into() };
+        let options = RuntimeOptions { exec_root: dir.path().into(), cgroup_parent: "p".into(), slice: None };
         let list: Vec<_> = names
             .iter()
             .map(|n| Registered { name: (*n).into(), path: "/bin/oci".into(), args: Vec::new() })

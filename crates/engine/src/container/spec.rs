@@ -133,7 +133,7 @@ pub(crate) fn exec_process(
         ("", own) => own,
         (asked, _) => asked,
     };
-    let mut p = common(r, &host, f)?;
+    let mut p = common(&host, f)?;
     p["args"] = json!(e.cmd);
     p["env"] = json!(env);
     p["cwd"] = json!(cwd);
@@ -144,7 +144,7 @@ pub(crate) fn exec_process(
 fn process(r: &Record, f: &Facts) -> Result<Value> {
     let mut env = environment(r, r.config.tty);
     home(&mut env, &f.user);
-    let mut p = common(r, &r.host, f)?;
+    let mut p = common(&r.host, f)?;
     p["args"] = json!(std::iter::once(&r.path).chain(&r.args).collect::<Vec<_>>());
     p["env"] = json!(env);
     p["cwd"] = json!(if r.config.run.working_dir.is_empty() { "/" } else { &r.config.run.working_dir });
@@ -157,7 +157,7 @@ fn process(r: &Record, f: &Facts) -> Result<Value> {
 }
 
 /// What init and execs share.
-fn common(r: &Record, host: &HostConfig, f: &Facts) -> Result<Value> {
+fn common(host: &HostConfig, f: &Facts) -> Result<Value> {
     let no_new = host.security_opt.iter().flatten().any(|o| {
         matches!(o.as_str(), "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true")
     });
@@ -170,7 +170,7 @@ fn common(r: &Record, host: &HostConfig, f: &Facts) -> Result<Value> {
     if host.oom_score_adj != 0 {
         p["oomScoreAdj"] = json!(host.oom_score_adj);
     }
-    if let Some(profile) = f.apparmor.as_ref().filter(|_| !host.privileged || r.host.privileged) {
+    if let Some(profile) = &f.apparmor {
         p["apparmorProfile"] = json!(profile);
     }
     Ok(p)

@@ -180,7 +180,7 @@ impl Engine {
             devices: devices(record)?,
             joins,
             cgroup: self.cgroup_of(record),
-            ..self.machine_facts(record, false, who)?
+            ..self.machine_facts(record, who)?
         })
     }
 
@@ -188,8 +188,8 @@ impl Engine {
     ///
     /// # Errors
     /// For a profile that cannot be read.
-    pub(crate) fn machine_facts(&self, record: &Record, privileged: bool, user: User) -> Result<Facts> {
-        let privileged = privileged || record.host.privileged;
+    pub(crate) fn machine_facts(&self, record: &Record, user: User) -> Result<Facts> {
+        let privileged = record.host.privileged;
         Ok(Facts {
             rootfs: PathBuf::new(),
             dir: PathBuf::new(),

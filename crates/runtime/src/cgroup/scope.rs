@@ -44,17 +44,36 @@ pub fn unit_name(parent: &str) -> Option<String> {
     (good && !parent.ends_with(".slice")).then(|| format!("{parent}.scope"))
 }
 
+/// The slice that a cgroup parent names, by its name or by its whole path.
+#[must_use]
+pub fn slice_of(parent: &str) -> Option<&str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'\\');
+    let is_slice = |part: &str| {
+        part.len() < 100
+            && part.strip_suffix(".slice").is_some_and(|stem| !stem.is_empty())
+            && part.bytes().all(plain)
+    };
+    let parent = parent.trim_matches('/');
+    if parent.split('/').all(is_slice) { parent.rsplit('/').next() } else { None }
+}
+
+/// Whether the scope at `path` still is what it was handed over as.
+#[must_use]
+pub fn stands(path: &str) -> bool {
+    Hierarchy::get().is_ok_and(|h| watched(h).is_none_or(|mount| mount.join(path).join(KEEPER).is_dir()))
+}
+
 /// Gets the scope `unit`, from systemd or from the daemon before, and puts the process `keeper` into
-/// it. Gives its path below the mount points.
+/// it. Gives its path below the mount points. A new one is made in `slice`, if that is given.
 ///
 /// # Errors
 /// When systemd cannot be asked, or refuses.
-pub fn obtain(unit: &str, keeper: u32) -> Result<String> {
+pub fn obtain(unit: &str, slice: Option<&str>, keeper: u32) -> Result<String> {
     let hierarchy = Hierarchy::get()?;
     let mut systemd = Systemd::connect()?;
     let mut failed = None;
     for _ in 0..TRIES {
-        let started = systemd.start(unit, keeper)?;
+        let started = systemd.start(unit, slice, keeper)?;
         let entered = match systemd.control_group(unit)? {
             Some(path) => enter(hierarchy, &path, keeper).map(|()| path),
             None => Err(failure(unit, "it has no control group", Errno::NOENT)),
@@ -84,10 +103,15 @@ pub(crate) fn shelter(path: &str, monitor: u32) -> Result<()> {
     enter(Hierarchy::get()?, path, monitor)
 }
 
+/// Where the hierarchy is that systemd watches.
+fn watched(hierarchy: &Hierarchy) -> Option<&Path> {
+    let own = hierarchy.pure_v2().or_else(|| hierarchy.v1_dir("name=systemd"));
+    own.or(hierarchy.unified.as_deref())
+}
+
 /// Moves the keeper to its place in the hierarchy that systemd watches.
 fn enter(hierarchy: &Hierarchy, path: &str, keeper: u32) -> Result<()> {
-    let watched = hierarchy.pure_v2().or_else(|| hierarchy.v1_dir("name=systemd"));
-    let Some(mount) = watched.or(hierarchy.unified.as_deref()) else { return Ok(()) };
+    let Some(mount) = watched(hierarchy) else { return Ok(()) };
     let dir = mount.join(path).join(KEEPER);
     match std::fs::create_dir(&dir) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -123,19 +147,22 @@ impl Systemd {
     }
 
     /// Starts the scope; whether it was not there yet.
-    fn start(&mut self, unit: &str, keeper: u32) -> Result<bool> {
+    fn start(&mut self, unit: &str, slice: Option<&str>, keeper: u32) -> Result<bool> {
         let mut body = Writer::default();
         body.text(unit);
         body.text("fail");
-        body.properties(&[
+        let keeper = [keeper];
+        let mut properties = vec![
             ("Description", Value::Text("Containers of Longshore")),
-            ("PIDs", Value::Numbers(&[keeper])),
+            ("PIDs", Value::Numbers(&keeper)),
             ("Delegate", Value::Flag(true)),
             // The limits are the containers' own; the default is meant for one service.
             ("TasksMax", Value::Number(u64::MAX)),
             // A scope that failed must not keep its name from the next daemon.
             ("CollectMode", Value::Text("inactive-or-failed")),
-        ]);
+        ];
+        properties.extend(slice.map(|slice| ("Slice", Value::Text(slice))));
+        body.properties(&properties);
         // No further units: their list is empty in the same way.
         body.properties(&[]);
         let method = Method {
@@ -224,10 +251,47 @@ mod tests {
     }
 
     #[test]
+    fn slices_are_known_by_name_and_by_path() {
+        assert_eq!(slice_of("my.slice"), Some("my.slice"));
+        assert_eq!(slice_of("/a.slice/a-b.slice"), Some("a-b.slice"));
+        for other in ["", "/", ".slice", "my", "a.slice/b", "a/b.slice", "a b.slice", "../a.slice"] {
+            assert_eq!(slice_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn unit_names_are_escaped_in_paths() {
         let unit = |name| object_path(name).rsplit_once('/').unwrap().1.to_owned();
         assert_eq!(unit("longshore-1a.scope"), "longshore_2d1a_2escope");
         assert_eq!(unit("1.scope"), "_31_2escope");
+    }
+
+    /// In a slice without a scope of ours, systemd would take the controllers back with the next change of a unit
+    /// there, and the limits with them.
+    #[test]
+    fn privileged_limits_in_a_slice_stay() {
+        if !systemd_runs() {
+            eprintln!("skipped: systemd does not run here");
+            return;
+        }
+        let name = format!("longshoretest{:016x}", getrandom::u64().unwrap());
+        let slice = format!("{name}-inner.slice");
+        let mut keeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let path = obtain(&format!("{name}.scope"), Some(&slice), keeper.id()).unwrap();
+        assert_eq!(path, format!("{name}.slice/{slice}/{name}.scope"));
+        assert!(stands(&path));
+        let limits = serde_json::json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 99}});
+        let limits = super::super::tests_support::resources(limits);
+        let group = super::super::Cgroup::create(&path, "c1", &limits).unwrap();
+        for command in [&["set-property", "--runtime", &slice, "MemoryMax=900M"][..], &["daemon-reload"]] {
+            assert!(std::process::Command::new("systemctl").args(command).status().unwrap().success());
+        }
+        assert_eq!(group.stats().unwrap().pids_limit, Some(99));
+        group.remove().unwrap();
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+        assert!(std::process::Command::new("systemctl").args(["stop", &slice]).status().unwrap().success());
+        assert!(std::process::Command::new("systemctl").args(["revert", &slice]).status().unwrap().success());
     }
 
     #[test]
@@ -239,10 +303,10 @@ mod tests {
         let unit = unit_name(&format!("longshore-test-{:016x}", getrandom::u64().unwrap())).unwrap();
         let spawn = || std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let (mut first, mut second) = (spawn(), spawn());
-        let path = obtain(&unit, first.id()).unwrap();
+        let path = obtain(&unit, None, first.id()).unwrap();
         assert!(path.ends_with(&unit), "{path}");
         // A daemon that comes later takes over what is there, ...
-        assert_eq!(obtain(&unit, second.id()).unwrap(), path);
+        assert_eq!(obtain(&unit, None, second.id()).unwrap(), path);
         first.kill().unwrap();
         first.wait().unwrap();
         // ... where containers find every controller, and nothing of systemd's is touched.

@@ -38,7 +38,20 @@ pub(crate) struct Home {
     children: Mutex<HashMap<String, Child>>,
     /// Keeps the delegated scope alive while no container does: a monitor that waits for its first
     /// request, and leaves when this socket closes.
-    keeper: Option<UnixStream>,
+    keeper: Option<Scope>,
+    /// The same for slices that containers were asked to be in.
+    slices: Mutex<HashMap<String, Scope>>,
+}
+
+/// A place that systemd has handed over.
+#[derive(Debug)]
+struct Scope {
+    /// Its name, without `.scope`.
+    stem: String,
+    /// Its path below the mount points.
+    path: String,
+    /// Closes when this goes, and then its keeper leaves.
+    _keeper: UnixStream,
 }
 
 impl Home {
@@ -51,11 +64,12 @@ impl Home {
         if scope::systemd_runs()
             && let Some(unit) = scope::unit_name(&options.cgroup_parent)
         {
-            match delegated(&unit, &program) {
-                Ok((path, socket)) => {
-                    path.trim_matches('/').clone_into(&mut options.cgroup_parent);
-                    keeper = Some(socket);
+            match delegated(&unit, options.slice.as_deref(), &program) {
+                Ok(scope) => {
+                    options.cgroup_parent.clone_from(&scope.path);
+                    keeper = Some(scope);
                 }
+                Err(error) if options.slice.is_some() => return Err(error),
                 // A container that sees its host's systemd, say. What is made then is nobody else's.
                 Err(error) => tracing::warn!(%error, "no delegated scope: cgroups are made at the top"),
             }
@@ -67,6 +81,7 @@ impl Home {
             children: Mutex::new(HashMap::new()),
             options,
             keeper,
+            slices: Mutex::default(),
         })
     }
 
@@ -118,6 +133,21 @@ impl Home {
         });
     }
 
+    /// Where below the mount points a container goes that was put into `parent`. What is systemd's cannot be used
+    /// as it is: it would take the controllers back, and with them the limits. So a slice gets a scope of ours.
+    fn within(&self, parent: String) -> Result<String> {
+        let (Some(main), Some(slice)) = (&self.keeper, scope::slice_of(&parent)) else { return Ok(parent) };
+        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(scope) = slices.get(slice).filter(|s| scope::stands(&s.path)) {
+            return Ok(scope.path.clone());
+        }
+        let stem = slice.strip_suffix(".slice").unwrap_or(slice);
+        let scope = delegated(&format!("{}-{stem}.scope", main.stem), Some(slice), &self.program)?;
+        let path = scope.path.clone();
+        slices.insert(slice.to_owned(), scope);
+        Ok(path)
+    }
+
     /// Removes the parent of the containers' cgroups, unless one is still there or systemd does that.
     pub(crate) fn leave(&self) -> Result<()> {
         if self.keeper.is_some() { Ok(()) } else { Cgroup::remove_parent(&self.options.cgroup_parent) }
@@ -141,7 +171,8 @@ impl Home {
         let id = request.id.clone();
         let dir = self.dir(&id)?;
         self.make_dir(&id, &dir)?;
-        let place = super::plan::cgroup(&request.spec, &self.options.cgroup_parent, &id);
+        let place = super::plan::cgroup(&request.spec, &self.options.cgroup_parent, &id)
+            .and_then(|(parent, name)| Ok((self.within(parent)?, name)));
         let place = match place {
             Ok(place) => place,
             Err(error) => {
@@ -257,12 +288,16 @@ impl Home {
     }
 }
 
-/// Has systemd hand over a scope. Gives its path, and the socket that keeps its keeper.
-fn delegated(unit: &str, program: &OwnedFd) -> Result<(String, UnixStream)> {
+/// Has systemd hand over a scope, with a process in it that keeps it.
+fn delegated(unit: &str, slice: Option<&str>, program: &OwnedFd) -> Result<Scope> {
     let (ours, theirs) = UnixStream::pair().context(|| "make sockets")?;
     let mut keeper = spawn::spawn(program, theirs)?;
-    match scope::obtain(unit, keeper.id()) {
-        Ok(path) => Ok((path, ours)),
+    match scope::obtain(unit, slice, keeper.id()) {
+        Ok(path) => Ok(Scope {
+            stem: unit.strip_suffix(".scope").unwrap_or(unit).to_owned(),
+            path: path.trim_matches('/').to_owned(),
+            _keeper: ours,
+        }),
         Err(error) => {
             drop(ours);
             let _ = keeper.wait();

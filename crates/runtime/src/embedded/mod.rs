@@ -21,6 +21,8 @@ pub struct RuntimeOptions {
     pub exec_root: PathBuf,
     /// Below which cgroup containers are put.
     pub cgroup_parent: String,
+    /// The slice of systemd that the scope of all containers is made in, where that is not `system.slice`.
+    pub slice: Option<String>,
 }
 
 /// Containers started by the embedded launcher.

@@ -155,7 +155,12 @@ impl Drop for World {
 }
 
 pub(crate) fn runtime(exec_root: &Path) -> Embedded {
-    Embedded::new(RuntimeOptions { exec_root: exec_root.to_owned(), cgroup_parent: cgroup_parent() }).unwrap()
+    Embedded::new(RuntimeOptions {
+        exec_root: exec_root.to_owned(),
+        cgroup_parent: cgroup_parent(),
+        slice: None,
+    })
+    .unwrap()
 }
 
 /// A cgroup of this test's own: tests are threads of one process.

@@ -180,3 +180,38 @@ fn privileged_no_mount_is_a_peer_of_the_hosts() {
     assert!(lines.next().is_some_and(|covers| covers.parse::<u32>().is_ok_and(|n| n > 0)), "{end:?}");
     assert_eq!((lines.next(), lines.next()), (Some("1"), None), "{end:?}");
 }
+
+/// What programs and runtimes trust to be procfs is that (CVE-2019-16884, CVE-2023-28642), by whatever name it is reached.
+#[test]
+fn privileged_atk_08_nothing_takes_the_place_of_proc() {
+    let w = World::new();
+    std::os::unix::fs::symlink("/proc", w.rootfs().join("link")).unwrap();
+    std::fs::create_dir(w.path("fake")).unwrap();
+    let bind = |to: &str| json!({ "destination": to, "type": "bind", "source": w.path("fake"), "options": ["rbind"] });
+    let file =
+        |to: &str| json!({ "destination": to, "type": "bind", "source": "/etc/hosts", "options": ["rbind"] });
+    let tmpfs = |to: &str| json!({ "destination": to, "type": "tmpfs", "source": "tmpfs" });
+    let dir = "cannot be mounted because it is not of type proc";
+    let inside = "cannot be mounted because it is inside /proc";
+    for (mount, why) in [
+        (bind("/proc"), dir),
+        (tmpfs("/proc/"), dir),
+        (bind("/link"), dir),
+        (bind("/proc/self"), inside),
+        (tmpfs("/proc/self/attr"), inside),
+        (file("/proc/self/attr/exec"), inside),
+        (bind("/link/sys"), inside),
+    ] {
+        let error = w.refused(with_mount(&w, "true", mount.clone())).to_string();
+        assert!(error.contains(why), "{mount}: {error}");
+    }
+    // Also where the container has no procfs of its own.
+    let mut spec = with_mount(&w, "true", bind("/proc"));
+    spec["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "proc");
+    assert!(w.refused(spec).to_string().contains(dir));
+    // The host's own is one, and figures may be replaced.
+    let proc =
+        json!({ "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "ro"] });
+    assert_eq!(w.run(with_mount(&w, "test -d /proc/1/ns && echo fine", proc)).out, "fine\n");
+    assert_eq!(w.run(with_mount(&w, "grep -c localhost /proc/uptime", file("/proc/uptime"))).code, 0);
+}
