@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -11,6 +12,10 @@ use crate::netlink::{self, ContainerLinks, HostLinks};
 use crate::nft::{Firewall, News};
 use crate::plan::{self, Element, EndpointPlan};
 use crate::{BridgeConfig, Endpoint, netns, procfs};
+
+/// How many repairs of the ruleset follow each other at once, and the pause between them after that.
+const FAST_REPAIRS: u32 = 10;
+const SLOW_REPAIR: Duration = Duration::from_secs(1);
 
 /// What an attach made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,12 +139,20 @@ impl Network {
         let mut news = News::open()?;
         let network = Arc::downgrade(self);
         let keep = move || {
+            let mut repairs = 0u32;
             loop {
                 let heard = news.wait();
                 let Some(network) = network.upgrade() else { return };
                 match heard {
-                    Ok(true) => network.repair_rules(),
-                    Ok(false) => {}
+                    Ok(true) if network.repair_rules() => {
+                        repairs += 1;
+                        // Against a program that takes them away for ever, there is no hurry.
+                        if repairs > FAST_REPAIRS {
+                            drop(network);
+                            std::thread::sleep(SLOW_REPAIR);
+                        }
+                    }
+                    Ok(_) => repairs = 0,
                     Err(error) => {
                         tracing::warn!(%error, "changes of the host's firewall are not noticed any more");
                         return;
@@ -152,11 +165,18 @@ impl Network {
         Ok(())
     }
 
-    fn repair_rules(&self) {
+    /// Whether something was missing.
+    fn repair_rules(&self) -> bool {
         match lock(&self.rules).repair(&self.config) {
-            Ok(true) => tracing::info!(table = self.config.table, "put back rules that had been removed"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "could not put the network's rules back"),
+            Ok(true) => {
+                tracing::info!(table = self.config.table, "put back rules that had been removed");
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::warn!(%error, "could not put the network's rules back");
+                true
+            }
         }
     }
 

@@ -62,14 +62,15 @@ fn choose(asked: &str, privileged: bool, enabled: bool) -> Result<Option<String>
     }
 }
 
-/// Makes sure that the kernel has the default profile; loads it once.
+/// Makes sure that the kernel has the default profile: loads it once, and again if somebody has removed it
+/// (`aa-remove-unknown` does, as it belongs to no file).
 ///
 /// # Errors
 /// When it cannot be loaded; the message says what is missing.
 pub fn load_default() -> Result<()> {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*done {
+    if !*done || !is_loaded(DEFAULT_PROFILE)? {
         let parser = PARSERS.into_iter().map(Path::new).find(|p| p.exists());
         match parser {
             // An older version of it may be there: this one replaces it.
