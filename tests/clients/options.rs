@@ -294,12 +294,12 @@ fn privileged_options_of_files() {
         &[
             (
                 "--tmpfs /t",
-                "grep ' /t ' /proc/mounts | cut -d' ' -f3,4",
+                "grep ' /t ' /proc/mounts | cut -d' ' -f3,4 | sed s/,inode64//",
                 Ok("tmpfs rw,nosuid,nodev,noexec,relatime"),
             ),
             (
                 "--tmpfs /t:size=1m,mode=700,exec",
-                "grep ' /t ' /proc/mounts | cut -d' ' -f3,4",
+                "grep ' /t ' /proc/mounts | cut -d' ' -f3,4 | sed s/,inode64//",
                 Ok("tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=700"),
             ),
             ("--tmpfs /t:bad=1", "true", Err((125, "invalid tmpfs option \"bad\""))),

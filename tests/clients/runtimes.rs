@@ -90,7 +90,10 @@ fn privileged_other_runtimes_containers_live_as_ours_do() {
         wait_until("it has ended", || d.inspect("{{.State.Running}}", runtime) == "false");
         d.docker(["rm", runtime]).ok();
         let state = d.dir().join("run/oci").join(runtime);
-        assert_eq!(fs::read_dir(state).expect("state of the runtime").count(), 0);
+        let left = fs::read_dir(state).expect("state of the runtime").flatten().map(|e| e.file_name());
+        // Newer versions of crun keep compiled filters beside the containers, in `.cache`.
+        let left: Vec<_> = left.filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
+        assert!(left.is_empty(), "{left:?}");
     }
     finish(world);
 }

@@ -36,9 +36,8 @@ pub(crate) struct Home {
     program: OwnedFd,
     /// Monitors that are children of this process and have to be reaped.
     children: Mutex<HashMap<String, Child>>,
-    /// Keeps the delegated scope alive while no container does: a monitor that waits for its first
-    /// request, and leaves when this socket closes.
-    keeper: Option<Scope>,
+    /// The delegated scope that `cgroup_parent` is, if systemd has handed one over.
+    main: Option<Mutex<Scope>>,
     /// The same for slices that containers were asked to be in.
     slices: Mutex<HashMap<String, Scope>>,
 }
@@ -50,8 +49,35 @@ struct Scope {
     stem: String,
     /// Its path below the mount points.
     path: String,
-    /// Closes when this goes, and then its keeper leaves.
-    _keeper: UnixStream,
+    /// Keeps it alive while no container does: a monitor that waits for its first request, and leaves when the
+    /// socket closes.
+    keeper: Child,
+    _socket: UnixStream,
+}
+
+impl Scope {
+    /// Has systemd hand over a scope, or takes over the one of that name.
+    fn obtain(stem: &str, slice: Option<&str>, program: &OwnedFd) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().context(|| "make sockets")?;
+        let mut keeper = spawn::spawn(program, theirs)?;
+        match scope::obtain(&format!("{stem}.scope"), slice, keeper.id()) {
+            Ok(path) => {
+                let path = path.trim_matches('/').to_owned();
+                Ok(Self { stem: stem.to_owned(), path, keeper, _socket: ours })
+            }
+            Err(error) => {
+                drop(ours);
+                let _ = keeper.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it is still kept: somebody may have stopped it, or killed its keeper. What were made at its path then
+    /// would be systemd's to remove, or nobody's.
+    fn stands(&mut self) -> bool {
+        matches!(self.keeper.try_wait(), Ok(None)) && scope::stands(&self.path)
+    }
 }
 
 impl Home {
@@ -60,14 +86,12 @@ impl Home {
         let containers = options.exec_root.join("containers");
         make_private_dir(&containers)?;
         let program = memfd::sealed_program("longshore-monitor", MONITOR)?;
-        let mut keeper = None;
-        if scope::systemd_runs()
-            && let Some(unit) = scope::unit_name(&options.cgroup_parent)
-        {
-            match delegated(&unit, options.slice.as_deref(), &program) {
+        let mut main = None;
+        if scope::systemd_runs() && scope::unit_name(&options.cgroup_parent).is_some() {
+            match Scope::obtain(&options.cgroup_parent, options.slice.as_deref(), &program) {
                 Ok(scope) => {
                     options.cgroup_parent.clone_from(&scope.path);
-                    keeper = Some(scope);
+                    main = Some(Mutex::new(scope));
                 }
                 Err(error) if options.slice.is_some() => return Err(error),
                 // A container that sees its host's systemd, say. What is made then is nobody else's.
@@ -80,7 +104,7 @@ impl Home {
             program,
             children: Mutex::new(HashMap::new()),
             options,
-            keeper,
+            main,
             slices: Mutex::default(),
         })
     }
@@ -122,7 +146,7 @@ impl Home {
 
     /// Moves a monitor into the delegated scope, if there is one: nothing waits for that.
     fn shelter(&self, monitor: u32) {
-        if self.keeper.is_none() {
+        if self.main.is_none() {
             return;
         }
         let scope = self.options.cgroup_parent.clone();
@@ -136,13 +160,22 @@ impl Home {
     /// Where below the mount points a container goes that was put into `parent`. What is systemd's cannot be used
     /// as it is: it would take the controllers back, and with them the limits. So a slice gets a scope of ours.
     fn within(&self, parent: String) -> Result<String> {
-        let (Some(main), Some(slice)) = (&self.keeper, scope::slice_of(&parent)) else { return Ok(parent) };
+        let Some(main) = &self.main else { return Ok(parent) };
+        let mut main = main.lock().unwrap_or_else(PoisonError::into_inner);
+        // Monitors go there in any case.
+        if !main.stands() {
+            let again = Scope::obtain(&main.stem, self.options.slice.as_deref(), &self.program)?;
+            *main = again;
+        }
+        let Some(slice) = scope::slice_of(&parent) else { return Ok(parent) };
         let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(scope) = slices.get(slice).filter(|s| scope::stands(&s.path)) {
+        if let Some(scope) = slices.get_mut(slice)
+            && scope.stands()
+        {
             return Ok(scope.path.clone());
         }
-        let stem = slice.strip_suffix(".slice").unwrap_or(slice);
-        let scope = delegated(&format!("{}-{stem}.scope", main.stem), Some(slice), &self.program)?;
+        let stem = format!("{}-{}", main.stem, slice.strip_suffix(".slice").unwrap_or(slice));
+        let scope = Scope::obtain(&stem, Some(slice), &self.program)?;
         let path = scope.path.clone();
         slices.insert(slice.to_owned(), scope);
         Ok(path)
@@ -150,7 +183,7 @@ impl Home {
 
     /// Removes the parent of the containers' cgroups, unless one is still there or systemd does that.
     pub(crate) fn leave(&self) -> Result<()> {
-        if self.keeper.is_some() { Ok(()) } else { Cgroup::remove_parent(&self.options.cgroup_parent) }
+        if self.main.is_some() { Ok(()) } else { Cgroup::remove_parent(&self.options.cgroup_parent) }
     }
 
     /// Makes the container's directory, after removing what an earlier life left.
@@ -285,24 +318,6 @@ impl Home {
             }
         }
         result
-    }
-}
-
-/// Has systemd hand over a scope, with a process in it that keeps it.
-fn delegated(unit: &str, slice: Option<&str>, program: &OwnedFd) -> Result<Scope> {
-    let (ours, theirs) = UnixStream::pair().context(|| "make sockets")?;
-    let mut keeper = spawn::spawn(program, theirs)?;
-    match scope::obtain(unit, slice, keeper.id()) {
-        Ok(path) => Ok(Scope {
-            stem: unit.strip_suffix(".scope").unwrap_or(unit).to_owned(),
-            path: path.trim_matches('/').to_owned(),
-            _keeper: ours,
-        }),
-        Err(error) => {
-            drop(ours);
-            let _ = keeper.wait();
-            Err(error)
-        }
     }
 }
 
