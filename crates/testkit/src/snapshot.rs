@@ -122,7 +122,7 @@ fn changes(driver: &dyn SnapshotDriver) {
 
 fn change_kinds(driver: &dyn SnapshotDriver) {
     let base = layer(driver, 0, None, |r| {
-        for dir in ["replaced", "to-file", "chmod", "emptied"] {
+        for dir in ["replaced", "to-file", "chmod", "emptied", "anew", "anew/sub"] {
             fs::create_dir(r.join(dir)).expect("dir");
             write(r, &format!("{dir}/x"), "x");
         }
@@ -133,6 +133,10 @@ fn change_kinds(driver: &dyn SnapshotDriver) {
     fs::remove_dir_all(root.join("replaced")).expect("remove");
     fs::create_dir(root.join("replaced")).expect("dir");
     write(&root, "replaced/y", "y");
+    // What a directory below one that was made anew lost shows, too.
+    fs::remove_dir_all(root.join("anew")).expect("remove");
+    fs::create_dir_all(root.join("anew/sub")).expect("dirs");
+    write(&root, "anew/x", "x");
     fs::remove_dir_all(root.join("to-file")).expect("remove");
     write(&root, "to-file", "x");
     fs::remove_file(root.join("to-dir")).expect("remove");
@@ -143,6 +147,10 @@ fn change_kinds(driver: &dyn SnapshotDriver) {
         driver,
         &base,
         &[
+            ("/anew", ChangeKind::Modified),
+            ("/anew/sub", ChangeKind::Modified),
+            ("/anew/sub/x", ChangeKind::Deleted),
+            ("/anew/x", ChangeKind::Modified),
             ("/chmod", ChangeKind::Modified),
             ("/emptied", ChangeKind::Deleted),
             ("/replaced", ChangeKind::Modified),
@@ -150,7 +158,6 @@ fn change_kinds(driver: &dyn SnapshotDriver) {
             ("/replaced/y", ChangeKind::Added),
             ("/to-dir", ChangeKind::Modified),
             ("/to-file", ChangeKind::Modified),
-            ("/to-file/x", ChangeKind::Deleted),
         ],
     );
     remove(driver, 2);

@@ -7,7 +7,7 @@ use longshore_oci::image::ImageDocument;
 use longshore_oci::{Digest, Reference};
 
 use super::custody::Custody;
-use super::staged::{Chain, Staged};
+use super::staged::{Chain, Staged, check_depth};
 use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -57,6 +57,7 @@ pub fn commit(
 ) -> Result<Digest> {
     let rw = store.rw(container)?;
     let below: Vec<Digest> = chain_of(store, rw.top)?;
+    check_depth(below.len() + 1)?;
     let top = rw.top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
     let custody = Custody::new(store, "commit")?;
     let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;

@@ -11,7 +11,7 @@ use longshore_oci::{Digest, Platform, Reference, Sha256};
 use super::custody::Custody;
 use super::feed::{Budget, feed};
 use super::manifest::{self, Entry};
-use super::staged::{Chain, Staged};
+use super::staged::{Chain, Staged, check_depth};
 use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
 use crate::layer::compress::{Compression, Decoded, decompress};
 use crate::meta::{Batch, Table};
@@ -371,6 +371,7 @@ fn add<'a>(
             entry.layers.len()
         )));
     }
+    check_depth(diff_ids.len())?;
     let id = Digest::of(&raw);
     let names: Vec<String> = entry.layers.iter().map(|l| contents.target(l)).collect();
     let wanted_later = |contents: &Contents<'_>, name: &str, from: usize| {

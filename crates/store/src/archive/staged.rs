@@ -200,6 +200,20 @@ fn recipe(store: &Store, cache_id: &str) -> Result<fs::File> {
     fs::File::open(&path).context(|| format!("open {}", path.display()))
 }
 
+/// Layers that one image may have. With the two of a container there is room below the limit of the overlay driver, and
+/// what Docker cannot run is refused as Docker refuses it.
+const MAX_DEPTH: usize = 125;
+
+/// Refuses a chain of more layers than a container can be made on.
+pub(super) fn check_depth(layers: usize) -> Result<()> {
+    if layers > MAX_DEPTH {
+        return Err(Error::TooLarge(format!(
+            "max depth exceeded: an image of {layers} layers, the limit is {MAX_DEPTH}"
+        )));
+    }
+    Ok(())
+}
+
 /// New layer records for one image, to be committed with it.
 #[derive(Debug, Default)]
 pub(super) struct Chain {

@@ -1,7 +1,7 @@
 //! Unpacking a layer.
 //!
-//! The directory is private to the call. Hard links take the attributes of the entry that they
-//! link to; what their own headers say is not applied again.
+//! The directory is private to the call. As with Docker, the header of a hard link speaks of the
+//! file that it links to: where the two differ, the last one holds.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -54,7 +54,7 @@ pub struct Applied {
     pub diff_id: Digest,
     /// The bytes of the tar.
     pub tar_size: u64,
-    /// The bytes of all regular files together, as Docker counts the size of a layer.
+    /// The bytes of all regular files and of the targets of all links, as Docker counts the size of a layer.
     pub size: u64,
     /// Entries of the tar.
     pub entries: u64,
@@ -343,11 +343,44 @@ impl Apply<'_> {
             done => done,
         };
         match done {
-            Ok(()) => Ok(()),
+            Ok(()) => self.link_attributes(dir, name, entry),
             Err(Errno::NOENT) => Err(invalid("the target is not in this layer")),
             Err(Errno::PERM) => Err(invalid("the target is a directory")),
             Err(e) => Err(Error::io(format!("link {}", show(&dir.child(name))), e)),
         }
+    }
+
+    /// Gives the file behind a new hard link what the link's header says, where that is something else.
+    fn link_attributes(&self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
+        let Some(stat) = dir.stat(name)? else { return Ok(()) };
+        let path = || show(&dir.child(name));
+        let owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
+        if !owned {
+            rustix::fs::chownat(&dir.fd, name, uid(entry), gid(entry), AtFlags::SYMLINK_NOFOLLOW)
+                .context(|| format!("chown {}", path()))?;
+        }
+        if file_type(&stat) == FileType::Symlink {
+            return Ok(());
+        }
+        // A change of the owner took setuid bits away.
+        if !owned || stat.st_mode & 0o7777 != entry.mode {
+            rustix::fs::chmodat(&dir.fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+                .context(|| format!("chmod {}", path()))?;
+        }
+        self.named_xattrs(dir, name, entry)?;
+        rustix::fs::utimensat(&dir.fd, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .context(|| format!("set times of {}", path()))
+    }
+
+    /// Sets attributes of what cannot be opened.
+    fn named_xattrs(&self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
+        if entry.xattrs.is_empty() {
+            return Ok(());
+        }
+        let at = longshore_sys::sockpath::fd_path(dir.as_fd()).join(os(name));
+        set_xattrs(entry, name, |key, value| {
+            rustix::fs::lsetxattr(at.as_path(), key, value, XattrFlags::empty())
+        })
     }
 
     fn special(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
@@ -359,6 +392,9 @@ impl Apply<'_> {
             done => done,
         };
         done.context(|| format!("create {}", show(&dir.child(name))))?;
+        if entry.kind == EntryKind::Symlink {
+            self.size += entry.link.len() as u64;
+        }
         if self.tree.own.is_some()
             && let Some(stat) = dir.stat(name)?
         {
@@ -372,12 +408,7 @@ impl Apply<'_> {
             rustix::fs::chmodat(&dir.fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
                 .context(|| format!("chmod {}", path()))?;
         }
-        if !entry.xattrs.is_empty() {
-            let at = longshore_sys::sockpath::fd_path(dir.as_fd()).join(os(name));
-            set_xattrs(entry, name, |key, value| {
-                rustix::fs::lsetxattr(at.as_path(), key, value, XattrFlags::empty())
-            })?;
-        }
+        self.named_xattrs(dir, name, entry)?;
         rustix::fs::utimensat(&dir.fd, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .context(|| format!("set times of {}", path()))
     }

@@ -235,6 +235,27 @@ fn the_last_entry_of_a_path_wins_and_the_recipe_keeps_the_others() {
 }
 
 #[test]
+fn the_header_of_a_hard_link_speaks_of_the_file() {
+    let kind = EntryKind::HardLink;
+    let mtime = Time { secs: 77, nanos: 5 };
+    let entry = Entry { path: b"l".to_vec(), link: b"f".to_vec(), kind, mode: 0o4711, mtime, ..Entry::default() };
+    let link = Entry { path: b"m".to_vec(), link: b"s".to_vec(), kind, mode: 0o600, ..Entry::default() };
+    let tar = Tar::new().file("f", "text").entry(&entry, b"").link("s", "nowhere").entry(&link, b"").end();
+    let lab = Lab::new(WhiteoutFormat::Overlay);
+    lab.round_trip(&tar);
+    let meta = std::fs::metadata(lab.path("f")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()), (0o4711, 77, 5));
+    assert!(std::fs::symlink_metadata(lab.path("m")).unwrap().is_symlink());
+}
+
+#[test]
+fn a_layer_has_the_size_that_docker_counts() {
+    let tar = Tar::new().file("f", "12345").hard("g", "f").dir("d").link("d/l", "1234567").end();
+    let lab = Lab::new(WhiteoutFormat::Overlay);
+    assert_eq!(lab.round_trip(&tar).size, 5 + 7);
+}
+
+#[test]
 fn recipes_survive_links_that_move() {
     let tar = Tar::new()
         .dir("one")

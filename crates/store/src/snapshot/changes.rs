@@ -38,7 +38,8 @@ pub struct Change {
 /// Changes of an overlay: `upper` over `lowers`, the topmost first.
 ///
 /// Prints what Docker's comparison of the two mounted trees prints: entries copied up but equal to the lower one are
-/// not changes, parents of changes are, and below an opaque directory the lower names that are gone are deletions.
+/// not changes, parents of changes are, and below an opaque directory the lower names that are gone are deletions. What
+/// a directory held that is no directory any more is not told of.
 pub(super) fn of_overlay(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
     walk(upper, Stack::open(lowers.iter().map(PathBuf::as_path))?, false)
 }
@@ -62,7 +63,7 @@ pub(super) fn lower_dirs(lowers: &[PathBuf], paths: &[&Path]) -> Result<Vec<Opti
 fn walk(upper: &Path, lowers: Stack, whole: bool) -> Result<Vec<Change>> {
     let all = (0..lowers.roots.len()).collect();
     let mut walk = Walk { changes: BTreeMap::new(), lowers, whole, todo: Vec::new() };
-    walk.todo.push(Todo { place: Place::root(upper)?, path: PathBuf::new(), below: all });
+    walk.todo.push(Todo { place: Place::root(upper)?, path: PathBuf::new(), below: all, alone: whole });
     while let Some(next) = walk.todo.pop() {
         walk.dir(&next)?;
     }
@@ -143,6 +144,8 @@ struct Todo {
     path: PathBuf,
     /// The lower layers whose directories are merged there.
     below: Vec<usize>,
+    /// Whether nothing of them shows through: what the directory lacks is gone.
+    alone: bool,
 }
 
 struct Walk {
@@ -156,20 +159,18 @@ impl Walk {
     fn dir(&mut self, at: &Todo) -> Result<()> {
         let Some(dir) = at.place.open()? else { return Ok(()) };
         let mut present = BTreeSet::new();
+        let is_root = at.path.as_os_str().is_empty();
+        let alone = at.alone || (!is_root && is_opaque(&dir)?);
         for (name, _) in tree::names(&dir)? {
             if let Some(stat) = stat_at(&dir, &name)? {
-                self.entry(at, &dir, &name, &stat)?;
+                self.entry(at, alone, &dir, &name, &stat)?;
                 present.insert(name);
             }
         }
-        let is_root = at.path.as_os_str().is_empty();
-        if self.whole || (!is_root && is_opaque(&dir)?) {
-            self.gone(&at.path, &at.below, &present)?;
-        }
-        Ok(())
+        if alone { self.gone(&at.path, &at.below, &present) } else { Ok(()) }
     }
 
-    fn entry(&mut self, at: &Todo, dir: &OwnedFd, name: &CStr, stat: &Stat) -> Result<()> {
+    fn entry(&mut self, at: &Todo, alone: bool, dir: &OwnedFd, name: &CStr, stat: &Stat) -> Result<()> {
         let path = at.path.join(os(name));
         if path.as_os_str().len() > PATH_MAX {
             return Err(Error::TooLarge("directories are nested deeper than a path can say".into()));
@@ -194,9 +195,7 @@ impl Walk {
         };
         if is_dir(stat) {
             let place = at.place.child(dir, name)?;
-            self.todo.push(Todo { place, path: path.clone(), below: merged });
-        } else if !merged.is_empty() {
-            self.gone(&path, &merged, &BTreeSet::new())?;
+            self.todo.push(Todo { place, path: path.clone(), below: merged, alone });
         }
         if let Some(kind) = kind {
             self.changes.insert(path, kind);
