@@ -474,7 +474,7 @@ impl Engine {
     }
 
     fn commit_blocking(&self, record: &crate::record::Record, request: CommitRequest) -> Result<Digest> {
-        let mut config = request.config.clone().unwrap_or_default();
+        let mut config = request.config.clone().unwrap_or_else(|| record.config.run.clone());
         changes::apply(&mut config, &request.changes)?;
         merge(&mut config, &record.config.run);
         let (_, base) = self.inner.store.images().document(&record.image)?;

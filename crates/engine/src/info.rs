@@ -62,7 +62,6 @@ impl Engine {
             images: self.inner.store.images().list()?.len(),
             driver: choice.name.as_str().to_owned(),
             driver_status: choice.status.clone(),
-            driver_reason: choice.reason.clone(),
             memory_limit: memory,
             swap_limit: memory && (v2 || root("memory/memory.memsw.limit_in_bytes")),
             cpu_cfs_period: cpu,

@@ -37,6 +37,7 @@ mod stream;
 mod time;
 mod usage;
 mod volume;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -98,16 +98,19 @@ impl Store {
         let content = Content::open(&root.join("content"), options.sync)?;
         let made_with: Option<DriverName> =
             meta.get::<String>(Table::Kv, DRIVER_KEY)?.map(|name| name.parse()).transpose()?;
-        if let (Some(wanted), Some(made)) = (options.driver, made_with)
+        // A root without layers is open to any driver.
+        let bare = meta.keys(Table::Layers)?.is_empty() && meta.keys(Table::Mounts)?.is_empty();
+        let held = made_with.filter(|_| !bare);
+        if let (Some(wanted), Some(made)) = (options.driver, held)
             && wanted != made
-            && !meta.keys(Table::Layers)?.is_empty()
         {
             return Err(Error::Conflict(format!(
                 "{} holds layers of the {made} driver: use that, or another data root for {wanted}",
                 root.display()
             )));
         }
-        let (driver, choice) = choose(&root, options.driver.or(made_with))?;
+        let (driver, choice) = choose(&root, options.driver, held)?;
+        tracing::info!(driver = %choice.name, reason = choice.reason, "storage driver");
         meta.commit_lazy(Batch::new().put(Table::Kv, DRIVER_KEY, choice.name.as_str()))?;
         let inner = Inner {
             root,

@@ -13,8 +13,6 @@ pub struct SystemInfo {
     pub images: usize,
     pub driver: String,
     pub driver_status: Vec<(String, String)>,
-    /// Why this driver was taken, in one sentence.
-    pub driver_reason: String,
     pub memory_limit: bool,
     pub swap_limit: bool,
     pub cpu_cfs_period: bool,

@@ -238,7 +238,8 @@ fn the_last_entry_of_a_path_wins_and_the_recipe_keeps_the_others() {
 fn the_header_of_a_hard_link_speaks_of_the_file() {
     let kind = EntryKind::HardLink;
     let mtime = Time { secs: 77, nanos: 5 };
-    let entry = Entry { path: b"l".to_vec(), link: b"f".to_vec(), kind, mode: 0o4711, mtime, ..Entry::default() };
+    let entry =
+        Entry { path: b"l".to_vec(), link: b"f".to_vec(), kind, mode: 0o4711, mtime, ..Entry::default() };
     let link = Entry { path: b"m".to_vec(), link: b"s".to_vec(), kind, mode: 0o600, ..Entry::default() };
     let tar = Tar::new().file("f", "text").entry(&entry, b"").link("s", "nowhere").entry(&link, b"").end();
     let lab = Lab::new(WhiteoutFormat::Overlay);

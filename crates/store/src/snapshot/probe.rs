@@ -22,27 +22,36 @@ pub struct DriverChoice {
     pub status: Vec<(String, String)>,
 }
 
-/// Opens the driver asked for, or the best that works below `data_root`.
+/// Opens the driver asked for, or the one whose layers `data_root` holds, or the best that works there.
 ///
 /// # Errors
 /// When the one asked for does not work; the text says why and what to do.
 pub fn choose(
     data_root: &Path,
-    wanted: Option<DriverName>,
+    asked: Option<DriverName>,
+    held: Option<DriverName>,
 ) -> Result<(Box<dyn SnapshotDriver>, DriverChoice)> {
     let backing = backing_filesystem(data_root)?;
     let vfs = |reason: String| -> Result<(Box<dyn SnapshotDriver>, DriverChoice)> {
         let driver = Vfs::open(data_root)?;
-        let status = vec![("Backing Filesystem".to_owned(), backing.clone())];
+        // It is slow and large: whoever wonders is told why.
+        let status = vec![
+            ("Backing Filesystem".to_owned(), backing.clone()),
+            ("Chosen Because".to_owned(), reason.clone()),
+        ];
         Ok((Box::new(driver), DriverChoice { name: DriverName::Vfs, reason, status }))
     };
+    let wanted = asked.or(held);
+    let why = |name: DriverName| match asked {
+        Some(_) => format!("{name} was asked for"),
+        None => format!("the data root holds layers of {name}"),
+    };
     if wanted == Some(DriverName::Vfs) {
-        return vfs("vfs was asked for".into());
+        return vfs(why(DriverName::Vfs));
     }
     match Overlay::open(data_root).and_then(|o| try_overlay(&o).map(|()| o)) {
         Ok(driver) => {
-            let reason =
-                if wanted.is_some() { "overlay2 was asked for" } else { "overlay works on this file system" };
+            let reason = wanted.map_or_else(|| "overlay works on this file system".to_owned(), why);
             let row = |name: &str, value: &str| (name.to_owned(), value.to_owned());
             let status = vec![
                 row("Backing Filesystem", &backing),
@@ -51,7 +60,7 @@ pub fn choose(
                 row("Native Overlay Diff", "true"),
                 row("userxattr", if in_user_namespace() { "true" } else { "false" }),
             ];
-            Ok((Box::new(driver), DriverChoice { name: DriverName::Overlay2, reason: reason.into(), status }))
+            Ok((Box::new(driver), DriverChoice { name: DriverName::Overlay2, reason, status }))
         }
         Err(e) if wanted.is_some() => Err(Error::Unavailable(format!(
             "the overlay2 driver does not work below {}: {e}; leave --storage-driver out or choose vfs",
