@@ -28,7 +28,6 @@ pub struct ImageInspect {
     pub container_config: Option<crate::ContainerConfig>,
     pub docker_version: String,
     pub author: String,
-    pub config: Option<ImageConfig>,
     pub architecture: String,
     #[serde(skip_serializing_if = "is_default")]
     pub variant: String,
@@ -43,6 +42,7 @@ pub struct ImageInspect {
     #[serde(rename = "RootFS")]
     pub root_fs: RootFs,
     pub metadata: ImageMetadata,
+    pub config: Option<ImageConfig>,
 }
 
 /// `Config` of an image. Since 1.50 without the fields that only containers have.

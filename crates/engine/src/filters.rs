@@ -117,6 +117,28 @@ pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     p[pi..].iter().all(|c| *c == '*')
 }
 
+/// Refuses a pattern that [`glob`] could not read to its end.
+///
+/// # Errors
+/// In Go's words.
+pub(crate) fn check_glob(pattern: &str) -> Result<()> {
+    let bad = || Error::invalid("syntax error in pattern");
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => drop(chars.next().ok_or_else(bad)?),
+            '[' => {
+                chars.next_if_eq(&'^');
+                // The first of a class may be a bracket.
+                chars.next().ok_or_else(bad)?;
+                chars.by_ref().find(|c| *c == ']').ok_or_else(bad)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The position after the pattern item at `pi` if it matches `c`.
 fn one(p: &[char], pi: usize, c: char) -> Option<usize> {
     match *p.get(pi)? {
@@ -172,5 +194,9 @@ mod tests {
             glob("a*/b?", "abc/bd") && !glob("a*", "ab/c") && glob("[a-c]x", "bx") && !glob("[^a]x", "ax")
         );
         assert!(glob("*", "") && !glob("[", "["));
+        assert!(check_glob("a[^b-c]?*").is_ok() && check_glob("\\[").is_ok());
+        for bad in ["[", "[a", "a\\", "[^"] {
+            assert!(check_glob(bad).is_err(), "{bad}");
+        }
     }
 }

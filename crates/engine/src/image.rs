@@ -62,7 +62,10 @@ impl Engine {
 
     fn images_blocking(&self, request: &ListImages) -> Result<Vec<ImageView>> {
         let f = &request.filters;
-        filters::check_known(f, &["before", "dangling", "label", "label!", "reference", "since", "until"])?;
+        filters::check_known(f, &["before", "dangling", "label", "reference", "since", "until"])?;
+        for pattern in filters::values(f, "reference").unwrap_or_default() {
+            filters::check_glob(pattern)?;
+        }
         let dangling = filters::flag(f, "dangling")?;
         let bound = |name: &str| -> Result<Option<i64>> {
             match filters::values(f, name).and_then(|v| v.last()) {
@@ -92,8 +95,7 @@ impl Engine {
             let wanted = before.is_none_or(|t| view.created < t)
                 && since.is_none_or(|t| view.created > t)
                 && until.is_none_or(|t| view.created < t)
-                && filters::labels(f, "label", labels)
-                && filters::not_labels(f, labels);
+                && filters::labels(f, "label", labels);
             if !wanted {
                 continue;
             }
@@ -331,6 +333,10 @@ impl Engine {
                             ..Default::default()
                         }
                     }
+                    LoadEvent::Renamed(r, old) => text(format!(
+                        "The image {} already exists, renaming the old one with ID {old} to empty string\n",
+                        r.familiar()
+                    )),
                     LoadEvent::Tagged(r) => text(format!("Loaded image: {}\n", r.familiar())),
                     LoadEvent::Untagged(id) => text(format!("Loaded image ID: {id}\n")),
                 };

@@ -3,6 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use crate::model::UnixNanos;
 
@@ -33,10 +35,13 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<UnixNanos> {
     i64::try_from(text.parse::<Timestamp>().ok()?.as_nanosecond()).ok()
 }
 
-/// A filter's time: seconds since 1970 with an optional fraction, RFC 3339, or a duration (`10m`,
-/// `1h30m`) before `now`.
+/// A filter's time: seconds since 1970 with an optional fraction, RFC 3339 or a beginning of it (`2026-01-02`,
+/// `2026-01-02T15:04`, then in the daemon's time zone), or a duration (`10m`, `1h30m`) before `now`.
 pub(crate) fn parse_filter_time(text: &str, now: UnixNanos) -> Option<UnixNanos> {
     if let Some(t) = parse_rfc3339(text) {
+        return Some(t);
+    }
+    if let Some(t) = parse_local(text, &TimeZone::system()) {
         return Some(t);
     }
     let (secs, frac) = text.split_once('.').unwrap_or((text, ""));
@@ -48,6 +53,24 @@ pub(crate) fn parse_filter_time(text: &str, now: UnixNanos) -> Option<UnixNanos>
         return s.checked_mul(1_000_000_000)?.checked_add(nanos);
     }
     now.checked_sub(parse_go_duration(text)?)
+}
+
+/// A date, or a date and the beginning of a time; `Z` at the end means UTC.
+fn parse_local(text: &str, zone: &TimeZone) -> Option<UnixNanos> {
+    let (text, zone) = match text.strip_suffix('Z') {
+        Some(text) => (text, TimeZone::UTC),
+        None => (text, zone.clone()),
+    };
+    // A number of seconds is no date.
+    if !matches!(text.split('-').collect::<Vec<_>>()[..], [y, _, _] if y.len() == 4) {
+        return None;
+    }
+    let time = match text.split_once('T') {
+        Some((_, time)) if time.len() == 2 => format!("{text}:00"),
+        _ => text.to_owned(),
+    };
+    let time: DateTime = time.parse().ok()?;
+    i64::try_from(time.to_zoned(zone).ok()?.timestamp().as_nanosecond()).ok()
 }
 
 /// Go's duration text in nanoseconds.
@@ -94,6 +117,12 @@ mod tests {
         assert_eq!(parse_filter_time("10", 0), Some(10_000_000_000));
         assert_eq!(parse_filter_time("10.5", 0), Some(10_500_000_000));
         assert_eq!(parse_filter_time("1h30m", 0), Some(-5_400_000_000_000));
+        let day = 1_388_534_400_000_000_000;
+        assert_eq!(parse_local("2014-01-01", &TimeZone::UTC), Some(day));
+        assert_eq!(parse_local("2014-01-01T01", &TimeZone::UTC), Some(day + 3_600_000_000_000));
+        assert_eq!(parse_filter_time("2014-01-01T00:01Z", 0), Some(day + 60_000_000_000));
+        assert_eq!(parse_filter_time("2014-01-01T00:00:01.5Z", 0), Some(day + 1_500_000_000));
+        assert_eq!(parse_local("2014-13-01", &TimeZone::UTC), None);
         assert_eq!(parse_filter_time("x", 0), None);
         assert_eq!(parse_filter_time("", 0), None);
     }

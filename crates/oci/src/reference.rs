@@ -32,6 +32,8 @@ pub enum ParseReferenceError {
     Hex(String),
     #[error("invalid reference format: {0}")]
     Digest(#[from] ParseDigestError),
+    #[error("refusing to create an ambiguous tag using digest algorithm as name")]
+    Ambiguous,
 }
 
 /// Docker Hub's name in references.
@@ -82,6 +84,14 @@ impl Reference {
         self.tag = Some(tag.to_owned());
         self.digest = None;
         Ok(self)
+    }
+
+    /// Itself, to be given to an image.
+    ///
+    /// # Errors
+    /// When it could be read as an image's id.
+    pub fn for_a_tag(self) -> Result<Self, ParseReferenceError> {
+        if self.familiar_name() == "sha256" { Err(ParseReferenceError::Ambiguous) } else { Ok(self) }
     }
 
     /// With `digest` in place of any tag and digest.

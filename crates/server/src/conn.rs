@@ -13,12 +13,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+
+/// How long a client may go on sending what nobody wants after its answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Longest head of a first request.
 const MAX_HEAD: usize = 64 << 10;
@@ -199,6 +204,8 @@ pub(crate) struct Conn {
     /// Written out before anything else.
     pending: Vec<u8>,
     pending_at: usize,
+    /// Set when nothing more is written: until then input is thrown away.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Conn {
@@ -217,6 +224,7 @@ impl Conn {
             replace: raw.then(Vec::new),
             pending: Vec::new(),
             pending_at: 0,
+            closing: None,
         })
     }
 
@@ -390,7 +398,23 @@ impl Write for Conn {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_pending(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        let Some(deadline) = &mut this.closing else {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.closing = Some(Box::pin(tokio::time::sleep(LINGER)));
+            return self.poll_shutdown(cx);
+        };
+        // A client in the middle of a long body must come to read why it was refused: if the socket were closed now,
+        // its next write would fail first.
+        let mut space = [0; 8192];
+        loop {
+            let mut buf = hyper::rt::ReadBuf::new(&mut space);
+            match Pin::new(&mut this.io).poll_read(cx, buf.unfilled()) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return deadline.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 

@@ -91,10 +91,11 @@ fn repo_tag(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
     if reference.digest().is_some() {
         return Err(ApiError::invalid("cannot import digest reference"));
     }
-    match tag {
-        "" => Ok(Some(reference.or_latest())),
-        tag => Ok(Some(reference.with_tag(tag).map_err(|_| ApiError::invalid("invalid tag format"))?)),
-    }
+    let reference = match tag {
+        "" => reference.or_latest(),
+        tag => reference.with_tag(tag).map_err(|_| ApiError::invalid("invalid tag format"))?,
+    };
+    Ok(Some(reference.for_a_tag().map_err(longshore_engine::Error::from)?))
 }
 
 /// `POST /images/{name}/tag`.

@@ -12,7 +12,7 @@ use super::custody::Custody;
 use super::feed::{Budget, feed};
 use super::manifest::{self, Entry};
 use super::staged::{Chain, Staged, check_depth};
-use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
+use crate::image::{ImageRow, MAX_CONFIG, parse_document};
 use crate::layer::compress::{Compression, Decoded, decompress};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -33,6 +33,8 @@ const MAX_UNPACKING: usize = 8;
 pub enum LoadEvent<'a> {
     /// A layer begins: the archive member, and its bytes.
     Layer(&'a str, u64),
+    /// A name was taken from the image that had it.
+    Renamed(&'a Reference, &'a Digest),
     /// An image is there under this name.
     Tagged(&'a Reference),
     /// An image without a name is there.
@@ -65,7 +67,8 @@ enum Layer<'a> {
     Kept(Digest),
 }
 
-/// Reads an archive (plain, gzip or zstd) and adds its images. On an error no image and no layer of it remains.
+/// Reads an archive (plain, gzip or zstd) and adds its images, one after the other. On an error those that were
+/// announced stay, each of them whole, and nothing else of the archive.
 ///
 /// # Errors
 /// `Invalid` or `Corrupt` for a bad archive, `TooLarge` past a limit.
@@ -84,7 +87,7 @@ pub fn load(
         .iter()
         .enumerate()
         .map(|(i, entry)| {
-            let loaded = add(&custody, &mut contents, entry, &entries[i + 1..])?;
+            let loaded = add(&custody, &mut contents, entry, &entries[i + 1..], progress)?;
             if loaded.tags.is_empty() {
                 progress(LoadEvent::Untagged(&loaded.id));
             }
@@ -356,6 +359,7 @@ fn add<'a>(
     contents: &mut Contents<'a>,
     entry: &Entry,
     later: &[Entry],
+    progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Loaded> {
     let store = custody.store;
     let raw = contents.documents.get(&entry.config).cloned().ok_or_else(|| {
@@ -417,14 +421,20 @@ fn add<'a>(
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), ..row };
         let mut batch = chain.records(Batch::new());
+        let mut renamed = Vec::new();
         for tag in &entry.tags {
-            row.last_tagged = now();
+            let old = store.images().lookup(tag)?.filter(|old| *old != id);
+            renamed.extend(old.map(|old| (tag, old)));
             batch = batch.put(Table::Tags, &tag.to_string(), &id);
         }
-        store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))
+        store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))?;
+        Ok(renamed)
     })();
     match placed {
-        Ok(()) => Ok(Loaded { id, tags: entry.tags.clone() }),
+        Ok(renamed) => {
+            renamed.iter().for_each(|(tag, old)| progress(LoadEvent::Renamed(tag, old)));
+            Ok(Loaded { id, tags: entry.tags.clone() })
+        }
         Err(e) => {
             chain.undo(store, &graph);
             Err(e)

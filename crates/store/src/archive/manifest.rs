@@ -183,7 +183,7 @@ pub(super) fn announced(name: &str) -> Option<Digest> {
 fn tag(text: &str) -> Result<Reference> {
     let reference: Reference =
         text.parse().map_err(|e| Error::Invalid(format!("the archive names an image {text:?}: {e}")))?;
-    Ok(reference.or_latest())
+    reference.or_latest().for_a_tag().map_err(|e| Error::Invalid(e.to_string()))
 }
 
 /// A member's name without `./`, `//` and the like; names are only compared, never opened.

@@ -10,10 +10,11 @@ use longshore_oci::image::RunConfig;
 
 use super::container::signed;
 
+/// In the order of the full names, as Docker lists them.
 fn familiar(references: &[Reference]) -> Vec<String> {
-    let mut names: Vec<String> = references.iter().map(Reference::familiar).collect();
-    names.sort();
-    names
+    let mut references: Vec<&Reference> = references.iter().collect();
+    references.sort_by_cached_key(|r| r.to_string());
+    references.into_iter().map(Reference::familiar).collect()
 }
 
 /// `GET /images/{name}/json`.
