@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::container::merge;
 use crate::model::{
-    CommitRequest, HistoryEntry, ImageDeleted, ImageView, ImportRequest, ListImages, ProgressEvent, Status,
+    CommitRequest, HistoryEntry, ImageView, ImportRequest, ListImages, ProgressEvent, Status,
 };
 use crate::stream::{BodyStream, ByteStream, ProgressStream};
 use crate::time::{now, parse_rfc3339, rfc3339};
@@ -182,133 +182,13 @@ impl Engine {
         .await
     }
 
-    fn image_event(&self, action: &str, id: &Digest, name: &str) {
+    pub(crate) fn image_event(&self, action: &str, id: &Digest, name: &str) {
         let mut attributes = match self.inner.store.images().document(id) {
             Ok((_, d)) => d.config.and_then(|c| c.labels).unwrap_or_default(),
             Err(_) => BTreeMap::new(),
         };
         attributes.insert("name".into(), name.to_owned());
         self.inner.events.publish("image", action, id.to_string(), attributes);
-    }
-
-    /// Takes a name away, and removes the image with its last one.
-    ///
-    /// # Errors
-    /// `Conflict` when a container or another image needs it; in Docker's words.
-    pub async fn remove_image(&self, name: &str, force: bool, prune: bool) -> Result<Vec<ImageDeleted>> {
-        let name = name.to_owned();
-        let engine = self.clone();
-        self.to_the_end(async move {
-            let _alone = engine.inner.image_use.write().await;
-            engine.blocking(move |e| e.remove_image_blocking(&name, force, prune)).await
-        })
-        .await
-    }
-
-    pub(crate) fn remove_image_blocking(
-        &self,
-        name: &str,
-        force: bool,
-        prune: bool,
-    ) -> Result<Vec<ImageDeleted>> {
-        let images = self.inner.store.images();
-        let record = images.resolve(name)?;
-        let users = self.image_users().remove(&record.id).unwrap_or_default();
-        let names: Vec<Reference> = record.tags.iter().chain(&record.digests).cloned().collect();
-        let mut out = Vec::new();
-        if is_id(name, &record.id) {
-            if names.len() > 1 && !force && repositories(&names) > 1 {
-                return Err(Error::conflict(format!(
-                    "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
-                    record.id.short()
-                )));
-            }
-            self.check_unused(&record.id, &users, force)?;
-            for n in &names {
-                self.untag(&record.id, n, &mut out)?;
-            }
-        } else {
-            let reference = name.parse::<Reference>()?.or_latest();
-            let last = names.iter().all(|n| *n == reference);
-            if last
-                && !force
-                && let Some((user, _)) = users.first()
-            {
-                return Err(Error::conflict(format!(
-                    "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
-                     referenced image {}",
-                    user.get(..12).unwrap_or(user),
-                    record.id.short()
-                )));
-            }
-            if last && force {
-                self.check_unused(&record.id, &users, true)?;
-            }
-            self.untag(&record.id, &reference, &mut out)?;
-            if !last {
-                return Ok(out);
-            }
-        }
-        if !users.is_empty() {
-            // Stopped containers go on with an image without a name.
-            return Ok(out);
-        }
-        self.delete_chain(record.id, prune, force, &mut out)?;
-        Ok(out)
-    }
-
-    fn untag(&self, id: &Digest, reference: &Reference, out: &mut Vec<ImageDeleted>) -> Result<()> {
-        self.image_event("untag", id, &id.to_string());
-        self.inner.store.images().untag(reference)?;
-        out.push(ImageDeleted::Untagged(reference.familiar()));
-        Ok(())
-    }
-
-    /// Running containers always keep their image; stopped ones unless forced.
-    fn check_unused(&self, id: &Digest, users: &[(String, bool)], force: bool) -> Result<()> {
-        let conflict = |forced: &str, what: &str, user: &str| {
-            Err(Error::conflict(format!(
-                "conflict: unable to delete {} ({forced}) - image is being used by {what} container {}",
-                id.short(),
-                user.get(..12).unwrap_or(user)
-            )))
-        };
-        if let Some((user, _)) = users.iter().find(|(_, running)| *running) {
-            return conflict("cannot be forced", "running", user);
-        }
-        match users.first() {
-            Some((user, _)) if !force => conflict("must be forced", "stopped", user),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes an image, and its parents that nobody names or uses.
-    fn delete_chain(&self, id: Digest, prune: bool, force: bool, out: &mut Vec<ImageDeleted>) -> Result<()> {
-        let images = self.inner.store.images();
-        let mut next = Some(id);
-        let mut first = true;
-        while let Some(id) = next {
-            let Ok(record) = images.get(&id) else { return Ok(()) };
-            let child = images.list()?.into_iter().any(|r| r.parent == Some(id));
-            let in_use = child || !record.tags.is_empty() || self.image_users().contains_key(&id);
-            if in_use {
-                if first && child && !force && out.is_empty() {
-                    return Err(Error::conflict(format!(
-                        "conflict: unable to delete {} (cannot be forced) - image has dependent child images",
-                        id.short()
-                    )));
-                }
-                return Ok(());
-            }
-            let layers = images.remove(&id)?;
-            // Its labels went with it.
-            self.event("image", "delete", &id.to_string(), &[("name", &id.to_string())]);
-            out.push(ImageDeleted::Deleted(id));
-            out.extend(layers.into_iter().map(ImageDeleted::Deleted));
-            first = false;
-            next = record.parent.filter(|_| prune);
-        }
-        Ok(())
     }
 
     /// Takes images from an archive.
@@ -536,13 +416,9 @@ fn text(stream: String) -> ProgressEvent {
 }
 
 /// Whether a client named the image by (a beginning of) its id.
-fn is_id(name: &str, id: &Digest) -> bool {
+pub(crate) fn is_id(name: &str, id: &Digest) -> bool {
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
     !hex.is_empty() && id.hex().starts_with(hex)
-}
-
-fn repositories(names: &[Reference]) -> usize {
-    names.iter().map(Reference::familiar_name).collect::<BTreeSet<_>>().len()
 }
 
 /// `reference=`: a pattern for the familiar name, with or without tag.

@@ -24,6 +24,7 @@ mod events;
 mod exec;
 mod filters;
 mod image;
+mod image_remove;
 mod info;
 pub mod model;
 mod names;

@@ -1,0 +1,174 @@
+//! Removing images: what stands in the way, and in which order things go. The rules and words are Docker's.
+
+use longshore_oci::{Digest, Reference};
+use longshore_store::ImageRecord;
+
+use crate::image::is_id;
+use crate::model::ImageDeleted;
+use crate::{Engine, Error, Result};
+
+/// What an image is needed for.
+struct Conflict {
+    error: Error,
+    /// By a container.
+    used: bool,
+}
+
+impl Engine {
+    /// Takes a name away, and removes the image with its last one.
+    ///
+    /// # Errors
+    /// `Conflict` when a container or another image needs it; in Docker's words.
+    pub async fn remove_image(&self, name: &str, force: bool, prune: bool) -> Result<Vec<ImageDeleted>> {
+        let name = name.to_owned();
+        let engine = self.clone();
+        self.to_the_end(async move {
+            let _alone = engine.inner.image_use.write().await;
+            engine.blocking(move |e| e.remove_image_blocking(&name, force, prune)).await
+        })
+        .await
+    }
+
+    pub(crate) fn remove_image_blocking(
+        &self,
+        name: &str,
+        force: bool,
+        prune: bool,
+    ) -> Result<Vec<ImageDeleted>> {
+        let record = self.inner.store.images().resolve(name)?;
+        let mut out = Vec::new();
+        let by_name = !is_id(name, &record.id);
+        if by_name {
+            if self.untag_one(name, &record, force, &mut out)? {
+                return Ok(out);
+            }
+        } else if is_single(&record) {
+            // Before its only name goes.
+            if let Some(conflict) = self.conflict(&record, force, true)? {
+                return Err(conflict.error);
+            }
+            self.untag_all(&record, &mut out)?;
+        }
+        self.delete_chain(record.id, prune, force, by_name, &mut out)?;
+        Ok(out)
+    }
+
+    /// Takes the name away that a client gave; true if the image has more of them.
+    fn untag_one(
+        &self,
+        name: &str,
+        record: &ImageRecord,
+        force: bool,
+        out: &mut Vec<ImageDeleted>,
+    ) -> Result<bool> {
+        if !force
+            && is_single(record)
+            && let Some((user, _)) = self.image_users().remove(&record.id).unwrap_or_default().first()
+        {
+            return Err(Error::conflict(format!(
+                "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
+                 referenced image {}",
+                short(user),
+                record.id.short()
+            )));
+        }
+        let reference = name.parse::<Reference>()?.or_latest();
+        self.untag(&record.id, &reference, out)?;
+        let same = |r: &&Reference| {
+            (r.registry(), r.repository()) == (reference.registry(), reference.repository())
+        };
+        let mut left = self.inner.store.images().get(&record.id)?;
+        // Digests of a repository go with its last tag.
+        if reference.digest().is_none() && !left.tags.iter().any(|r| same(&r)) {
+            for digest in left.digests.iter().filter(same) {
+                self.untag(&record.id, digest, out)?;
+            }
+            left = self.inner.store.images().get(&record.id)?;
+        }
+        Ok(!left.tags.is_empty() || !left.digests.is_empty())
+    }
+
+    fn untag_all(&self, record: &ImageRecord, out: &mut Vec<ImageDeleted>) -> Result<()> {
+        record.tags.iter().chain(&record.digests).try_for_each(|r| self.untag(&record.id, r, out))
+    }
+
+    fn untag(&self, id: &Digest, reference: &Reference, out: &mut Vec<ImageDeleted>) -> Result<()> {
+        self.image_event("untag", id, &id.to_string());
+        self.inner.store.images().untag(reference)?;
+        out.push(ImageDeleted::Untagged(reference.familiar()));
+        Ok(())
+    }
+
+    /// Why an image cannot be removed: images made from it and containers that run always count, its names and stopped
+    /// containers unless forced, its names not at all where they are about to go (`single`).
+    fn conflict(&self, record: &ImageRecord, force: bool, single: bool) -> Result<Option<Conflict>> {
+        let conflict = |forced: &str, used: bool, why: String| {
+            let id = record.id.short();
+            let error = Error::conflict(format!("conflict: unable to delete {id} ({forced}) - {why}"));
+            Ok(Some(Conflict { error, used }))
+        };
+        if self.has_children(&record.id)? {
+            return conflict("cannot be forced", false, "image has dependent child images".into());
+        }
+        let users = self.image_users().remove(&record.id).unwrap_or_default();
+        let using = |what: &str, user: &str| format!("image is being used by {what} container {}", short(user));
+        if let Some((user, _)) = users.iter().find(|(_, running)| *running) {
+            return conflict("cannot be forced", true, using("running", user));
+        }
+        if force {
+            return Ok(None);
+        }
+        if !single && !(record.tags.is_empty() && record.digests.is_empty()) {
+            return conflict("must be forced", false, "image is referenced in multiple repositories".into());
+        }
+        match users.first() {
+            Some((user, _)) => conflict("must be forced", true, using("stopped", user)),
+            None => Ok(None),
+        }
+    }
+
+    fn has_children(&self, id: &Digest) -> Result<bool> {
+        Ok(self.inner.store.images().list()?.iter().any(|r| r.parent == Some(*id)))
+    }
+
+    /// Removes an image, and its parents that nobody names or uses. `quiet`: a name was removed already, so that an
+    /// image that has to stay is no failure.
+    fn delete_chain(
+        &self,
+        id: Digest,
+        prune: bool,
+        force: bool,
+        quiet: bool,
+        out: &mut Vec<ImageDeleted>,
+    ) -> Result<()> {
+        let images = self.inner.store.images();
+        let (mut next, mut force, mut quiet) = (Some(id), force, quiet);
+        while let Some(id) = next {
+            let Ok(record) = images.get(&id) else { return Ok(()) };
+            if let Some(conflict) = self.conflict(&record, force, false)? {
+                let dangling =
+                    record.tags.is_empty() && record.digests.is_empty() && !self.has_children(&id)?;
+                return if quiet && (!dangling || conflict.used) { Ok(()) } else { Err(conflict.error) };
+            }
+            self.untag_all(&record, out)?;
+            let layers = images.remove(&id)?;
+            // Its labels went with it.
+            self.event("image", "delete", &id.to_string(), &[("name", &id.to_string())]);
+            out.push(ImageDeleted::Deleted(id));
+            out.extend(layers.into_iter().map(ImageDeleted::Deleted));
+            (next, force, quiet) = (record.parent.filter(|_| prune), false, true);
+        }
+        Ok(())
+    }
+}
+
+fn short(container: &str) -> &str {
+    container.get(..12).unwrap_or(container)
+}
+
+/// Whether an image has at most one tag, and digests only of that tag's repository.
+fn is_single(record: &ImageRecord) -> bool {
+    let name = |r: &Reference| (r.registry().to_owned(), r.repository().to_owned());
+    let Some(first) = record.tags.first().or(record.digests.first()) else { return true };
+    record.tags.len() <= 1 && record.digests.iter().all(|d| name(d) == name(first))
+}
