@@ -19,5 +19,6 @@ mod policies;
 mod restart;
 mod run;
 mod runtimes;
+mod storage;
 mod terminal;
 mod walkthrough;

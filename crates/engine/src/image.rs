@@ -282,7 +282,11 @@ impl Engine {
                 }
             }
             if !found {
-                let record = images.resolve(name)?;
+                let record = images.resolve(name).map_err(|e| match bare {
+                    // All of its tags were asked for, not the latest.
+                    Some(bare) => Error::not_found(format!("No such image: {}", bare.familiar())),
+                    None => e.into(),
+                })?;
                 let tag = if is_id(name, &record.id) { None } else { parsed.filter(|r| r.tag().is_some()) };
                 add(record.id, tag);
             }
@@ -298,6 +302,9 @@ impl Engine {
         let mut config = longshore_oci::image::RunConfig::default();
         changes::apply(&mut config, &request.changes)?;
         let platform = request.platform.unwrap_or_else(Platform::host);
+        if platform.os != Platform::host().os {
+            return Err(Error::invalid("operating system is not supported"));
+        }
         let message = if request.message.is_empty() { "Imported from -".to_owned() } else { request.message };
         let reference = request.reference.map(Reference::or_latest);
         let reader = pipe::into_reader(body);
@@ -376,9 +383,9 @@ impl Engine {
             empty_layer: false,
         };
         let id =
-            archive::commit(&self.inner.store, &record.id, Some(&record.image), reference.as_ref(), |_| {
+            archive::commit(&self.inner.store, &record.id, Some(&record.image), reference.as_ref(), |new| {
                 let mut history = base.history.clone();
-                history.push(step);
+                history.push(History { empty_layer: new.empty, ..step });
                 ImageDocument {
                     created: Some(created),
                     author: Some(request.author).filter(|a| !a.is_empty()),

@@ -74,9 +74,8 @@ impl Engine {
         }
         let reference = name.parse::<Reference>()?.or_latest();
         self.untag(&record.id, &reference, out)?;
-        let same = |r: &&Reference| {
-            (r.registry(), r.repository()) == (reference.registry(), reference.repository())
-        };
+        let same =
+            |r: &&Reference| (r.registry(), r.repository()) == (reference.registry(), reference.repository());
         let mut left = self.inner.store.images().get(&record.id)?;
         // Digests of a repository go with its last tag.
         if reference.digest().is_none() && !left.tags.iter().any(|r| same(&r)) {
@@ -111,7 +110,8 @@ impl Engine {
             return conflict("cannot be forced", false, "image has dependent child images".into());
         }
         let users = self.image_users().remove(&record.id).unwrap_or_default();
-        let using = |what: &str, user: &str| format!("image is being used by {what} container {}", short(user));
+        let using =
+            |what: &str, user: &str| format!("image is being used by {what} container {}", short(user));
         if let Some((user, _)) = users.iter().find(|(_, running)| *running) {
             return conflict("cannot be forced", true, using("running", user));
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longshore_oci::image::{ImageDocument, RootFs};
-use longshore_oci::{Digest, IdMap, Reference};
+use longshore_oci::{Digest, IdMap, Kind, Reference};
 use longshore_store::archive::{self, SaveItem};
 use longshore_store::snapshot::{ChangeKind, DriverName};
 use longshore_store::{Error, Store, StoreOptions};
@@ -232,4 +232,85 @@ fn privileged_skopeo_and_umoci_read_what_save_writes_and_we_read_theirs() {
     fs::File::open(dir.join("theirs.tar")).unwrap().read_to_end(&mut bytes).unwrap();
     let theirs = archive::load(&b.store, bytes.as_slice(), &|_| {}).unwrap();
     assert_eq!(b.store.images().document(&theirs[0].id).unwrap().1.rootfs.diff_ids.len(), 2);
+}
+
+/// Archives of one file each, for chains of any length.
+fn small_layers(dir: &Path, n: usize) -> Vec<PathBuf> {
+    (0..n)
+        .map(|i| {
+            let layer = dir.join(format!("small-{i}.tar"));
+            fs::write(dir.join(format!("f{i}")), i.to_string()).unwrap();
+            sh(dir, &format!("tar -cf {} f{i}", layer.display()));
+            layer
+        })
+        .collect()
+}
+
+#[test]
+fn privileged_as_many_layers_as_docker_takes_and_no_more() {
+    let b = bench(DriverName::Overlay2);
+    let dir = b.dir.path();
+    let mut layers = small_layers(dir, 126);
+    let e = load(&b.store, &docker_archive(dir, &layers, "deep:126", false)).unwrap_err();
+    assert!(e.kind() == Kind::TooLarge && e.to_string().starts_with("max depth exceeded"), "{e}");
+    assert_eq!(b.store.driver().list().unwrap(), Vec::<String>::new());
+    layers.pop();
+    let id = load(&b.store, &docker_archive(dir, &layers, "deep:125", false)).unwrap()[0].id;
+    b.store.create_rw("c", Some(&id)).unwrap();
+    let root = b.store.mount_rw("c", &IdMap::default()).unwrap();
+    assert_eq!(fs::read_to_string(root.join("f0")).unwrap(), "0");
+    fs::write(root.join("more"), "x").unwrap();
+    let e = archive::commit(&b.store, "c", Some(&id), None, |_| ImageDocument::default()).unwrap_err();
+    assert!(e.to_string().starts_with("max depth exceeded"), "{e}");
+    b.store.remove_rw("c").unwrap();
+}
+
+#[test]
+fn privileged_a_commit_of_nothing_adds_no_layer() {
+    for driver in [DriverName::Overlay2, DriverName::Vfs] {
+        let b = bench(driver);
+        let dir = b.dir.path();
+        let id = load(&b.store, &docker_archive(dir, &small_layers(dir, 2), "x:1", false)).unwrap()[0].id;
+        let before = b.store.driver().list().unwrap().len();
+        b.store.create_rw("c", Some(&id)).unwrap();
+        let mut said = false;
+        let made = archive::commit(&b.store, "c", Some(&id), None, |new| {
+            said = new.empty && new.diff_ids.len() == 2;
+            ImageDocument::default()
+        });
+        let made = b.store.images().get(&made.unwrap()).unwrap();
+        assert!(said && made.layers == b.store.images().get(&id).unwrap().layers);
+        b.store.remove_rw("c").unwrap();
+        assert_eq!(b.store.driver().list().unwrap().len(), before);
+    }
+}
+
+#[test]
+fn privileged_a_load_says_whose_name_it_takes() {
+    let b = bench(DriverName::Overlay2);
+    let dir = b.dir.path();
+    let layers = small_layers(dir, 2);
+    let old = load(&b.store, &docker_archive(dir, &layers[..1], "x:1", false)).unwrap()[0].id;
+    let archive = docker_archive(dir, &layers, "x:1", false);
+    let said = std::sync::Mutex::new(Vec::new());
+    for _ in 0..2 {
+        archive::load(&b.store, fs::File::open(&archive).unwrap(), &|event| {
+            if let archive::LoadEvent::Renamed(name, from) = event {
+                said.lock().unwrap().push((name.familiar(), *from));
+            }
+        })
+        .unwrap();
+    }
+    assert_eq!(*said.lock().unwrap(), [("x:1".to_owned(), old)], "once, from the other image");
+    let old = b.store.images().get(&old).unwrap();
+    assert!(old.tags.is_empty() && old.last_tagged == 0, "loading is not tagging");
+}
+
+#[test]
+fn privileged_a_name_that_could_be_an_id_is_refused() {
+    let b = bench(DriverName::Overlay2);
+    let archive = docker_archive(b.dir.path(), &small_layers(b.dir.path(), 1), "sha256:1", false);
+    let e = load(&b.store, &archive).unwrap_err();
+    assert!(e.to_string().contains("ambiguous"), "{e}");
+    assert_eq!(b.store.driver().list().unwrap(), Vec::<String>::new());
 }

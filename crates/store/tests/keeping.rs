@@ -207,3 +207,27 @@ fn privileged_mounting_from_many_threads_mounts_once() {
     }
     b.store.remove_rw("c").unwrap();
 }
+
+#[test]
+fn privileged_the_driver_of_a_root_with_layers_stays_and_info_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("data");
+    let open = |driver| Store::open(&root, &StoreOptions { driver, sync: false });
+    let why = |store: &Store| (store.driver_choice().name, store.driver_choice().reason.clone());
+    let vfs = open(Some(DriverName::Vfs)).unwrap();
+    assert_eq!(why(&vfs), (DriverName::Vfs, "vfs was asked for".to_owned()));
+    drop(vfs);
+    // Nothing is there that only vfs could read.
+    let overlay = open(None).unwrap();
+    assert_eq!(why(&overlay), (DriverName::Overlay2, "overlay works on this file system".to_owned()));
+    drop(overlay);
+    let vfs = open(Some(DriverName::Vfs)).unwrap();
+    load(&vfs, &docker_archive(dir.path(), &layers(dir.path()), "x:1", false)).unwrap();
+    drop(vfs);
+    let vfs = open(None).unwrap();
+    assert_eq!(why(&vfs), (DriverName::Vfs, "the data root holds layers of vfs".to_owned()));
+    let row = ("Chosen Because".to_owned(), vfs.driver_choice().reason.clone());
+    assert!(vfs.driver_choice().status.contains(&row));
+    drop(vfs);
+    assert!(open(Some(DriverName::Overlay2)).unwrap_err().to_string().contains("holds layers of the vfs"));
+}

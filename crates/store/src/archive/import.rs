@@ -11,13 +11,19 @@ use super::staged::{Chain, Staged, check_depth};
 use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
+use crate::tar::BLOCK;
 use crate::{Error, IoContext, Result};
+
+/// The tar of a container that changed nothing: the end marker alone.
+const EMPTY_TAR: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// What the new layer is, for the maker of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewImage {
     /// Diff ids of all layers, lowest first, the new one last.
     pub diff_ids: Vec<Digest>,
+    /// Nothing was changed: the image has the layers that it had before.
+    pub empty: bool,
 }
 
 /// Makes an image of one layer from a root file system's tar, plain or compressed. `document` describes it; its layers
@@ -41,7 +47,7 @@ pub fn import(
     } else {
         Staged::unpack_on(&custody, None, &start, source)?
     };
-    finish(&custody, None, Vec::new(), staged, reference, document)
+    finish(&custody, None, Vec::new(), Some(staged), reference, document)
 }
 
 /// Makes an image from a container's image and what the container changed, as one new layer.
@@ -78,6 +84,8 @@ pub fn commit(
         fed?;
         Ok::<_, Error>(staged)
     })?;
+    // A layer that says nothing is none.
+    let staged = Some(staged).filter(|layer| layer.diff_id != Digest::of(&EMPTY_TAR));
     finish(&custody, parent, below, staged, reference, document)
 }
 
@@ -99,7 +107,7 @@ fn finish<'a>(
     custody: &'a Custody<'a>,
     parent: Option<&Digest>,
     below: Vec<Digest>,
-    staged: Staged<'a>,
+    staged: Option<Staged<'a>>,
     reference: Option<&Reference>,
     document: impl FnOnce(&NewImage) -> ImageDocument,
 ) -> Result<Digest> {
@@ -113,13 +121,16 @@ fn finish<'a>(
             store.layer(chain)?.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
         diff_ids.push(layer.diff_id);
     }
-    diff_ids.push(staged.diff_id);
+    let empty = staged.is_none();
+    diff_ids.extend(staged.as_ref().map(|s| s.diff_id));
     let mut chain = Chain::on(below);
     let made = (|| {
-        if !chain.reuse(store, &staged.diff_id)? {
+        if let Some(staged) = staged
+            && !chain.reuse(store, &staged.diff_id)?
+        {
             chain.push(store, staged)?;
         }
-        let mut document = document(&NewImage { diff_ids: diff_ids.clone() });
+        let mut document = document(&NewImage { diff_ids: diff_ids.clone(), empty });
         document.rootfs = longshore_oci::image::RootFs { kind: "layers".into(), diff_ids };
         let raw = serde_json::to_vec(&document)
             .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
