@@ -232,3 +232,40 @@ fn privileged_an_exec_is_confined_as_init_is() {
     signal(d.inspect("{{.State.Pid}}", "confined").parse().expect("number"), "KILL");
     d.finish();
 }
+
+/// A tree that is deeper than the daemon's stack and descriptors, in the container's own layer and in a volume.
+#[test]
+fn privileged_atk_59_deep_trees_of_a_container_are_read_and_removed() {
+    let d = Daemon::start();
+    d.load("busybox");
+    d.docker(["run", "-d", "--name", "deep", "-v", "deep:/vol", "busybox", "sleep", "1000"]).ok();
+    let root = format!("/proc/{}/root", d.inspect("{{.State.Pid}}", "deep"));
+    // In the layer as deep as a path can say, in the volume much deeper.
+    for (place, depth) in [("/", 2000), ("/vol", 30_000)] {
+        let mut at = rustix::fs::open(
+            format!("{root}{place}"),
+            rustix::fs::OFlags::DIRECTORY,
+            rustix::fs::Mode::empty(),
+        )
+        .expect("open");
+        for _ in 0..depth {
+            rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::RWXU).expect("mkdir");
+            at = rustix::fs::openat(&at, "d", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())
+                .expect("open");
+        }
+    }
+    assert_eq!(d.docker(["diff", "deep"]).ok().lines().count(), 2000 + 1);
+    d.docker(["commit", "deep", "deep"]).ok();
+    let count = d.docker(["run", "--rm", "deep", "sh", "-c", "find /d | wc -l"]).ok();
+    assert_eq!(count, "2000");
+    let file = d.dir().join("deep.tar");
+    let file = file.to_str().expect("utf-8");
+    d.docker(["export", "-o", file, "deep"]).ok();
+    d.docker(["save", "-o", file, "deep"]).ok();
+    d.docker(["rmi", "deep"]).ok();
+    d.docker(["load", "-q", "-i", file]).ok();
+    d.docker(["rm", "-f", "deep"]).ok();
+    d.docker(["volume", "rm", "deep"]).ok();
+    d.docker(["rmi", "deep"]).ok();
+    d.finish();
+}

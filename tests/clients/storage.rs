@@ -114,7 +114,7 @@ fn privileged_names_and_filters_of_images() {
 
 const CHANGES: &str = "mkdir -p /d/sub/old /e/sub; touch /d/x /d/sub/f /e/sub/f";
 const MORE: &str =
-    "rm -r /e; echo file > /e; rm -r /d; mkdir -p /d/sub; touch /d/y; rm /bin/wget; ln /bin/cat /cat";
+    "rm -r /e; echo file > /e; rm -r /d; mkdir -p /d/sub; touch /d/y; rm /bin/wget; ln /d/y /cat";
 
 /// Prints what Docker prints, and gives an image that is the container again.
 fn diff_and_commit(d: &Daemon) {

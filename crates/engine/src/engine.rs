@@ -171,15 +171,10 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
         .map_err(|e| Error::io(format!("make directory {}", path.display()), e))
 }
 
-/// Removes a tree; what is gone already is fine.
+/// Removes a tree that a container may have written, a volume's; what is gone already is fine.
 ///
 /// # Errors
 /// When the system refuses.
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("remove {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
+    Ok(longshore_store::remove_tree(path)?)
 }

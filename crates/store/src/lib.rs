@@ -18,4 +18,4 @@ pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{ImageRecord, Images};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};
-pub use snapshot::{Change, ChangeKind};
+pub use snapshot::{Change, ChangeKind, remove_tree};

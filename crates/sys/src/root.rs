@@ -151,35 +151,44 @@ impl Root {
     /// # Errors
     /// As mkdir(2) and open(2); `ENOTDIR` if something else stands in the way.
     pub fn mkdir_all(&self, rel: impl AsRef<Path>, mode: Mode) -> Result<OwnedFd> {
-        let mut links = 0;
-        self.mkdir_rec(rel.as_ref(), mode, &mut links)
-            .context(|| format!("make directory {}", rel.as_ref().display()))
+        let made = self.mkdir_missing(rel.as_ref().to_owned(), mode);
+        made.context(|| format!("make directory {}", rel.as_ref().display()))
     }
 
-    fn mkdir_rec(&self, rel: &Path, mode: Mode, links: &mut usize) -> rustix::io::Result<OwnedFd> {
-        let dir_flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        match self.openat2(rel, dir_flags, Mode::empty()) {
-            Err(Errno::NOENT) => {}
-            done => return done,
+    /// Upwards to what is there, then down again, without recursion: a path can be deeper than a stack.
+    fn mkdir_missing(&self, mut rel: PathBuf, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let open = |path: &Path| match self.openat2(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(None),
+            done => done.map(Some),
+        };
+        for _ in 0..=MAX_LINKS {
+            let mut missing = Vec::new();
+            let (mut at, mut dir) = loop {
+                if let Some(dir) = open(&rel)? {
+                    break (rel, dir);
+                }
+                let (parent, name) = split(&rel).ok_or(Errno::NOENT)?;
+                missing.push(name);
+                rel = parent;
+            };
+            let dangling = loop {
+                let Some(name) = missing.pop() else { return Ok(dir) };
+                match rustix::fs::mkdirat(&dir, name.as_os_str(), mode) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e),
+                }
+                let next = at.join(&name);
+                match open(&next)? {
+                    Some(made) => (at, dir) = (next, made),
+                    None => break name,
+                }
+            };
+            // A dangling link: make what it points to.
+            let target = rustix::fs::readlinkat(&dir, dangling.as_os_str(), Vec::new())?;
+            rel = at.join(OsStr::from_bytes(target.as_bytes()));
+            rel.extend(missing.into_iter().rev());
         }
-        let Some((parent, name)) = split(rel) else { return Err(Errno::NOENT) };
-        let dir = self.mkdir_rec(&parent, mode, links)?;
-        match rustix::fs::mkdirat(&dir, name.as_os_str(), mode) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(e),
-        }
-        match self.openat2(rel, dir_flags, Mode::empty()) {
-            Err(Errno::NOENT) => {}
-            done => return done,
-        }
-        // A dangling link: make what it points to.
-        *links += 1;
-        if *links > MAX_LINKS {
-            return Err(Errno::LOOP);
-        }
-        let target = rustix::fs::readlinkat(&dir, name.as_os_str(), Vec::new())?;
-        let next = parent.join(OsStr::from_bytes(target.as_bytes()));
-        self.mkdir_rec(&next, mode, links)
+        Err(Errno::LOOP)
     }
 
     fn openat2(&self, rel: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {

@@ -19,7 +19,7 @@ use longshore_sys::sockpath::fd_path;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::tree::{Dir, join, names, open_beneath, reopen, show, split};
+use super::tree::{Dir, OPEN_MAX, join, names, open_beneath, reopen, show, split};
 use super::{OPAQUE_NAME, WHITEOUT_PREFIX, is_overlay_xattr};
 use crate::error::{Error, IoContext, Result};
 use crate::tar::{Entry, EntryKind, Time, Writer, Xattr};
@@ -64,7 +64,7 @@ pub fn write_tree(dir: &Path, kind: TreeKind, out: impl Write) -> Result<Written
         open_beneath(root.fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY)
             .context(|| format!("open {}", dir.display()))?,
     );
-    job.children(&top)?;
+    job.walk(top)?;
     job.finish()
 }
 
@@ -99,7 +99,7 @@ pub fn write_changes<'a>(
             Err(e) => return Err(Error::io(format!("open directory {}", show(parent)), e)),
         };
         let dir = Dir { real: parent.to_owned(), ..Dir::at(fd) };
-        job.one(&dir, name, false)?;
+        job.one(&dir, name)?;
     }
     job.finish()
 }
@@ -115,10 +115,13 @@ pub fn write_path(root: &Root, path: &Path, name: &[u8], out: impl Write) -> Res
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         let entry =
             describe(name.to_owned(), &stat).ok_or_else(|| Error::Internal("a directory is none".into()))?;
-        job.directory(node, entry, true)?;
+        let dir = job.directory(node, entry)?;
+        job.walk(dir)?;
     } else {
         let (dir, last) = root.resolve_parent(path)?;
-        job.named(&Dir::at(dir), last.as_bytes(), name.to_owned(), true)?;
+        if let Some(dir) = job.named(&Dir::at(dir), last.as_bytes(), name.to_owned())? {
+            job.walk(dir)?;
+        }
     }
     job.finish()
 }
@@ -178,10 +181,29 @@ impl<W: Write> Job<W> {
         })
     }
 
-    fn children(&mut self, dir: &Dir) -> Result<()> {
-        let mut names = names(dir)?;
-        names.sort_unstable();
-        names.iter().try_for_each(|name| self.one(dir, name, true))
+    /// Archives all that is below an opened directory.
+    fn walk(&mut self, top: Dir) -> Result<()> {
+        let mut open = vec![Level::of(top)?];
+        while let Some(level) = open.last_mut() {
+            let name = level.names.next();
+            let sub = match (&level.dir, name) {
+                (Some(dir), Some(name)) => self.one(dir, &name)?,
+                _ => {
+                    let done = open.pop();
+                    if let (Some(done), Some(above)) = (done, open.last_mut()) {
+                        above.open_again(&done)?;
+                    }
+                    continue;
+                }
+            };
+            if let Some(sub) = sub {
+                open.push(Level::of(sub)?);
+                if let Some(far) = open.len().checked_sub(OPEN_MAX + 1) {
+                    open[far].dir = None;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn put(&mut self, entry: &Entry) -> Result<()> {
@@ -194,16 +216,16 @@ impl<W: Write> Job<W> {
         self.put(&Entry { path, mode: 0o600, mtime, ..Entry::default() })
     }
 
-    fn one(&mut self, dir: &Dir, name: &[u8], recurse: bool) -> Result<()> {
-        self.named(dir, name, dir.child(name), recurse)
+    fn one(&mut self, dir: &Dir, name: &[u8]) -> Result<Option<Dir>> {
+        self.named(dir, name, dir.child(name))
     }
 
-    /// Archives `name` of `dir` as `path`.
-    fn named(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>, recurse: bool) -> Result<()> {
+    /// Archives `name` of `dir` as `path`; a directory is given back, opened, for what is in it.
+    fn named(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>) -> Result<Option<Dir>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = match rustix::fs::openat(&dir.fd, name, flags, Mode::empty()) {
             Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(Error::io(format!("open {}", show(&path)), e)),
         };
         let stat = rustix::fs::fstat(&node).context(|| format!("stat {}", show(&path)))?;
@@ -211,7 +233,7 @@ impl<W: Write> Job<W> {
             && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
             && stat.st_rdev == 0
         {
-            return self.whiteout(&dir.real, name, mtime(&stat));
+            return self.whiteout(&dir.real, name, mtime(&stat)).map(|()| None);
         }
         if self.refuse_whiteout_names && name.starts_with(WHITEOUT_PREFIX) {
             return Err(Error::Invalid(format!(
@@ -222,27 +244,28 @@ impl<W: Write> Job<W> {
         if path.len() > PATH_MAX {
             return Err(Error::TooLarge(format!("path of {} bytes, the limit is {PATH_MAX}", path.len())));
         }
-        let Some(mut entry) = describe(path, &stat) else { return Ok(()) };
+        let Some(mut entry) = describe(path, &stat) else { return Ok(None) };
         if entry.kind == EntryKind::Dir {
-            return self.directory(node, entry, recurse);
+            return self.directory(node, entry).map(Some);
         }
         if self.link(&mut entry, &stat)? {
-            return Ok(());
+            return Ok(None);
         }
         match entry.kind {
-            EntryKind::File => self.file(&node, entry),
+            EntryKind::File => self.file(&node, entry)?,
             EntryKind::Symlink => {
                 entry.link = rustix::fs::readlinkat(&node, "", Vec::new())
                     .context(|| format!("readlink {}", show(&entry.path)))?
                     .into_bytes();
                 entry.xattrs = self.xattrs(&Source::Named(dir.as_fd(), name), &entry.path)?.kept;
-                self.put(&entry)
+                self.put(&entry)?;
             }
             _ => {
                 entry.xattrs = self.xattrs(&Source::Named(dir.as_fd(), name), &entry.path)?.kept;
-                self.put(&entry)
+                self.put(&entry)?;
             }
         }
+        Ok(None)
     }
 
     /// Writes a hard link if the inode was written before.
@@ -262,7 +285,7 @@ impl<W: Write> Job<W> {
         Ok(true)
     }
 
-    fn directory(&mut self, node: OwnedFd, mut entry: Entry, recurse: bool) -> Result<()> {
+    fn directory(&mut self, node: OwnedFd, mut entry: Entry) -> Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&node, ".", flags, Mode::empty())
             .context(|| format!("open directory {}", show(&entry.path)))?;
@@ -277,10 +300,7 @@ impl<W: Write> Job<W> {
                 Entry { path: join(&real, OPAQUE_NAME), mode: 0o600, mtime: entry.mtime, ..Entry::default() };
             self.put(&mark)?;
         }
-        if recurse {
-            self.children(&Dir { real, ..Dir::at(fd) })?;
-        }
-        Ok(())
+        Ok(Dir { real, ..Dir::at(fd) })
     }
 
     fn file(&mut self, node: &OwnedFd, mut entry: Entry) -> Result<()> {
@@ -343,6 +363,43 @@ impl<W: Write> Job<W> {
         }
         Ok(out)
     }
+}
+
+/// A directory on the way to the one that is read.
+struct Level {
+    /// `None` while it is far above.
+    dir: Option<Dir>,
+    real: Vec<u8>,
+    id: (u64, u64),
+    /// What is still to be archived, in order.
+    names: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl Level {
+    fn of(dir: Dir) -> Result<Self> {
+        let mut names = names(&dir)?;
+        names.sort_unstable();
+        let id = identity(&dir.fd, &dir.real)?;
+        Ok(Self { real: dir.real.clone(), id, names: names.into_iter(), dir: Some(dir) })
+    }
+
+    /// Opens it again from a directory in it, if it was closed. Where that was moved away meanwhile, what is left of
+    /// this one is passed over, like anything else that vanishes.
+    fn open_again(&mut self, below: &Self) -> Result<()> {
+        let (None, Some(below)) = (&self.dir, &below.dir) else { return Ok(()) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&below.fd, "..", flags, Mode::empty())
+            .context(|| format!("open directory {}", show(&self.real)))?;
+        if identity(&fd, &self.real)? == self.id {
+            self.dir = Some(Dir { real: self.real.clone(), ..Dir::at(fd) });
+        }
+        Ok(())
+    }
+}
+
+fn identity(dir: &OwnedFd, path: &[u8]) -> Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(dir).context(|| format!("stat {}", show(path)))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 #[derive(Default)]

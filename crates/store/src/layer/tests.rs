@@ -639,3 +639,48 @@ fn a_source_that_fails_keeps_its_error() {
     let e = apply(&lab.out, Failing, &ApplyOptions::default()).unwrap_err();
     assert_eq!(e.kind(), Kind::Unavailable);
 }
+
+/// As deep as a path can say: neither the stack nor the descriptors may depend on it.
+#[test]
+fn atk_59_the_deepest_tree_is_unpacked_replaced_and_archived() {
+    let depth = 2040;
+    let deep = "d/".repeat(depth);
+    let tar = Tar::new().file(&format!("{deep}f"), "text").file("e", "after").end();
+    let lab = Lab::new(WhiteoutFormat::Overlay);
+    lab.round_trip(&tar);
+    let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut out = CountFds(before, 0);
+    let written = write_tree(&lab.out, TreeKind::Plain, &mut out).unwrap();
+    assert_eq!(written.entries, depth as u64 + 2);
+    assert!(out.1 < 400, "{} descriptors", out.1);
+    clear(&lab);
+    // What a link points to is made, too.
+    let lab = Lab::new(WhiteoutFormat::Overlay);
+    lab.round_trip(&Tar::new().link("l", &deep).file("l/f", "text").end());
+    assert_eq!(lab.read(&format!("{deep}f")), "text");
+    clear(&lab);
+    // All of it gives way to a file.
+    let lab = Lab::new(WhiteoutFormat::Overlay);
+    lab.round_trip(&Tar::new().file(&format!("{deep}f"), "text").file("d", "now a file").end());
+    assert_eq!(lab.read("d"), "now a file");
+}
+
+/// The folder's own end is recursive.
+fn clear(lab: &Lab) {
+    assert!(Command::new("rm").arg("-rf").arg(&lab.out).status().unwrap().success());
+}
+
+/// The most descriptors that were open while something was written, beyond those before.
+struct CountFds(usize, usize);
+
+impl Write for CountFds {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let now = std::fs::read_dir("/proc/self/fd")?.count();
+        self.1 = self.1.max(now.saturating_sub(self.0));
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -19,8 +19,9 @@ use crate::error::{Error, IoContext, Result};
 /// Descriptors kept open; a daemon may hold a few thousand in all.
 const CACHE_MAX: usize = 200;
 
-/// Nesting that is deleted at most; paths of an archive end at 4096 bytes.
-const DEPTH_MAX: usize = 2100;
+/// Directories that are open at once, of those that lead to the one being worked on: a tree may be deeper than
+/// descriptors and stack allow.
+pub(super) const OPEN_MAX: usize = 64;
 
 /// Mode of directories that no entry describes.
 const IMPLIED_MODE: u32 = 0o755;
@@ -138,20 +139,36 @@ impl Tree {
         }
     }
 
-    /// The directory at a clean path; what is missing of it is made.
+    /// The directory at a clean path; what is missing of it is made. Upwards to what is there and down again, without
+    /// recursion: a path can be deeper than a stack.
     pub(super) fn dir(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        let mut missing = Vec::new();
+        let mut at = path;
+        let mut dir = loop {
+            if let Some(dir) = self.find(at)? {
+                break dir;
+            }
+            missing.push(at);
+            at = split(at).0;
+        };
+        for path in missing.into_iter().rev() {
+            dir = Rc::new(self.make(&dir, path)?);
+            self.remember(path, Rc::clone(&dir));
+        }
+        Ok(dir)
+    }
+
+    /// The directory at a clean path, if there is one.
+    fn find(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         if let Some(dir) = self.cache.get(path) {
-            return Ok(Rc::clone(dir));
+            return Ok(Some(Rc::clone(dir)));
         }
         let dir = match self.open_dir(path) {
-            Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) && !path.is_empty() => {
-                self.make(path)?
-            }
-            other => other?,
+            Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) && !path.is_empty() => return Ok(None),
+            other => Rc::new(other?),
         };
-        let dir = Rc::new(dir);
         self.remember(path, Rc::clone(&dir));
-        Ok(dir)
+        Ok(Some(dir))
     }
 
     /// Keeps `dir` open: it is what the clean path `path` names.
@@ -162,9 +179,8 @@ impl Tree {
         self.cache.insert(path.to_owned(), dir);
     }
 
-    fn make(&mut self, path: &[u8]) -> Result<Dir> {
-        let (parent, name) = split(path);
-        let parent = self.dir(parent)?;
+    fn make(&mut self, parent: &Dir, path: &[u8]) -> Result<Dir> {
+        let (_, name) = split(path);
         match rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o700)) {
             Ok(()) => {
                 let dir = self.open_dir(path)?;
@@ -227,7 +243,7 @@ impl Tree {
         if matches!(file_type(stat), FileType::Directory | FileType::Symlink) {
             self.cache.clear();
         }
-        self.remove_rec(dir, name, stat, on, false, 0)
+        self.remove_all(dir, name, stat, on, false)
     }
 
     /// Removes what does not belong to the layer: `name` and all below it, except own entries and
@@ -235,54 +251,121 @@ impl Tree {
     pub(super) fn remove_foreign(&mut self, dir: &Dir, name: &[u8], on: OnRemove<'_>) -> Result<()> {
         let Some(stat) = dir.stat(name)? else { return Ok(()) };
         self.cache.clear();
-        self.remove_rec(dir, name, &stat, on, true, 0)
+        self.remove_all(dir, name, &stat, on, true)
     }
 
-    fn remove_rec(
+    /// By a list of what is open, not by calls: a layer can be deeper than a stack.
+    fn remove_all(
         &mut self,
         dir: &Dir,
         name: &[u8],
         stat: &Stat,
         on: OnRemove<'_>,
         keep_own: bool,
-        depth: usize,
     ) -> Result<()> {
-        if depth > DEPTH_MAX {
-            return Err(Error::TooLarge("layer: directories are nested too deep".into()));
-        }
-        let is_own = self.own.as_ref().is_some_and(|own| own.contains(&stat.st_ino));
-        let failed = |e| Error::io(format!("remove {}", show(&dir.child(name))), e);
         if file_type(stat) != FileType::Directory {
-            if keep_own && is_own {
-                return Ok(());
-            }
-            if file_type(stat) == FileType::RegularFile {
-                on(dir, name, stat)?;
-            }
-            if stat.st_nlink == 1
-                && let Some(own) = &mut self.own
-            {
-                own.remove(&stat.st_ino);
-            }
-            return rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty()).map_err(failed);
+            return self.remove_file(dir, name, stat, on, keep_own);
         }
-        let sub = open_child(dir, name)?;
-        for child in names(&sub)? {
-            if let Some(stat) = sub.stat(&child)? {
-                self.remove_rec(&sub, &child, &stat, &mut *on, keep_own, depth + 1)?;
+        let mut open = vec![Emptied::open(dir, name, stat)?];
+        while let Some(here) = open.last_mut() {
+            if let Some(child) = here.names.next() {
+                let at = here.dir.as_ref().ok_or_else(|| Error::Internal("a directory was closed".into()))?;
+                match at.stat(&child)? {
+                    Some(stat) if file_type(&stat) == FileType::Directory => {
+                        let sub = Emptied::open(at, &child, &stat)?;
+                        open.push(sub);
+                        if let Some(far) = open.len().checked_sub(OPEN_MAX + 1) {
+                            open[far].dir = None;
+                        }
+                    }
+                    Some(stat) => self.remove_file(at, &child, &stat, &mut *on, keep_own)?,
+                    None => {}
+                }
+                continue;
             }
-        }
-        if keep_own && is_own {
-            return Ok(());
-        }
-        match rustix::fs::unlinkat(&dir.fd, name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) if keep_own => return Ok(()),
-            done => done.map_err(failed)?,
-        }
-        if let Some(own) = &mut self.own {
-            own.remove(&stat.st_ino);
+            let Some(done) = open.pop() else { break };
+            match open.last_mut() {
+                Some(above) => self.remove_dir(above.open_again(&done)?, &done, keep_own)?,
+                None => self.remove_dir(dir, &done, keep_own)?,
+            }
         }
         Ok(())
+    }
+
+    fn is_own(&self, ino: u64) -> bool {
+        self.own.as_ref().is_some_and(|own| own.contains(&ino))
+    }
+
+    fn disown(&mut self, ino: u64) {
+        if let Some(own) = &mut self.own {
+            own.remove(&ino);
+        }
+    }
+
+    fn remove_file(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        stat: &Stat,
+        on: OnRemove<'_>,
+        keep_own: bool,
+    ) -> Result<()> {
+        if keep_own && self.is_own(stat.st_ino) {
+            return Ok(());
+        }
+        if file_type(stat) == FileType::RegularFile {
+            on(dir, name, stat)?;
+        }
+        if stat.st_nlink == 1 {
+            self.disown(stat.st_ino);
+        }
+        rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty())
+            .context(|| format!("remove {}", show(&dir.child(name))))
+    }
+
+    fn remove_dir(&mut self, parent: &Dir, done: &Emptied, keep_own: bool) -> Result<()> {
+        if keep_own && self.is_own(done.ino) {
+            return Ok(());
+        }
+        match rustix::fs::unlinkat(&parent.fd, done.name.as_slice(), AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) if keep_own => return Ok(()),
+            removed => removed.context(|| format!("remove {}", show(&done.real)))?,
+        }
+        self.disown(done.ino);
+        Ok(())
+    }
+}
+
+/// A directory that is being emptied.
+struct Emptied {
+    /// `None` while it is far above.
+    dir: Option<Dir>,
+    real: Vec<u8>,
+    /// In its parent.
+    name: Vec<u8>,
+    ino: u64,
+    /// What is still to be removed.
+    names: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl Emptied {
+    fn open(parent: &Dir, name: &[u8], stat: &Stat) -> Result<Self> {
+        let dir = open_child(parent, name)?;
+        let names = names(&dir)?.into_iter();
+        Ok(Self { real: dir.real.clone(), dir: Some(dir), name: name.to_owned(), ino: stat.st_ino, names })
+    }
+
+    /// Opens it again from a directory in it, if it was closed. Nobody else moves anything.
+    fn open_again(&mut self, below: &Self) -> Result<&Dir> {
+        if self.dir.is_none()
+            && let Some(below) = &below.dir
+        {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(&below.fd, "..", flags, Mode::empty())
+                .context(|| format!("open directory {}", show(&self.real)))?;
+            self.dir = Some(Dir { real: self.real.clone(), ..Dir::at(fd) });
+        }
+        self.dir.as_ref().ok_or_else(|| Error::Internal("a directory was closed".into()))
     }
 }
 

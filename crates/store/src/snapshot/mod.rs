@@ -28,6 +28,7 @@ pub use changes::{Change, ChangeKind};
 pub(crate) use overlay::make_dir as make_private_dir;
 pub use overlay::{MountStyle, Overlay};
 pub use probe::{DriverChoice, choose};
+pub use tree::remove_tree;
 pub use vfs::Vfs;
 pub(crate) use vfs::copy_look;
 

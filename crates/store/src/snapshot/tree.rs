@@ -133,8 +133,12 @@ pub(super) fn measure(dir: &Path) -> Result<Usage> {
     Ok(usage)
 }
 
-/// Removes the directory `top` and all below it. Goes on after a failure and tells the first.
-pub(super) fn remove_tree(top: &Path) -> Result<()> {
+/// Removes the directory `top` and all below it, however deep: containers make such trees. Goes on after a failure and
+/// tells the first; what is gone already is fine.
+///
+/// # Errors
+/// When the system refuses.
+pub fn remove_tree(top: &Path) -> Result<()> {
     let root = match open_root(top) {
         Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => return Ok(()),
         done => done?,
