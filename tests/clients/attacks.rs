@@ -241,7 +241,7 @@ fn privileged_atk_59_deep_trees_of_a_container_are_read_and_removed() {
     d.docker(["run", "-d", "--name", "deep", "-v", "deep:/vol", "busybox", "sleep", "1000"]).ok();
     let root = format!("/proc/{}/root", d.inspect("{{.State.Pid}}", "deep"));
     // In the layer as deep as a path can say, in the volume much deeper.
-    for (place, depth) in [("/", 2000), ("/vol", 30_000)] {
+    for (place, depth) in [("/", 2000), ("/vol", 5000)] {
         let mut at = rustix::fs::open(
             format!("{root}{place}"),
             rustix::fs::OFlags::DIRECTORY,

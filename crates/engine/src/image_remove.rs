@@ -118,7 +118,8 @@ impl Engine {
         if force {
             return Ok(None);
         }
-        if !single && !(record.tags.is_empty() && record.digests.is_empty()) {
+        let named = !record.tags.is_empty() || !record.digests.is_empty();
+        if named && !single {
             return conflict("must be forced", false, "image is referenced in multiple repositories".into());
         }
         match users.first() {
