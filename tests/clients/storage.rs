@@ -78,6 +78,7 @@ fn privileged_rmi_refuses_what_docker_refuses() {
     assert!(d.docker(["rmi", "-f", &id]).ok().contains("Deleted: sha256:"));
     assert_eq!(d.docker(["images", "-aq"]).ok(), "");
     assert_eq!(d.docker(["start", "-a", "box"]).ok(), "still");
+    assert!(d.docker(["commit", "box", "made"]).fails(1).contains("No such image: sha256:"));
     d.docker(["rm", "box"]).ok();
     d.finish();
 }

@@ -179,7 +179,10 @@ impl<'a> Images<'a> {
     /// # Errors
     /// `NotFound`, or `Corrupt` when the blob is damaged.
     pub fn document(self, id: &Digest) -> Result<(Vec<u8>, ImageDocument)> {
-        let raw = self.store.content().read(id, MAX_CONFIG)?;
+        let raw = self.store.content().read(id, MAX_CONFIG).map_err(|e| match e {
+            Error::NotFound(_) => Error::NotFound(format!("No such image: {id}")),
+            other => other,
+        })?;
         let document = parse_document(&raw)?;
         Ok((raw, document))
     }
