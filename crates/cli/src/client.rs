@@ -86,13 +86,15 @@ pub(crate) struct Hijacked {
 pub(crate) struct Client {
     host: Host,
     version: String,
+    /// Every request is told.
+    debug: bool,
 }
 
 impl Client {
     /// A client of the daemon at `host`; `version` pins the API's version.
-    pub(crate) fn new(host: Host, version: Option<String>) -> Self {
+    pub(crate) fn new(host: Host, version: Option<String>, debug: bool) -> Self {
         let version = version.unwrap_or_else(|| ApiVersion::MAX.to_string());
-        Self { host, version }
+        Self { host, version, debug }
     }
 
     /// The version that requests are made in.
@@ -118,7 +120,16 @@ impl Client {
             Host::Unix(path) => format!("unix://{}", path.display()),
             Host::Tcp(addr) => format!("tcp://{addr}"),
         };
-        Failure::new(format!("Cannot connect to the daemon at {host}: {e}. Is the daemon running?"))
+        let why = e.to_string();
+        if why.contains("Permission denied") {
+            return Failure::new(format!(
+                "permission denied while trying to connect to the Docker daemon socket at {host}"
+            ));
+        }
+        if self.debug {
+            eprintln!("DEBU {why}");
+        }
+        Failure::new(format!("Cannot connect to the Docker daemon at {host}. Is the docker daemon running?"))
     }
 
     async fn send(
@@ -128,6 +139,9 @@ impl Client {
         payload: Payload,
         upgrade: bool,
     ) -> Result<Response<Incoming>> {
+        if self.debug {
+            eprintln!("DEBU {method} {path}");
+        }
         let mut request = Request::builder()
             .method(method)
             .uri(path)

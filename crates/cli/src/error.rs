@@ -61,3 +61,15 @@ impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
         self.map_err(|e| Failure::new(format!("{}: {e}", what())))
     }
 }
+
+/// An operating system's error in Go's words: lower case, without its number.
+pub(crate) fn words(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
+}

@@ -9,8 +9,11 @@ mod args;
 mod cli;
 mod client;
 mod commands;
+mod config;
 mod error;
+mod flags;
 mod format;
+mod keys;
 mod settings;
 mod streams;
 mod template;
@@ -20,25 +23,17 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-pub use cli::command;
+use cli::Parsed;
+use error::Failure;
 
 /// Runs a command line, its program's name first. The name decides what help calls the program.
 #[must_use]
 pub fn run(argv: Vec<OsString>) -> ExitCode {
-    let parsed = match cli::parse(argv) {
-        Ok(p) => p,
-        Err(code) => return code,
+    let outcome = match cli::parse(argv) {
+        Ok(Parsed::Do(global, action, called)) => carry_out(global, action, called),
+        Ok(Parsed::Show { text, error }) => show(&text, error),
+        Err(e) => Err(e),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(r) => r,
-        Err(e) => {
-            let _ = writeln!(std::io::stderr(), "cannot start: {e}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let outcome = runtime.block_on(commands::run(parsed));
-    // A read of standard input that still waits must not hold the program back.
-    runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -48,4 +43,24 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
             ExitCode::from(u8::try_from(e.code & 0xff).unwrap_or(1))
         }
     }
+}
+
+fn carry_out(global: cli::Global, action: cli::Action, called: String) -> error::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+    let outcome = runtime.block_on(commands::run(global, action, &called));
+    // A read of standard input that still waits must not hold the program back.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Shows help. It takes the place of an error when there was no command: that is no failure for docker either.
+fn show(text: &str, error: bool) -> error::Result<()> {
+    if error {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        return Ok(());
+    }
+    streams::show(longshore_api::stream::Stream::Stdout, text.as_bytes())
 }

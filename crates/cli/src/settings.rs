@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cli::Global;
 use crate::client::{Client, Host};
+use crate::config::Config;
 use crate::error::{Failure, Result};
 
 /// Seconds without work after which a daemon leaves that the command line started.
@@ -19,17 +21,41 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// From `-H`, else `DOCKER_HOST`, else the default socket.
-    pub(crate) fn resolve(flag: Option<&str>) -> Result<Self> {
-        let env = std::env::var("DOCKER_HOST").ok().filter(|v| !v.is_empty());
-        match flag.map(str::to_owned).or(env) {
-            Some(text) => Ok(Self { host: parse(&text)?, own: false }),
-            None => Ok(Self { host: Host::Unix(default_socket()?), own: true }),
+    /// From `--host`, `--context`, `DOCKER_HOST`, `DOCKER_CONTEXT` and the settings, as docker ranks them; else the
+    /// default socket.
+    pub(crate) fn resolve(global: &Global, config: &Config) -> Result<Self> {
+        let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let own = || Ok(Self { host: Host::Unix(default_socket()?), own: true });
+        let named = |text: &str| Ok(Self { host: parse(text).map_err(unresolved)?, own: false });
+        if !global.hosts.is_empty() && !global.context.is_empty() {
+            return Err(Failure::new("conflicting options: cannot specify both --host and --context"));
         }
+        match global.hosts.as_slice() {
+            [] => {}
+            [text] if text.is_empty() => return own(),
+            [text] => return named(text),
+            _ => return Err(unresolved(Failure::new("Specify only one -H"))),
+        }
+        let host = env("DOCKER_HOST");
+        if global.context.is_empty()
+            && let Some(text) = &host
+        {
+            return named(text);
+        }
+        let context = match global.context.as_str() {
+            "" => env("DOCKER_CONTEXT").unwrap_or_else(|| config.text("currentContext").to_owned()),
+            name => name.to_owned(),
+        };
+        if !["", "default"].contains(&context.as_str()) {
+            return Err(unresolved(Failure::new(format!(
+                "context {context:?}: contexts are not implemented yet; name the daemon with --host or DOCKER_HOST"
+            ))));
+        }
+        host.map_or_else(own, |text| named(&text))
     }
 
     /// A client of the daemon; starts one if that is what the user would want.
-    pub(crate) async fn connect(&self) -> Result<Client> {
+    pub(crate) async fn connect(&self, debug: bool) -> Result<Client> {
         if self.own
             && let Host::Unix(path) = &self.host
             && std::os::unix::net::UnixStream::connect(path).is_err()
@@ -38,13 +64,24 @@ impl Target {
         }
         let pinned = std::env::var("DOCKER_API_VERSION").ok().filter(|v| !v.is_empty());
         let negotiate = pinned.is_none() && !self.own;
-        let mut client = Client::new(self.host.clone(), pinned);
+        let mut client = Client::new(self.host.clone(), pinned, debug);
         // Our own daemon speaks what we speak; another is asked.
         if negotiate {
             client.negotiate().await?;
         }
         Ok(client)
     }
+
+    /// A client of a daemon that is there already.
+    pub(crate) async fn reach(&self) -> Result<Client> {
+        let mut client = Client::new(self.host.clone(), None, false);
+        client.negotiate().await?;
+        Ok(client)
+    }
+}
+
+fn unresolved(e: Failure) -> Failure {
+    Failure::new(format!("Failed to initialize: unable to resolve docker endpoint: {}", e.message))
 }
 
 fn parse(text: &str) -> Result<Host> {
@@ -63,6 +100,7 @@ fn parse(text: &str) -> Result<Host> {
         Some((scheme, _)) => {
             Err(Failure::new(format!("{text}: {scheme}:// is not supported yet; use unix://")))
         }
+        // Docker takes a path without a scheme for a name of a machine; nobody means that.
         None if text.starts_with('/') => Ok(Host::Unix(text.into())),
         None => Err(Failure::new(format!("unable to parse docker host `{text}`"))),
     }

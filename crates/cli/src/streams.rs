@@ -1,6 +1,8 @@
 //! Between a process in a container and this terminal.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longshore_api::stream::{Decoder, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, Hijacked, escape, query};
 use crate::error::{Context, Failure, Result};
+use crate::keys::Keys;
 use crate::tty;
 
 /// How a taken-over connection is used.
@@ -16,32 +19,66 @@ pub(crate) struct Session {
     pub(crate) tty: bool,
     /// Standard input is passed on.
     pub(crate) stdin: bool,
-    /// Output is shown.
-    pub(crate) output: bool,
+    /// Keys that leave, looked for on a terminal.
+    pub(crate) keys: Keys,
 }
 
-/// Passes bytes both ways until the other side has nothing more to say.
-pub(crate) async fn run(hijacked: Hijacked, session: &Session) -> Result<()> {
-    let (mut from, mut to) = tokio::io::split(hijacked.stream);
-    let stdin = session.stdin;
-    let input = tokio::spawn(async move {
-        if stdin {
-            let mut stdin = tokio::io::stdin();
-            let mut buf = vec![0u8; 32 << 10];
-            while let Ok(n) = stdin.read(&mut buf).await {
-                if n == 0 || to.write_all(&buf[..n]).await.is_err() {
-                    break;
-                }
-            }
-            // The half-close: output goes on.
-            let _ = to.shutdown().await;
-        }
-        // Dropping this side would close the connection for good.
-        std::future::pending::<()>().await;
-    });
-    let done = output(&mut from, session).await;
+/// How a session ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The other side had nothing more to say.
+    Closed,
+    /// The user left.
+    Detached,
+}
+
+/// Passes bytes both ways until the other side has nothing more to say, or the user leaves.
+pub(crate) async fn run(hijacked: Hijacked, session: &Session) -> Result<End> {
+    let (mut from, to) = tokio::io::split(hijacked.stream);
+    let raw = (session.tty && session.stdin).then(tty::Raw::start).flatten();
+    let input = tokio::spawn(input(to, session.stdin, session.tty.then(|| session.keys.clone())));
+    let end = tokio::select! {
+        done = output(&mut from, session) => done.map(|()| End::Closed),
+        () = left(&input) => Ok(End::Detached),
+    };
     input.abort();
-    done
+    drop(raw);
+    end
+}
+
+/// Passes standard input on; ends only when the user leaves.
+async fn input(mut to: impl tokio::io::AsyncWrite + Unpin, stdin: bool, mut keys: Option<Keys>) {
+    let mut buf = vec![0u8; 32 << 10];
+    let mut from = tokio::io::stdin();
+    loop {
+        let n = if stdin { from.read(&mut buf).await.unwrap_or(0) } else { 0 };
+        if n == 0 {
+            break;
+        }
+        let (typed, leaves) = match &mut keys {
+            Some(keys) => keys.filter(&buf[..n]),
+            None => (buf[..n].to_vec(), false),
+        };
+        if to.write_all(&typed).await.is_err() {
+            break;
+        }
+        if leaves {
+            return;
+        }
+    }
+    if stdin {
+        // The half-close: output goes on.
+        let _ = to.shutdown().await;
+    }
+    // Dropping this side would close the connection for good.
+    std::future::pending::<()>().await;
+}
+
+/// Resolves when the input's task has ended by itself.
+async fn left(input: &tokio::task::JoinHandle<()>) {
+    while !input.is_finished() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 async fn output(from: &mut (impl tokio::io::AsyncRead + Unpin), session: &Session) -> Result<()> {
@@ -54,9 +91,6 @@ async fn output(from: &mut (impl tokio::io::AsyncRead + Unpin), session: &Sessio
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
             Err(e) => return Err(Failure::new(format!("read output: {e}"))),
         };
-        if !session.output {
-            continue;
-        }
         if session.tty {
             show(Stream::Stdout, &buf[..n])?;
         } else {
@@ -107,7 +141,20 @@ pub(crate) enum Resize {
 impl Resize {
     /// Tells the daemon the size of this terminal; failures do not matter.
     pub(crate) async fn now(&self, client: &Client) {
-        let Some((rows, columns)) = tty::size() else { return };
+        if let Some(size) = tty::size() {
+            self.to(client, size).await;
+        }
+    }
+
+    /// Another size for a moment: the program on the other side draws its screen again.
+    pub(crate) async fn redraw(&self, client: &Client) {
+        if let Some((rows, columns)) = tty::size() {
+            self.to(client, (rows.saturating_add(1), columns.saturating_add(1))).await;
+            self.to(client, (rows, columns)).await;
+        }
+    }
+
+    async fn to(&self, client: &Client, (rows, columns): (u16, u16)) {
         let path = match self {
             Self::Container(id) => format!("/containers/{}/resize", escape(id)),
             Self::Exec(id) => format!("/exec/{}/resize", escape(id)),
@@ -128,8 +175,25 @@ impl Resize {
     }
 }
 
-/// Passes the signals that this program gets on to a container.
+/// Signals that are passed on besides those with names in tokio; their numbers are those of every Linux machine that
+/// this program is built for.
+const OTHER_SIGNALS: &[(&str, i32)] = &[
+    ("ABRT", 6),
+    ("CONT", 18),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("PWR", 30),
+];
+
+/// Passes the signals that this program gets on to a container. The third INT or TERM ends the program all the same.
 pub(crate) fn proxy_signals(client: &Client, container: &str) -> Vec<tokio::task::JoinHandle<()>> {
+    let ends = Arc::new(AtomicUsize::new(0));
     let kinds = [
         ("HUP", SignalKind::hangup()),
         ("INT", SignalKind::interrupt()),
@@ -137,14 +201,22 @@ pub(crate) fn proxy_signals(client: &Client, container: &str) -> Vec<tokio::task
         ("TERM", SignalKind::terminate()),
         ("USR1", SignalKind::user_defined1()),
         ("USR2", SignalKind::user_defined2()),
+        ("ALRM", SignalKind::alarm()),
+        ("IO", SignalKind::io()),
     ];
+    let others = OTHER_SIGNALS.iter().map(|(name, number)| (*name, SignalKind::from_raw(*number)));
     kinds
         .into_iter()
+        .chain(others)
         .map(|(name, kind)| {
-            let (client, container) = (client.clone(), container.to_owned());
+            let (client, container, ends) = (client.clone(), container.to_owned(), ends.clone());
             tokio::spawn(async move {
                 let Ok(mut signals) = signal(kind) else { return };
                 while signals.recv().await.is_some() {
+                    if ["INT", "TERM"].contains(&name) && ends.fetch_add(1, Ordering::Relaxed) == 2 {
+                        eprintln!("\ngot 3 SIGTERM/SIGINTs, forcefully exiting");
+                        std::process::exit(1);
+                    }
                     let path =
                         query(&format!("/containers/{}/kill", escape(&container)), &[("signal", name)]);
                     let _ = client.post(&path).await;

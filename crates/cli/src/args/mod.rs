@@ -1,5 +1,18 @@
 //! Options and what they mean.
 
+mod body;
+pub(crate) mod container;
+pub(crate) mod create;
+mod csv;
+pub(crate) mod env;
+mod gpus;
+pub(crate) mod image;
+mod kinds;
 mod mount;
-pub(crate) mod run;
+mod network;
+pub(crate) mod object;
+mod ports;
+mod ulimit;
 pub(crate) mod units;
+
+pub(crate) use body::{Attached, pairs};

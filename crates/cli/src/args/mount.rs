@@ -2,110 +2,130 @@
 
 use serde_json::{Map, Value, json};
 
+use super::csv;
 use super::units::bytes;
-use crate::error::{Failure, Result};
+use crate::flags::values::truth;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// A mount while its fields are read.
+#[derive(Default)]
+struct Mount {
+    top: Map<String, Value>,
+    bind: Map<String, Value>,
+    volume: Map<String, Value>,
+    image: Map<String, Value>,
+    tmpfs: Map<String, Value>,
+}
 
 /// One mount of a create request.
-pub(crate) fn parse(text: &str) -> Result<Value> {
-    let mut mount = Map::new();
-    mount.insert("Type".into(), json!("volume"));
-    let (mut bind, mut volume, mut tmpfs) = (Map::new(), Map::new(), Map::new());
-    for field in fields(text)? {
+pub(super) fn parse(text: &str) -> Result<Value> {
+    let mut mount = Mount::default();
+    mount.top.insert("Type".into(), json!("volume"));
+    for field in csv::fields(text)? {
         let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(k, v)| (k, Some(v)));
-        let needed =
-            || value.ok_or_else(|| Failure::new(format!("invalid field '{field}' must be a key=value pair")));
-        let flag = || match value {
-            None | Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(v) => Err(Failure::new(format!("invalid value for {key}: {v}"))),
-        };
-        match key.to_ascii_lowercase().as_str() {
-            "type" => drop(mount.insert("Type".into(), json!(needed()?.to_ascii_lowercase()))),
-            "source" | "src" => drop(mount.insert("Source".into(), json!(source(needed()?)))),
-            "target" | "dst" | "destination" => drop(mount.insert("Target".into(), json!(needed()?))),
-            "readonly" | "ro" => drop(mount.insert("ReadOnly".into(), json!(flag()?))),
-            "consistency" => drop(mount.insert("Consistency".into(), json!(needed()?))),
-            "bind-propagation" => drop(bind.insert("Propagation".into(), json!(needed()?))),
-            "bind-recursive" => match needed()? {
+        let key = key.to_ascii_lowercase();
+        match (key.as_str(), value) {
+            ("readonly" | "ro", None) => put(&mut mount.top, "ReadOnly", true),
+            ("volume-nocopy", None) => put(&mut mount.volume, "NoCopy", true),
+            ("bind-nonrecursive", None) => put(&mut mount.bind, "NonRecursive", true),
+            (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair")),
+            (key, Some(value)) => mount.set(key, value, &field)?,
+        }
+    }
+    mount.finish()
+}
+
+fn put(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    map.insert(key.to_owned(), value.into());
+}
+
+impl Mount {
+    fn set(&mut self, key: &str, value: &str, field: &str) -> Result<()> {
+        let bad = || format!("invalid value for {key}: {value}");
+        match key {
+            "type" => put(&mut self.top, "Type", value.to_ascii_lowercase()),
+            "source" | "src" => put(&mut self.top, "Source", super::body::absolute(value)),
+            "target" | "dst" | "destination" => put(&mut self.top, "Target", value),
+            "readonly" | "ro" => put(&mut self.top, "ReadOnly", truth(value).ok_or_else(bad)?),
+            "consistency" => put(&mut self.top, "Consistency", value.to_ascii_lowercase()),
+            "bind-propagation" => put(&mut self.bind, "Propagation", value.to_ascii_lowercase()),
+            "bind-nonrecursive" => put(&mut self.bind, "NonRecursive", truth(value).ok_or_else(bad)?),
+            "bind-recursive" => match value {
                 "enabled" => {}
-                "disabled" => drop(bind.insert("NonRecursive".into(), json!(true))),
-                "writable" => drop(bind.insert("ReadOnlyNonRecursive".into(), json!(true))),
-                "readonly" => drop(bind.insert("ReadOnlyForceRecursive".into(), json!(true))),
-                other => return Err(Failure::new(format!("invalid value for bind-recursive: {other}"))),
-            },
-            "volume-subpath" => drop(volume.insert("Subpath".into(), json!(needed()?))),
-            "volume-nocopy" => drop(volume.insert("NoCopy".into(), json!(flag()?))),
-            "volume-driver" => {
-                let name = needed()?;
-                volume.entry("DriverConfig").or_insert_with(|| json!({}))["Name"] = json!(name);
-            }
-            "volume-opt" | "volume-label" => {
-                let (k, v) = needed()?.split_once('=').unwrap_or((needed()?, ""));
-                if key.ends_with("label") {
-                    volume.entry("Labels").or_insert_with(|| json!({}))[k] = json!(v);
-                } else {
-                    let config = volume.entry("DriverConfig").or_insert_with(|| json!({}));
-                    if config["Options"].is_null() {
-                        config["Options"] = json!({});
-                    }
-                    config["Options"][k] = json!(v);
+                "disabled" => put(&mut self.bind, "NonRecursive", true),
+                "writable" => put(&mut self.bind, "ReadOnlyNonRecursive", true),
+                "readonly" => put(&mut self.bind, "ReadOnlyForceRecursive", true),
+                _ => {
+                    return Err(format!(
+                        "{} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")",
+                        bad()
+                    ));
                 }
+            },
+            "volume-subpath" => put(&mut self.volume, "Subpath", value),
+            "volume-nocopy" => put(&mut self.volume, "NoCopy", truth(value).ok_or_else(bad)?),
+            "volume-driver" => self.driver()["Name"] = json!(value),
+            "volume-opt" => {
+                let (k, v) = value.split_once('=').unwrap_or((value, ""));
+                self.driver()["Options"][k] = json!(v);
             }
-            "tmpfs-size" => drop(tmpfs.insert("SizeBytes".into(), json!(bytes(needed()?)?))),
+            "volume-label" => {
+                let (k, v) = value.split_once('=').unwrap_or((value, ""));
+                self.volume.entry("Labels").or_insert_with(|| json!({}))[k] = json!(v);
+            }
+            "image-subpath" => put(&mut self.image, "Subpath", value),
+            "tmpfs-size" => put(&mut self.tmpfs, "SizeBytes", bytes(value).map_err(|_| bad())?),
             "tmpfs-mode" => {
-                let mode = u32::from_str_radix(needed()?, 8).map_err(|_| {
-                    Failure::new(format!("invalid value for {key}: {}", value.unwrap_or_default()))
-                })?;
-                tmpfs.insert("Mode".into(), json!(mode));
+                put(&mut self.tmpfs, "Mode", u32::from_str_radix(value, 8).map_err(|_| bad())?);
             }
-            _ => return Err(Failure::new(format!("unknown option '{key}' in '{field}'"))),
+            _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
+        Ok(())
     }
-    let kind = mount["Type"].as_str().unwrap_or_default().to_owned();
-    for (name, options, of) in
-        [("BindOptions", bind, "bind"), ("VolumeOptions", volume, "volume"), ("TmpfsOptions", tmpfs, "tmpfs")]
-    {
-        if !options.is_empty() {
+
+    fn driver(&mut self) -> &mut Value {
+        self.volume.entry("DriverConfig").or_insert_with(|| json!({"Options": {}}))
+    }
+
+    fn finish(mut self) -> Result<Value> {
+        let kind = self.top["Type"].as_str().unwrap_or_default().to_owned();
+        if kind.is_empty() {
+            return Err("type is required".into());
+        }
+        if self.top.get("Target").and_then(Value::as_str).is_none_or(str::is_empty) {
+            return Err("target is required".into());
+        }
+        let on = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&json!(true));
+        let read_only = on(&self.top, "ReadOnly");
+        for (option, key) in [("writable", "ReadOnlyNonRecursive"), ("readonly", "ReadOnlyForceRecursive")] {
+            if on(&self.bind, key) && !read_only {
+                return Err(format!(
+                    "option 'bind-recursive={option}' requires 'readonly' to be specified in conjunction"
+                ));
+            }
+        }
+        if on(&self.bind, "ReadOnlyForceRecursive")
+            && self.bind.get("Propagation") != Some(&json!("rprivate"))
+        {
+            return Err("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction".into());
+        }
+        for (name, options, of) in [
+            ("VolumeOptions", self.volume, "volume"),
+            ("BindOptions", self.bind, "bind"),
+            ("ImageOptions", self.image, "image"),
+            ("TmpfsOptions", self.tmpfs, "tmpfs"),
+        ] {
+            if options.is_empty() {
+                continue;
+            }
             if kind != of {
-                return Err(Failure::new(format!("cannot mix '{of}-*' options with mount type '{kind}'")));
+                return Err(format!("cannot mix '{of}-*' options with mount type '{kind}'"));
             }
-            mount.insert(name.into(), Value::Object(options));
+            self.top.insert(name.into(), Value::Object(options));
         }
+        Ok(Value::Object(self.top))
     }
-    if mount.get("Target").is_none() {
-        return Err(Failure::new("target is required"));
-    }
-    Ok(Value::Object(mount))
-}
-
-/// A relative bind source is one of this machine's paths.
-fn source(text: &str) -> String {
-    if text == "." || text.starts_with("./") || text.starts_with("../") {
-        return std::path::absolute(text).map_or_else(|_| text.to_owned(), |p| p.display().to_string());
-    }
-    text.to_owned()
-}
-
-/// Comma-separated fields; a quoted one may have commas (RFC 4180).
-fn fields(text: &str) -> Result<Vec<String>> {
-    let (mut out, mut field, mut quoted) = (Vec::new(), String::new(), false);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                field.push('"');
-                chars.next();
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => out.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-    }
-    if quoted {
-        return Err(Failure::new(format!("a quote in '{text}' is not closed")));
-    }
-    out.push(field);
-    Ok(out)
 }
 
 #[cfg(test)]

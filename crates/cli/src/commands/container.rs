@@ -1,7 +1,8 @@
 //! Commands on containers that need no terminal.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 
 use hyper::Method;
 use longshore_api::stream::{Decoder, Stream};
@@ -9,10 +10,11 @@ use longshore_api::{Change, IdResponse, Top, WaitResponse};
 use serde_json::{Value, json};
 
 use super::{drop_answer, each, say};
-use crate::cli::{CommitArgs, KillArgs, LogsArgs, RmArgs, StopArgs};
+use crate::args::container::{CommitArgs, KillArgs, LogsArgs, RmArgs, StopArgs};
 use crate::client::{Client, Payload, each_chunk, escape, query};
 use crate::error::{Context, Failure, Result};
-use crate::format::align;
+use crate::format::align_from;
+use crate::format::human::timestamp;
 use crate::{streams, tty};
 
 /// `stop` and `restart`.
@@ -53,11 +55,15 @@ pub(crate) async fn simple(c: &Client, what: &str, names: &[String]) -> Result<(
 pub(crate) async fn rm(c: &Client, args: &RmArgs) -> Result<()> {
     let flag = |on: bool| if on { "1" } else { "" };
     each(&args.containers, |name| {
+        let empty = name.trim_matches('/').is_empty();
         let path = query(
             &format!("/containers/{}", escape(name.trim_start_matches('/'))),
             &[("force", flag(args.force)), ("link", flag(args.link)), ("v", flag(args.volumes))],
         );
         async move {
+            if empty {
+                return Err(Failure::new("container name cannot be empty"));
+            }
             match drop_answer(c, Method::DELETE, &path, Payload::Empty).await {
                 Err(e) if args.force && e.is_not_found() => eprintln!("{}", e.message),
                 other => {
@@ -86,7 +92,9 @@ pub(crate) async fn rename(c: &Client, name: &str, new: &str) -> Result<()> {
     if name.is_empty() || new.is_empty() {
         return Err(Failure::new("Error: Neither old nor new names may be empty"));
     }
-    c.post(&format!("/containers/{}/rename?name={}", escape(name), escape(new))).await
+    c.post(&query(&format!("/containers/{}/rename", escape(name)), &[("name", new)])).await.map_err(|e| {
+        Failure { message: format!("{}\nError: failed to rename container named {name}", e.message), ..e }
+    })
 }
 
 /// `logs`.
@@ -102,8 +110,8 @@ pub(crate) async fn logs(c: &Client, args: &LogsArgs) -> Result<()> {
             ("details", flag(args.details)),
             ("follow", flag(args.follow)),
             ("timestamps", flag(args.timestamps)),
-            ("since", &args.since),
-            ("until", &args.until),
+            ("since", &moment("since", &args.since)?),
+            ("until", &moment("until", &args.until)?),
             ("tail", &args.tail),
         ],
     );
@@ -115,13 +123,18 @@ pub(crate) async fn logs(c: &Client, args: &LogsArgs) -> Result<()> {
     .await
 }
 
+/// A time as the daemon takes it.
+fn moment(option: &str, text: &str) -> Result<String> {
+    timestamp(text).map_err(|e| Failure::new(format!("invalid value for {option:?}: {e}")))
+}
+
 /// `top`.
 pub(crate) async fn top(c: &Client, name: &str, options: &[String]) -> Result<()> {
     let path = query(&format!("/containers/{}/top", escape(name)), &[("ps_args", &options.join(" "))]);
     let top: Top = c.json(Method::GET, &path, Payload::Empty).await?;
     let lines: Vec<String> =
         std::iter::once(&top.titles).chain(&top.processes).map(|row| row.join("\t")).collect();
-    say(align(&lines).trim_end_matches('\n'))
+    say(align_from(&lines, 20).trim_end_matches('\n'))
 }
 
 /// `port`.
@@ -134,6 +147,9 @@ pub(crate) async fn port(c: &Client, name: &str, wanted: Option<&str>) -> Result
         format!("{ip}:{}", b["HostPort"].as_str().unwrap_or_default())
     };
     if let Some(wanted) = wanted {
+        let number = wanted.split('/').next().unwrap_or_default();
+        crate::flags::values::uint(number, u16::MAX.into())
+            .map_err(|e| Failure::new(format!("Error: invalid port ({number}): {e}")))?;
         let key = if wanted.contains('/') { wanted.to_owned() } else { format!("{wanted}/tcp") };
         let bindings = ports.get(&key).and_then(Value::as_array).filter(|b| !b.is_empty());
         let bindings = bindings
@@ -162,7 +178,7 @@ pub(crate) async fn diff(c: &Client, name: &str) -> Result<()> {
 
 /// `commit`.
 pub(crate) async fn commit(c: &Client, args: &CommitArgs) -> Result<()> {
-    let (repo, tag) = split_reference(args.reference.as_deref().unwrap_or_default());
+    let (repo, tag) = repository_and_tag(args.reference.as_deref().unwrap_or_default())?;
     let mut pairs = vec![
         ("container", args.container.as_str()),
         ("repo", &repo),
@@ -176,36 +192,75 @@ pub(crate) async fn commit(c: &Client, args: &CommitArgs) -> Result<()> {
     say(&made.id)
 }
 
-/// `name:tag` in two; a port is no tag.
-pub(super) fn split_reference(text: &str) -> (String, String) {
-    match text.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
-        _ => (text.to_owned(), String::new()),
+/// A new image's name in two, checked; both are empty when there is no name.
+pub(super) fn repository_and_tag(text: &str) -> Result<(String, String)> {
+    if text.is_empty() {
+        return Ok((String::new(), String::new()));
     }
+    let name: longshore_oci::Reference = text.parse().map_err(super::image::bad_reference)?;
+    if name.digest().is_some() {
+        return Err(Failure::new("refusing to create a tag with a digest reference"));
+    }
+    let name = name.or_latest();
+    Ok((name.familiar_name(), name.tag().unwrap_or_default().to_owned()))
 }
 
 /// `export`.
 pub(crate) async fn export(c: &Client, output: Option<&str>, name: &str) -> Result<()> {
-    download(c, &format!("/containers/{}/export", escape(name)), output).await
+    download(c, &format!("/containers/{}/export", escape(name)), output, "export container").await
 }
 
 /// Writes a body to a file, or to standard output unless that is a terminal. A broken download leaves no file.
-pub(super) async fn download(c: &Client, path: &str, output: Option<&str>) -> Result<()> {
-    let Some(file) = output.filter(|o| *o != "-") else {
+pub(super) async fn download(c: &Client, path: &str, output: Option<&str>, what: &str) -> Result<()> {
+    let Some(file) = output.filter(|o| !o.is_empty()) else {
         if tty::stdout_is_terminal() {
             return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
         }
         let answer = c.call(Method::GET, path, Payload::Empty).await?;
         return each_chunk(answer, |chunk| streams::show(Stream::Stdout, chunk)).await;
     };
+    output_path(file).map_err(|e| Failure::new(format!("failed to {what}: {e}")))?;
     let answer = c.call(Method::GET, path, Payload::Empty).await?;
+    // A device or a pipe is written to; only a file can be replaced at once.
+    if fs::metadata(file).is_ok_and(|m| !m.is_file()) {
+        let mut out = File::create(file).context(|| format!("open {file}"))?;
+        return each_chunk(answer, |chunk| out.write_all(chunk).context(|| format!("write {file}"))).await;
+    }
     let temp = format!("{file}.part-{}", std::process::id());
     let mut out = File::create(&temp).context(|| format!("create {temp}"))?;
     let done = each_chunk(answer, |chunk| out.write_all(chunk).context(|| format!("write {temp}")))
         .await
-        .and_then(|()| std::fs::rename(&temp, file).context(|| format!("write {file}")));
+        .and_then(|()| fs::rename(&temp, file).context(|| format!("write {file}")));
     if done.is_err() {
-        let _ = std::fs::remove_file(&temp);
+        let _ = fs::remove_file(&temp);
     }
     done
+}
+
+/// Why a file cannot be written, before anything is asked for.
+fn output_path(file: &str) -> Result<(), String> {
+    let path = Path::new(file);
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Err(e) = fs::metadata(folder) {
+        return Err(format!("invalid output path: stat {}: {}", folder.display(), crate::error::words(&e)));
+    }
+    if fs::metadata(path).is_ok_and(|m| m.is_dir()) {
+        return Err("cannot write to a directory".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_new_images_are_taken_apart() {
+        let split = |t: &str| repository_and_tag(t).map_err(|e| e.message);
+        assert_eq!(split("a"), Ok(("a".into(), "latest".into())));
+        assert_eq!(split("host:5000/a:b"), Ok(("host:5000/a".into(), "b".into())));
+        assert_eq!(split(""), Ok((String::new(), String::new())));
+        assert_eq!(split("a:b:c"), Err("invalid reference format".into()));
+        assert!(split("Foo").unwrap_err().ends_with("must be lowercase"));
+    }
 }

@@ -13,7 +13,7 @@ use hyper::{Method, Response, body::Incoming};
 use longshore_api::PathStat;
 use tokio::sync::mpsc;
 
-use crate::cli::CpArgs;
+use crate::args::container::CpArgs;
 use crate::client::{Client, Payload, each_chunk, escape, query, read};
 use crate::error::{Context, Failure, Result};
 use crate::format::human::size;
@@ -128,7 +128,7 @@ fn local_target(to: &Path, about: &PathStat, contents: bool) -> Result<PathBuf> 
     match fs::metadata(to) {
         Ok(m) if m.is_dir() && contents => Ok(to.to_owned()),
         Ok(m) if m.is_dir() => Ok(to.join(about.name.trim_matches('/'))),
-        Ok(_) if is_dir => Err(Failure::new(format!("cannot copy directory to the file {}", to.display()))),
+        Ok(_) if is_dir => Err(Failure::new("cannot copy directory")),
         Ok(_) => Ok(to.to_owned()),
         Err(_) if slash && !is_dir => {
             Err(Failure::new(format!("the destination directory {} must exist", to.display())))
@@ -137,8 +137,7 @@ fn local_target(to: &Path, about: &PathStat, contents: bool) -> Result<PathBuf> 
             let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if !parent.is_dir() {
                 return Err(Failure::new(format!(
-                    "invalid output path: directory {} does not exist",
-                    parent.display()
+                    "invalid output path: directory {parent:?} does not exist"
                 )));
             }
             Ok(to.to_owned())
@@ -257,7 +256,7 @@ async fn to_container(c: &Client, from: &str, container: &str, path: &str, args:
     } else {
         fs::symlink_metadata(&local)
     };
-    let meta = meta.map_err(|e| Failure::new(format!("{from}: {e}")))?;
+    let meta = meta.map_err(|e| Failure::new(format!("lstat {from}: {}", crate::error::words(&e))))?;
     let contents = from.ends_with("/.") || from == ".";
     let mut there = path.to_owned();
     let mut about = stat(c, container, &there).await?;
@@ -270,16 +269,16 @@ async fn to_container(c: &Client, from: &str, container: &str, path: &str, args:
     let base =
         local.file_name().map(|n| n.to_string_lossy().into_owned()).or(base).unwrap_or_else(|| ".".into());
     let split = |p: &str| match p.trim_end_matches('/').rsplit_once('/') {
-        Some((dir, name)) => (format!("{dir}/"), name.to_owned()),
+        Some((dir, name)) => (if dir.is_empty() { "/".into() } else { dir.to_owned() }, name.to_owned()),
         None => ("/".to_owned(), p.to_owned()),
     };
     let (dir, name) = match about {
         Some(s) if s.mode & GO_DIR != 0 => (there.clone(), if contents { ".".into() } else { base }),
         Some(_) if meta.is_dir() => {
-            return Err(Failure::new(format!("cannot copy directory to the file {container}:{path}")));
+            return Err(Failure::new("cannot copy directory"));
         }
         None if path.ends_with('/') && !meta.is_dir() => {
-            return Err(Failure::new(format!("no such directory: {container}:{path}")));
+            return Err(Failure::new("no such directory"));
         }
         _ => split(&there),
     };

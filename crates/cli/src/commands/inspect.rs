@@ -3,36 +3,97 @@
 use serde_json::Value;
 
 use super::say;
-use crate::cli::InspectArgs;
+use crate::args::object::InspectArgs;
 use crate::client::{Client, escape, query};
 use crate::error::{Failure, Result};
-use crate::format::render_object;
+use crate::format::Object;
+use crate::tty;
 
-/// `inspect` of one kind, or of the first kind that has the name.
-pub(crate) async fn inspect(c: &Client, args: &InspectArgs, kind: &str) -> Result<()> {
-    let kind = if args.kind.is_empty() { kind } else { args.kind.as_str() };
+/// Docker's status for a template that cannot be read.
+const WRONG_TEMPLATE: i32 = 64;
+
+/// What is inspected.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Container { size: bool },
+    Image { platform: String },
+    Network { verbose: bool },
+    Volume,
+}
+
+/// `inspect`, of the first kind that has the name or of the given one.
+pub(crate) async fn any(c: &Client, args: &InspectArgs) -> Result<()> {
+    let kinds = match args.kind.as_str() {
+        "" => vec![
+            Kind::Container { size: args.size },
+            Kind::Image { platform: String::new() },
+            Kind::Network { verbose: false },
+            Kind::Volume,
+        ],
+        "container" => vec![Kind::Container { size: args.size }],
+        "image" => vec![Kind::Image { platform: String::new() }],
+        "network" => vec![Kind::Network { verbose: false }],
+        "volume" => vec![Kind::Volume],
+        kind @ ("config" | "node" | "plugin" | "secret" | "service" | "task") => {
+            return Err(Failure::new(format!("inspecting a {kind} is not implemented yet")));
+        }
+        kind => {
+            return Err(Failure::new(format!(
+                "unknown type: {kind:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
+            )));
+        }
+    };
+    show(c, &args.names, args.format.as_deref(), &kinds).await
+}
+
+/// `container inspect` and its like.
+pub(crate) async fn inspect(c: &Client, names: &[String], format: Option<&str>, kind: Kind) -> Result<()> {
+    if let Kind::Image { platform } = &kind {
+        super::image::bare_platform_json(platform)?;
+    }
+    show(c, names, format, &[kind]).await
+}
+
+async fn show(c: &Client, names: &[String], format: Option<&str>, kinds: &[Kind]) -> Result<()> {
+    let format = format.filter(|f| !f.is_empty());
+    let template =
+        match format {
+            None | Some("json") => None,
+            Some(text) => Some(Object::parse(text).map_err(|e| {
+                Failure::new(format!("template parsing error: {e}")).with_code(WRONG_TEMPLATE)
+            })?),
+        };
     let mut found = Vec::new();
-    let mut failed = None;
-    for name in &args.names {
-        match one(c, name, kind, args.size).await {
-            Ok(value) => found.push(value),
-            Err(e) => failed = failed.or(Some(e)),
-        }
-    }
-    match args.format.as_deref() {
-        None => {
-            let text = serde_json::to_string_pretty(&Value::Array(found)).unwrap_or_default();
-            // Docker indents by four.
-            say(&indent(&text))?;
-        }
-        Some("json") => found.iter().try_for_each(|v| say(&v.to_string()))?,
-        Some(template) => {
-            for value in &found {
-                say(&render_object(template, value)?)?;
+    let mut failed: Vec<String> = Vec::new();
+    for name in names {
+        let value = match one(c, name, kinds).await {
+            Ok(value) => value,
+            Err(e) => {
+                failed.push(e.message);
+                continue;
             }
+        };
+        let Some(template) = &template else {
+            found.push(value);
+            continue;
+        };
+        match template.render(&value) {
+            Ok(line) => say(&line)?,
+            Err(e) => failed.push(format!("template parsing error: {e}")),
         }
     }
-    failed.map_or(Ok(()), Err)
+    match format {
+        // Docker indents by four.
+        None => say(&indent(&serde_json::to_string_pretty(&Value::Array(found)).unwrap_or_default()))?,
+        Some("json") => say(&Value::Array(found).to_string())?,
+        // An empty line stands where nothing could be shown.
+        Some(_) if failed.len() == names.len() => say("")?,
+        Some(_) => {}
+    }
+    for message in &failed {
+        eprintln!("{}", tty::printable(message));
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::exit(1)) }
 }
 
 fn indent(text: &str) -> String {
@@ -43,26 +104,28 @@ fn indent(text: &str) -> String {
     text.lines().map(deeper).collect::<Vec<_>>().join("\n")
 }
 
-async fn one(c: &Client, name: &str, kind: &str, size: bool) -> Result<Value> {
-    let escaped = escape(name);
-    let size = if size { "1" } else { "" };
-    let path = |kind: &str| match kind {
-        "container" => Some(query(&format!("/containers/{escaped}/json"), &[("size", size)])),
-        "image" => Some(format!("/images/{escaped}/json")),
-        "network" => Some(format!("/networks/{escaped}")),
-        "volume" => Some(format!("/volumes/{escaped}")),
-        _ => None,
-    };
-    if !kind.is_empty() {
-        let path =
-            path(kind).ok_or_else(|| Failure::new(format!("{kind:?} is not a valid value for --type")))?;
-        return c.value(&path).await;
+fn path(kind: &Kind, name: &str) -> String {
+    let name = escape(name);
+    match kind {
+        Kind::Container { size } => {
+            query(&format!("/containers/{name}/json"), &[("size", if *size { "1" } else { "" })])
+        }
+        Kind::Image { platform } => {
+            let platform = super::image::platform_json(platform).unwrap_or_default();
+            query(&format!("/images/{name}/json"), &[("platform", &platform)])
+        }
+        Kind::Network { verbose } => {
+            query(&format!("/networks/{name}"), &[("verbose", if *verbose { "true" } else { "" })])
+        }
+        Kind::Volume => format!("/volumes/{name}"),
     }
-    for kind in ["container", "image", "network", "volume"] {
-        let Some(path) = path(kind) else { continue };
-        match c.value(&path).await {
+}
+
+async fn one(c: &Client, name: &str, kinds: &[Kind]) -> Result<Value> {
+    for kind in kinds {
+        match c.value(&path(kind, name)).await {
             // A name may be against the rules of one kind and good for another.
-            Err(e) if matches!(e.status, Some(404 | 400)) => {}
+            Err(e) if matches!(e.status, Some(404 | 400)) && kinds.len() > 1 => {}
             other => return other,
         }
     }

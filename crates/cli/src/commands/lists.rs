@@ -1,15 +1,30 @@
 //! Lists: `ps`, `images`, `history`, `network ls`, `volume ls`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::filters;
-use crate::cli::{HistoryArgs, ImagesArgs, ListArgs, PsArgs};
+use super::{App, filters};
+use crate::args::container::PsArgs;
+use crate::args::image::{HistoryArgs, ImagesArgs};
+use crate::args::object::{NetworkLsArgs, VolumeLsArgs};
 use crate::client::{Client, escape, query};
-use crate::error::Result;
-use crate::format::human::{ago, ellipsis, local, short_id, size};
-use crate::format::{Columns, print_rows};
+use crate::error::{Failure, Result};
+use crate::format::human::{ago, ellipsis, go_time, local, rfc3339, short_id, size, total};
+use crate::format::{Columns, Row, print_rows};
+
+/// What stands before a template's errors in most lists.
+const ERRORS: (&str, &str) = ("template parsing error", "template parsing error");
+
+const PS_RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\n\
+    created_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n\
+    labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n";
+const PS_RAW_SIZE: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\n\
+    created_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n\
+    labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\nsize: {{.Size}}\n";
 
 const PS: Columns = Columns {
+    kind: "*formatter.ContainerContext",
+    errors: ("failed to parse template", "failed to execute template"),
+    raw: (PS_RAW, "container_id: {{.ID}}"),
     all: &[
         ("ID", "CONTAINER ID"),
         ("Image", "IMAGE"),
@@ -31,8 +46,9 @@ const PS: Columns = Columns {
 };
 
 const PS_SIZE: Columns = Columns {
-    all: PS.all,
+    raw: (PS_RAW_SIZE, PS.raw.1),
     default: &["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"],
+    ..PS
 };
 
 fn text(v: &Value) -> &str {
@@ -44,10 +60,22 @@ fn items(v: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// `ps`.
-pub(crate) async fn ps(c: &Client, args: &PsArgs) -> Result<()> {
-    let last = if args.latest { Some(1) } else { args.last.filter(|n| *n > 0) };
+pub(crate) async fn ps(app: &App<'_>, args: &PsArgs) -> Result<()> {
+    let c = &app.client;
+    let last = if args.latest { Some(1) } else { Some(args.last).filter(|n| *n > 0) };
     let flag = |on: bool| if on { "1" } else { "" };
-    let wants_size = args.size || args.format.as_deref().is_some_and(|f| f.contains(".Size"));
+    let given = args.format.as_deref().filter(|f| !f.is_empty());
+    if args.quiet && given.is_some() {
+        eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
+    let format = match given {
+        Some("raw") => given,
+        _ if args.quiet => None,
+        _ => app.config.format(given, false, "psFormat"),
+    };
+    // A template that shows everything shows the size too.
+    let wants_size =
+        args.size || format.is_some_and(|f| f.contains(".Size") || f.replace(' ', "").contains("{{json.}}"));
     let path = query(
         "/containers/json",
         &[
@@ -58,12 +86,12 @@ pub(crate) async fn ps(c: &Client, args: &PsArgs) -> Result<()> {
         ],
     );
     let list = c.value(&path).await?;
-    let rows: Vec<Value> = items(&list).map(|v| ps_row(v, args.no_trunc)).collect();
+    let rows: Vec<Row> = items(&list).map(|v| ps_row(v, args.no_trunc)).collect();
     let columns = if args.size { &PS_SIZE } else { &PS };
-    print_rows(columns, &rows, args.format.as_deref(), args.quiet.then_some("ID"))
+    print_rows(columns, &rows, format, args.quiet.then_some("ID"))
 }
 
-fn ps_row(v: &Value, no_trunc: bool) -> Value {
+fn ps_row(v: &Value, no_trunc: bool) -> Row {
     let id = text(&v["Id"]);
     let created = v["Created"].as_i64().unwrap_or(0);
     // A reference that no longer is one, or an id, is shown short.
@@ -71,10 +99,8 @@ fn ps_row(v: &Value, no_trunc: bool) -> Value {
         i if !no_trunc && i.starts_with("sha256:") => short_id(i),
         i => i.to_owned(),
     };
-    let command = format!(
-        "\"{}\"",
-        if no_trunc { text(&v["Command"]).to_owned() } else { ellipsis(text(&v["Command"]), 20) }
-    );
+    let command = text(&v["Command"]);
+    let command = quoted(&if no_trunc { command.to_owned() } else { ellipsis(command, 20) });
     let names: Vec<&str> =
         items(&v["Names"]).map(|n| text(n).trim_start_matches('/')).filter(|n| !n.contains('/')).collect();
     let mounts: Vec<String> = items(&v["Mounts"])
@@ -84,7 +110,7 @@ fn ps_row(v: &Value, no_trunc: bool) -> Value {
     let local_volumes = items(&v["Mounts"]).filter(|m| text(&m["Driver"]) == "local").count();
     let networks: Vec<String> =
         v["NetworkSettings"]["Networks"].as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
-    json!({
+    let row = json!({
         "ID": if no_trunc { id.to_owned() } else { short_id(id) },
         "Image": image,
         "Command": command,
@@ -96,12 +122,35 @@ fn ps_row(v: &Value, no_trunc: bool) -> Value {
         "Size": container_size(v),
         "Names": names.join(","),
         "Labels": labels(&v["Labels"]),
-        "label_map": v["Labels"],
         "Mounts": mounts.join(","),
         "LocalVolumes": local_volumes.to_string(),
         "Networks": networks.join(","),
         "Platform": Value::Null,
-    })
+    });
+    Row::new(row, &v["Labels"])
+}
+
+/// Go's quoted text: a command may have line feeds and worse.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn container_size(v: &Value) -> String {
@@ -160,6 +209,12 @@ fn ports(v: &Value) -> String {
 }
 
 const IMAGES: Columns = Columns {
+    kind: "*formatter.imageContext",
+    errors: ERRORS,
+    raw: (
+        "repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
+        "image_id: {{.ID}}",
+    ),
     all: &[
         ("Repository", "REPOSITORY"),
         ("Tag", "TAG"),
@@ -176,32 +231,44 @@ const IMAGES: Columns = Columns {
     default: &["Repository", "Tag", "ID", "CreatedSince", "Size"],
 };
 
-const IMAGES_DIGESTS: Columns =
-    Columns { all: IMAGES.all, default: &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"] };
+const IMAGES_DIGESTS: Columns = Columns {
+    raw: (
+        "repository: {{.Repository}}\ntag: {{.Tag}}\ndigest: {{.Digest}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
+        IMAGES.raw.1,
+    ),
+    default: &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"],
+    ..IMAGES
+};
 
 /// `images`.
-pub(crate) async fn images(c: &Client, args: &ImagesArgs) -> Result<()> {
+pub(crate) async fn images(app: &App<'_>, args: &ImagesArgs) -> Result<()> {
+    if args.tree {
+        return Err(Failure::new("images --tree is not implemented yet"));
+    }
     let mut wanted = args.filter.clone();
     wanted.extend(args.repository.iter().map(|r| format!("reference={r}")));
     let path =
         query("/images/json", &[("all", if args.all { "1" } else { "" }), ("filters", &filters(&wanted)?)]);
-    let list = c.value(&path).await?;
-    let rows: Vec<Value> = items(&list).flat_map(|v| image_rows(v, args)).collect();
+    let list = app.client.value(&path).await?;
+    let format = app.config.format(args.format.as_deref(), args.quiet, "imagesFormat");
+    let rows: Vec<Row> = items(&list).flat_map(|v| image_rows(v, args)).collect();
     let columns = if args.digests { &IMAGES_DIGESTS } else { &IMAGES };
-    print_rows(columns, &rows, args.format.as_deref(), args.quiet.then_some("ID"))
+    print_rows(columns, &rows, format, args.quiet.then_some("ID"))
 }
 
-fn image_rows(v: &Value, args: &ImagesArgs) -> Vec<Value> {
+fn image_rows(v: &Value, args: &ImagesArgs) -> Vec<Row> {
     let id = text(&v["Id"]);
     let created = v["Created"].as_i64().unwrap_or(0);
     let shown = size(v["Size"].as_i64().unwrap_or(0));
     let row = |repository: &str, tag: &str, digest: &str| {
-        json!({
+        let row = json!({
             "Repository": repository, "Tag": tag, "Digest": digest,
             "ID": if args.no_trunc { id.to_owned() } else { short_id(id) },
-            "CreatedSince": ago(created), "CreatedAt": local(created), "Size": shown, "VirtualSize": shown,
+            "CreatedSince": ago(created), "CreatedAt": local(created), "Size": shown,
+            "VirtualSize": total(v["Size"].as_i64().unwrap_or(0)),
             "Containers": "N/A", "SharedSize": "N/A", "UniqueSize": "N/A",
-        })
+        });
+        Row::new(row, &Value::Null)
     };
     let digest_of = |repository: &str| {
         items(&v["RepoDigests"]).find_map(|d| {
@@ -222,15 +289,13 @@ fn image_rows(v: &Value, args: &ImagesArgs) -> Vec<Value> {
         }
         return by_digest.iter().map(|(r, d)| row(r, "<none>", d)).collect();
     }
-    // With -q an image is one line, however many names it has.
-    let count = if args.quiet { 1 } else { tags.len() };
-    tags.iter()
-        .take(count)
-        .map(|(r, t)| row(r, t, &digest_of(r).unwrap_or_else(|| "<none>".into())))
-        .collect()
+    tags.iter().map(|(r, t)| row(r, t, &digest_of(r).unwrap_or_else(|| "<none>".into()))).collect()
 }
 
 const HISTORY: Columns = Columns {
+    kind: "*image.historyContext",
+    errors: ERRORS,
+    raw: ("", ""),
     all: &[
         ("ID", "IMAGE"),
         ("CreatedSince", "CREATED"),
@@ -242,29 +307,42 @@ const HISTORY: Columns = Columns {
     default: &["ID", "CreatedSince", "CreatedBy", "Size", "Comment"],
 };
 
+/// The same with exact times and sizes.
+const HISTORY_EXACT: Columns =
+    Columns { default: &["ID", "CreatedAt", "CreatedBy", "Size", "Comment"], ..HISTORY };
+
 /// `history`.
 pub(crate) async fn history(c: &Client, args: &HistoryArgs) -> Result<()> {
-    let list = c.value(&format!("/images/{}/history", escape(&args.image))).await?;
-    let rows: Vec<Value> = items(&list)
+    let platform = super::image::platform_json(&args.platform)?;
+    let path = format!("/images/{}/history", escape(&args.image));
+    let list = c.value(&query(&path, &[("platform", &platform)])).await?;
+    let rows: Vec<Row> = items(&list)
         .map(|v| {
             let (id, created, bytes) =
                 (text(&v["Id"]), v["Created"].as_i64().unwrap_or(0), v["Size"].as_i64().unwrap_or(0));
             let by = text(&v["CreatedBy"]).replace('\t', " ");
-            let mut row = Map::new();
-            let mut put = |k: &str, v: String| drop(row.insert(k.to_owned(), Value::from(v)));
-            put("ID", if args.no_trunc || id == "<missing>" { id.to_owned() } else { short_id(id) });
-            put("CreatedSince", if args.human { ago(created) } else { local(created) });
-            put("CreatedAt", local(created));
-            put("CreatedBy", if args.no_trunc { by } else { ellipsis(&by, 45) });
-            put("Size", if args.human { size(bytes) } else { bytes.to_string() });
-            put("Comment", text(&v["Comment"]).to_owned());
-            Value::Object(row)
+            let row = json!({
+                "ID": if args.no_trunc || id == "<missing>" { id.to_owned() } else { short_id(id) },
+                "CreatedSince": if args.human { ago(created) } else { rfc3339(created) },
+                "CreatedAt": if created == 0 { String::new() } else { rfc3339(created) },
+                "CreatedBy": if args.no_trunc { by } else { ellipsis(&by, 45) },
+                "Size": if args.human { size(bytes) } else { bytes.to_string() },
+                "Comment": text(&v["Comment"]),
+            });
+            Row::new(row, &Value::Null)
         })
         .collect();
-    print_rows(&HISTORY, &rows, args.format.as_deref(), args.quiet.then_some("ID"))
+    let columns = if args.human { &HISTORY } else { &HISTORY_EXACT };
+    print_rows(columns, &rows, args.format.as_deref(), args.quiet.then_some("ID"))
 }
 
 const NETWORKS: Columns = Columns {
+    kind: "*network.networkContext",
+    errors: ERRORS,
+    raw: (
+        "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n",
+        "network_id: {{.ID}}",
+    ),
     all: &[
         ("ID", "NETWORK ID"),
         ("Name", "NAME"),
@@ -280,22 +358,31 @@ const NETWORKS: Columns = Columns {
 };
 
 /// `network ls`.
-pub(crate) async fn networks(c: &Client, args: &ListArgs) -> Result<()> {
-    let list = c.value(&query("/networks", &[("filters", &filters(&args.filter)?)])).await?;
-    let rows: Vec<Value> = items(&list)
+pub(crate) async fn networks(app: &App<'_>, args: &NetworkLsArgs) -> Result<()> {
+    let list = app.client.value(&query("/networks", &[("filters", &filters(&args.filter)?)])).await?;
+    let mut all: Vec<&Value> = items(&list).collect();
+    all.sort_by_key(|v| text(&v["Name"]));
+    let rows: Vec<Row> = all
+        .into_iter()
         .map(|v| {
             let id = text(&v["Id"]);
-            json!({
+            let row = json!({
                 "ID": if args.no_trunc { id.to_owned() } else { short_id(id) },
-                "Name": v["Name"], "Driver": v["Driver"], "Scope": v["Scope"], "Labels": labels(&v["Labels"]), "label_map": v["Labels"],
-                "IPv4": v["EnableIPv4"].to_string(), "IPv6": v["EnableIPv6"].to_string(), "Internal": v["Internal"].to_string(), "CreatedAt": v["Created"],
-            })
+                "Name": v["Name"], "Driver": v["Driver"], "Scope": v["Scope"], "Labels": labels(&v["Labels"]),
+                "IPv4": v["EnableIPv4"].to_string(), "IPv6": v["EnableIPv6"].to_string(),
+                "Internal": v["Internal"].to_string(), "CreatedAt": go_time(text(&v["Created"])),
+            });
+            Row::new(row, &v["Labels"])
         })
         .collect();
-    print_rows(&NETWORKS, &rows, args.format.as_deref(), args.quiet.then_some("ID"))
+    let format = app.config.format(args.format.as_deref(), args.quiet, "networksFormat");
+    print_rows(&NETWORKS, &rows, format, args.quiet.then_some("ID"))
 }
 
 const VOLUMES: Columns = Columns {
+    kind: "*formatter.volumeContext",
+    errors: ERRORS,
+    raw: ("name: {{.Name}}\ndriver: {{.Driver}}\n", "name: {{.Name}}"),
     all: &[
         ("Driver", "DRIVER"),
         ("Name", "VOLUME NAME"),
@@ -304,23 +391,32 @@ const VOLUMES: Columns = Columns {
         ("Labels", "LABELS"),
         ("Links", "LINKS"),
         ("Size", "SIZE"),
+        ("Group", "GROUP"),
+        ("Availability", "AVAILABILITY"),
+        ("Status", "STATUS"),
     ],
     default: &["Driver", "Name"],
 };
 
 /// `volume ls`.
-pub(crate) async fn volumes(c: &Client, args: &ListArgs) -> Result<()> {
-    let answer = c.value(&query("/volumes", &[("filters", &filters(&args.filter)?)])).await?;
-    let mut rows: Vec<Value> = items(&answer["Volumes"])
+pub(crate) async fn volumes(app: &App<'_>, args: &VolumeLsArgs) -> Result<()> {
+    let answer = app.client.value(&query("/volumes", &[("filters", &filters(&args.filter)?)])).await?;
+    let mut all: Vec<&Value> = items(&answer["Volumes"]).collect();
+    all.sort_by_key(|v| text(&v["Name"]));
+    let rows: Vec<Row> = all
+        .into_iter()
         .map(|v| {
-            json!({
+            let row = json!({
                 "Driver": v["Driver"], "Name": v["Name"], "Scope": v["Scope"], "Mountpoint": v["Mountpoint"],
-                "Labels": labels(&v["Labels"]), "label_map": v["Labels"], "Links": "N/A", "Size": "N/A",
-            })
+                "Labels": labels(&v["Labels"]), "Links": "N/A", "Size": "N/A",
+                // Those of swarm's volumes, which no other has.
+                "Group": "N/A", "Availability": "N/A", "Status": "N/A",
+            });
+            Row::new(row, &v["Labels"])
         })
         .collect();
-    rows.sort_by(|a, b| text(&a["Name"]).cmp(text(&b["Name"])));
-    print_rows(&VOLUMES, &rows, args.format.as_deref(), args.quiet.then_some("Name"))
+    let format = app.config.format(args.format.as_deref(), args.quiet, "volumesFormat");
+    print_rows(&VOLUMES, &rows, format, args.quiet.then_some("Name"))
 }
 
 #[cfg(test)]

@@ -2,10 +2,14 @@
 
 mod container;
 mod cp;
+mod exec;
 mod image;
+mod info;
 mod inspect;
 mod lists;
+mod prune;
 mod run;
+mod start;
 mod system;
 mod volume;
 
@@ -14,118 +18,148 @@ use std::io::Write;
 use hyper::Method;
 use serde_json::{Map, Value};
 
-use crate::cli::{
-    Cli, Command, ContainerCommand, ContainersCommand, ImageCommand, NetworkCommand, SystemCommand,
-};
+use self::inspect::Kind;
+use crate::cli::{Action, Global, complete};
 use crate::client::{Client, Payload};
+use crate::config::Config;
 use crate::error::{Failure, Result};
 use crate::settings::Target;
 
-/// Commands of docker's that are not there yet.
-const LATER: &[&str] = &[
-    "build",
-    "builder",
-    "buildx",
-    "compose",
-    "context",
-    "login",
-    "logout",
-    "manifest",
-    "plugin",
-    "pull",
-    "push",
-    "search",
-    "stats",
-    "swarm",
-    "service",
-    "stack",
-    "secret",
-    "config",
-    "node",
-    "trust",
-    "update",
-    "checkpoint",
-];
-
-/// Carries a command line out.
-pub(crate) async fn run(cli: Cli) -> Result<()> {
-    match &cli.command {
-        Command::Other(words) => return Err(unknown(words)),
-        Command::Completion { shell } => {
-            let mut command = crate::cli::command();
-            clap_complete::generate(*shell, &mut command, "longshore", &mut std::io::stdout());
-            return Ok(());
-        }
-        Command::Daemon => return Err(Failure::new("the daemon is run as: longshore daemon")),
-        _ => {}
+/// Carries a command line out; `called` is what the command was called.
+pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<()> {
+    let config = Config::load(global.config.as_deref());
+    let target = Target::resolve(&global, &config)?;
+    if let Action::Complete(words, describe) = &action {
+        return completion(&target, words, *describe).await;
     }
-    let client = Target::resolve(cli.host.as_deref())?.connect().await?;
-    let c = &client;
-    match cli.command {
-        Command::Container(command) | Command::Containers(ContainersCommand::Container(command)) => {
-            containers(c, command).await
+    let client = match target.connect(global.debug).await {
+        // The client's own version is known without a daemon.
+        Err(e) if matches!(action, Action::Version(_)) => {
+            let Action::Version(args) = &action else { return Err(e) };
+            return system::version(Err(e), args);
         }
-        Command::Containers(ContainersCommand::Ls(args)) => lists::ps(c, &args).await,
-        Command::Containers(ContainersCommand::Inspect(args)) => {
-            inspect::inspect(c, &args, "container").await
-        }
-        Command::Containers(ContainersCommand::Prune(args)) => system::prune_containers(c, &args).await,
-        Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => lists::images(c, &args).await,
-        Command::Load(args) | Command::Image(ImageCommand::Load(args)) => image::load(c, &args).await,
-        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => image::save(c, &args).await,
-        Command::Import(args) | Command::Image(ImageCommand::Import(args)) => image::import(c, &args).await,
-        Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => image::tag(c, &args).await,
-        Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => image::rmi(c, &args).await,
-        Command::History(args) | Command::Image(ImageCommand::History(args)) => {
-            lists::history(c, &args).await
-        }
-        Command::Image(ImageCommand::Inspect(args)) => inspect::inspect(c, &args, "image").await,
-        Command::Volume(command) => volume::run(c, command).await,
-        Command::Network(NetworkCommand::Ls(args)) => lists::networks(c, &args).await,
-        Command::Network(NetworkCommand::Inspect(args)) => inspect::inspect(c, &args, "network").await,
-        Command::Inspect(args) => inspect::inspect(c, &args, "").await,
-        Command::Events(args) | Command::System(SystemCommand::Events(args)) => {
-            system::events(c, &args).await
-        }
-        Command::Info(args) | Command::System(SystemCommand::Info(args)) => system::info(c, &args).await,
-        Command::Version(args) => system::version(c, &args).await,
-        Command::Other(_) | Command::Completion { .. } | Command::Daemon => Ok(()),
+        Err(e) if matches!(action, Action::Run(_)) => return Err(run::wrong(called, "run", e)),
+        other => other?,
+    };
+    let app = App { client, config, called };
+    match action {
+        Action::Images(_)
+        | Action::Load(_)
+        | Action::Save(_)
+        | Action::Import(_)
+        | Action::Tag(_)
+        | Action::Rmi(_)
+        | Action::History(_)
+        | Action::ImageInspect(_)
+        | Action::ImagePrune(_) => images(&app, action).await,
+        Action::VolumeCreate(_)
+        | Action::VolumeLs(_)
+        | Action::VolumeInspect(_)
+        | Action::VolumeRm(_)
+        | Action::VolumePrune(_)
+        | Action::NetworkLs(_)
+        | Action::NetworkInspect(_)
+        | Action::Inspect(_)
+        | Action::Events(_)
+        | Action::Info(_)
+        | Action::Version(_) => others(&app, action).await,
+        _ => containers(&app, action).await,
     }
 }
 
-async fn containers(c: &Client, command: ContainerCommand) -> Result<()> {
-    use ContainerCommand as C;
-    match command {
-        C::Run(args) => run::run(c, &args).await,
-        C::Create(args) => run::create(c, &args).await,
-        C::Start(args) => run::start(c, &args).await,
-        C::Stop(args) => container::stop(c, "stop", &args).await,
-        C::Restart(args) => container::stop(c, "restart", &args).await,
-        C::Kill(args) => container::kill(c, &args).await,
-        C::Rm(args) => container::rm(c, &args).await,
-        C::Ps(args) => lists::ps(c, &args).await,
-        C::Logs(args) => container::logs(c, &args).await,
-        C::Attach(args) => run::attach(c, &args).await,
-        C::Exec(args) => run::exec(c, &args).await,
-        C::Wait(names) => container::wait(c, &names.containers).await,
-        C::Rename { container, new_name } => container::rename(c, &container, &new_name).await,
-        C::Pause(names) => container::simple(c, "pause", &names.containers).await,
-        C::Unpause(names) => container::simple(c, "unpause", &names.containers).await,
-        C::Top { container, ps_options } => container::top(c, &container, &ps_options).await,
-        C::Port { container, port } => container::port(c, &container, port.as_deref()).await,
-        C::Diff { container } => container::diff(c, &container).await,
-        C::Commit(args) => container::commit(c, &args).await,
-        C::Export { output, container } => container::export(c, output.as_deref(), &container).await,
-        C::Cp(args) => cp::cp(c, &args).await,
+/// What every command works with.
+pub(crate) struct App<'a> {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    /// What the command was called: `docker run`.
+    pub(crate) called: &'a str,
+}
+
+async fn containers(app: &App<'_>, action: Action) -> Result<()> {
+    let c = &app.client;
+    match action {
+        Action::Run(args) => run::run(app, &args).await,
+        Action::Create(args) => run::create(app, &args).await,
+        Action::Start(args) => start::start(app, &args).await,
+        Action::Attach(args) => start::attach(app, &args).await,
+        Action::Exec(args) => exec::exec(app, &args).await,
+        Action::Stop(args) => container::stop(c, "stop", &args).await,
+        Action::Restart(args) => container::stop(c, "restart", &args).await,
+        Action::Kill(args) => container::kill(c, &args).await,
+        Action::Rm(args) => container::rm(c, &args).await,
+        Action::Ps(args) => lists::ps(app, &args).await,
+        Action::Logs(args) => container::logs(c, &args).await,
+        Action::Wait(args) => container::wait(c, &args.containers).await,
+        Action::Rename(args) => container::rename(c, &args.container, &args.new_name).await,
+        Action::Pause(args) => container::simple(c, "pause", &args.containers).await,
+        Action::Unpause(args) => container::simple(c, "unpause", &args.containers).await,
+        Action::Top(args) => container::top(c, &args.container, &args.ps_options).await,
+        Action::Port(args) => container::port(c, &args.container, args.port.as_deref()).await,
+        Action::Diff(args) => container::diff(c, &args.container).await,
+        Action::Commit(args) => container::commit(c, &args).await,
+        Action::Export(args) => container::export(c, args.output.as_deref(), &args.container).await,
+        Action::Cp(args) => cp::cp(c, &args).await,
+        Action::ContainerInspect(args) => {
+            let size = args.size;
+            inspect::inspect(c, &args.names, args.format.as_deref(), Kind::Container { size }).await
+        }
+        Action::ContainerPrune(args) => prune::containers(c, &args).await,
+        _ => Ok(()),
     }
 }
 
-fn unknown(words: &[std::ffi::OsString]) -> Failure {
-    let word = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
-    if LATER.contains(&word.as_str()) {
-        return Failure::new(format!("{word} is not implemented yet"));
+async fn images(app: &App<'_>, action: Action) -> Result<()> {
+    let c = &app.client;
+    match action {
+        Action::Images(args) => lists::images(app, &args).await,
+        Action::Load(args) => image::load(c, &args).await,
+        Action::Save(args) => image::save(c, &args).await,
+        Action::Import(args) => image::import(c, &args).await,
+        Action::Tag(args) => image::tag(c, &args).await,
+        Action::Rmi(args) => image::rmi(c, &args).await,
+        Action::History(args) => lists::history(c, &args).await,
+        Action::ImageInspect(args) => {
+            let kind = Kind::Image { platform: args.platform };
+            inspect::inspect(c, &args.names, args.format.as_deref(), kind).await
+        }
+        Action::ImagePrune(args) => prune::images(c, &args).await,
+        _ => Ok(()),
     }
-    Failure::new(format!("unknown command: {word}\n\nRun 'longshore --help' for more information"))
+}
+
+async fn others(app: &App<'_>, action: Action) -> Result<()> {
+    let c = &app.client;
+    match action {
+        Action::VolumeCreate(args) => volume::create(c, &args).await,
+        Action::VolumeLs(args) => lists::volumes(app, &args).await,
+        Action::VolumeInspect(args) => {
+            inspect::inspect(c, &args.names, args.format.as_deref(), Kind::Volume).await
+        }
+        Action::VolumeRm(args) => volume::rm(c, &args).await,
+        Action::VolumePrune(args) => prune::volumes(c, &args).await,
+        Action::NetworkLs(args) => lists::networks(app, &args).await,
+        Action::NetworkInspect(args) => {
+            let kind = Kind::Network { verbose: args.verbose };
+            inspect::inspect(c, &args.names, args.format.as_deref(), kind).await
+        }
+        Action::Inspect(args) => inspect::any(c, &args).await,
+        Action::Events(args) => system::events(c, &args).await,
+        Action::Info(args) => info::info(c, &args).await,
+        Action::Version(args) => system::version(system::ask(c).await, &args),
+        _ => Ok(()),
+    }
+}
+
+async fn completion(target: &Target, words: &[String], describe: bool) -> Result<()> {
+    let current = words.last().map_or("", String::as_str);
+    let answer = match complete::place(words) {
+        complete::Place::Known(answer) => answer,
+        complete::Place::Names(what, given) => match target.reach().await {
+            Ok(client) => complete::ask(&client, what, &given, current).await,
+            Err(_) => complete::Answer::default(),
+        },
+    };
+    crate::streams::show(longshore_api::stream::Stream::Stdout, answer.text(describe).as_bytes())
 }
 
 /// Does `f` for every name, goes on after failures, and fails if one did.
@@ -144,7 +178,7 @@ where
 }
 
 /// Prints a line to standard output.
-fn say(text: &str) -> Result<()> {
+pub(crate) fn say(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::exit(141)),
         Err(e) => Err(Failure::new(format!("write output: {e}"))),
@@ -159,25 +193,14 @@ fn filters(values: &[String]) -> Result<String> {
     }
     let mut map: Map<String, Value> = Map::new();
     for text in values {
-        let (key, value) = text.split_once('=').ok_or_else(|| {
-            Failure::new(format!(
-                "invalid argument {text:?} for \"-f, --filter\" flag: invalid filter '{text}'"
-            ))
-        })?;
+        // Their form was checked with the options; an empty one is none.
+        let Some((key, value)) = text.split_once('=') else { continue };
         let list = map.entry(key.trim().to_ascii_lowercase()).or_insert_with(|| Value::Array(Vec::new()));
         if let Value::Array(list) = list {
             list.push(Value::from(value.trim()));
         }
     }
     Ok(Value::Object(map).to_string())
-}
-
-/// Whether the user agrees; only asked on a terminal.
-fn confirmed(question: &str) -> Result<bool> {
-    eprint!("{question} [y/N] ");
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(|e| Failure::new(format!("read the answer: {e}")))?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
 /// Sends a request and throws the answer's body away.

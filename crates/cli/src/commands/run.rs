@@ -1,81 +1,122 @@
-//! `run`, `create`, `start`, `attach` and `exec`: commands that give a process this terminal.
+//! `run` and `create`.
 
 use std::fs;
 
 use hyper::Method;
-use longshore_api::{ContainerCreated, ExecInspect, IdResponse, WaitResponse};
-use serde_json::json;
+use longshore_api::{ContainerCreated, WaitResponse};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::{each, say};
-use crate::args::run::{Attached, CreateArgs};
-use crate::cli::{AttachArgs, CreateOnlyArgs, ExecArgs, RunArgs, StartArgs};
-use crate::client::{Client, Payload, escape, query, read};
+use super::{App, say};
+use crate::args::Attached;
+use crate::args::create::CreateArgs;
+use crate::cli::RunArgs;
+use crate::client::{Client, Hijacked, Payload, escape, query, read};
 use crate::error::{Context, Failure, Result};
-use crate::streams::{self, Resize, Session};
-use crate::tty::{self, Raw};
+use crate::keys::Keys;
+use crate::streams::{self, End, Resize, Session};
+use crate::tty;
 
-/// `docker run` fails with this status when the daemon, not the process, is at fault.
-const DAEMON_FAILED: i32 = 125;
+/// The status when the daemon, or what it was asked, is at fault, not the process.
+const WRONG: i32 = 125;
 
 /// `run`.
-pub(crate) async fn run(c: &Client, args: &RunArgs) -> Result<()> {
-    run_inner(c, args).await.map_err(|e| {
-        if e.status.is_none() || e.message.is_empty() {
-            return e;
-        }
-        let message = format!("docker: {}\n\nRun 'docker run --help' for more information", e.message);
-        Failure { message, ..e }
-    })
-}
-
-async fn run_inner(c: &Client, args: &RunArgs) -> Result<()> {
-    let create = &args.create;
-    let attached =
-        if args.detach { Attached { stdin: false, stdout: false, stderr: false } } else { attached(create)? };
+pub(crate) async fn run(app: &App<'_>, args: &RunArgs) -> Result<()> {
+    let (c, create) = (&app.client, &args.create);
+    let detach = args.options.detach;
+    if detach && !create.attach.is_empty() {
+        return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
+    }
+    let attached = if detach { Attached::NONE } else { create.attached() };
+    let body = request(create, attached).map_err(|e| wrong(app.called, "run", e))?;
     if create.tty && attached.stdin && !tty::stdin_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
-    let id = make(c, create, attached).await.map_err(|e| e.with_code(DAEMON_FAILED))?;
-    if args.detach {
-        start_one(c, &id).await?;
-        return say(&id);
+    let id = make(c, create, body).await.map_err(|e| failed(app, e))?;
+    if attached == Attached::NONE {
+        start_one(c, &id).await.map_err(|e| failed(app, e))?;
+        say(&id)?;
+        return Ok(());
     }
-    let session = Session { tty: create.tty, stdin: attached.stdin, output: true };
-    let hijacked = attach_to(c, &id, attached, &args.detach_keys, false)
-        .await
-        .map_err(|e| e.with_code(DAEMON_FAILED))?;
+    let keys = app.config.detach_keys(args.options.detach_keys.as_deref());
+    attached_run(app, args, &id, attached, keys).await
+}
+
+async fn attached_run(app: &App<'_>, args: &RunArgs, id: &str, attached: Attached, keys: &str) -> Result<()> {
+    let (c, create) = (&app.client, &args.create);
+    let hijacked = attach_to(c, id, attached, keys).await.map_err(|e| failed(app, e))?;
     // Armed before the start, so that a quick end is not missed.
-    let ended = wait_for(c, &id, if create.rm { "removed" } else { "next-exit" })
-        .await
-        .map_err(|e| e.with_code(DAEMON_FAILED))?;
-    let proxies = if args.sig_proxy && !create.tty { streams::proxy_signals(c, &id) } else { Vec::new() };
-    start_one(c, &id).await?;
-    let raw = (create.tty && attached.stdin).then(Raw::start).flatten();
-    let resizes = create.tty.then(|| Resize::Container(id.clone()));
-    if let Some(r) = &resizes {
-        r.now(c).await;
+    let condition = if create.rm { "removed" } else { "next-exit" };
+    let ended = wait_for(c, id, condition).await.map_err(|e| failed(app, e))?;
+    let proxies =
+        if args.options.sig_proxy && !create.tty { streams::proxy_signals(c, id) } else { Vec::new() };
+    if let Err(e) = start_one(c, id).await {
+        // With --rm the container goes; the next command must not meet it.
+        if create.rm {
+            let _ = ended.await;
+        }
+        return Err(failed(app, e));
     }
-    let following = resizes.map(|r| r.follow(c));
-    let shown = streams::run(hijacked, &session).await;
-    drop(raw);
-    following.into_iter().chain(proxies).for_each(|t| t.abort());
-    shown?;
-    finish(c, &id, ended).await
+    let session = Session { tty: create.tty, stdin: attached.stdin, keys: Keys::new(keys) };
+    let end = show(c, hijacked, id, &session, false).await;
+    proxies.into_iter().for_each(|t| t.abort());
+    finish(end?, ended).await
+}
+
+/// The message and status of a `run` that failed before or at the start of the process: those that a shell would give
+/// where the process is at fault.
+fn failed(app: &App<'_>, e: Failure) -> Failure {
+    let has = |words: &[&str]| words.iter().any(|w| e.message.contains(w));
+    let code = if has(&["executable file not found", "no such file or directory"]) {
+        127
+    } else if has(&["permission denied", "is a directory"]) {
+        126
+    } else {
+        WRONG
+    };
+    wrong(app.called, "run", e).with_code(code)
+}
+
+/// The message and status of a command that got no further than its options.
+pub(super) fn wrong(called: &str, command: &str, e: Failure) -> Failure {
+    let program = called.split(' ').next().unwrap_or_default();
+    let hint = format!("Run '{program} {command} --help' for more information");
+    let message = format!("{program}: {}\n\n{hint}", e.message);
+    Failure { message, code: WRONG, ..e }
+}
+
+/// Shows a session on this terminal, whose size the other side follows.
+pub(super) async fn show(
+    c: &Client,
+    hijacked: Hijacked,
+    id: &str,
+    session: &Session,
+    redraw: bool,
+) -> Result<End> {
+    let resize = Resize::Container(id.to_owned());
+    let following = if session.tty && tty::stdout_is_terminal() {
+        if redraw {
+            resize.redraw(c).await
+        } else {
+            resize.now(c).await
+        }
+        Some(resize.follow(c))
+    } else {
+        None
+    };
+    let end = streams::run(hijacked, session).await;
+    following.into_iter().for_each(|t| t.abort());
+    end
 }
 
 /// The process's exit status; after a detach the container runs on, and all is well.
-async fn finish(c: &Client, id: &str, ended: JoinHandle<Result<WaitResponse>>) -> Result<()> {
-    let mut ended = ended;
-    let result = tokio::select! {
-        result = &mut ended => result,
-        () = detached(c, id) => return Ok(()),
-    };
-    let result = result.map_err(|_| Failure::new("waiting for the container failed"))??;
+pub(super) async fn finish(end: End, ended: JoinHandle<Result<WaitResponse>>) -> Result<()> {
+    if end == End::Detached {
+        return Ok(());
+    }
+    let result = ended.await.map_err(|_| Failure::new("waiting for the container failed"))??;
     if let Some(e) = result.error.filter(|e| !e.message.is_empty()) {
-        return Err(
-            Failure::new(format!("Error waiting for container: {}", e.message)).with_code(DAEMON_FAILED)
-        );
+        return Err(Failure::new(format!("Error waiting for container: {}", e.message)).with_code(WRONG));
     }
     match i32::try_from(result.status_code).unwrap_or(1) {
         0 => Ok(()),
@@ -83,61 +124,65 @@ async fn finish(c: &Client, id: &str, ended: JoinHandle<Result<WaitResponse>>) -
     }
 }
 
-/// Resolves when the output has ended although the container runs: somebody typed the detach keys.
-async fn detached(c: &Client, id: &str) {
-    loop {
-        // An end is announced right after the output; give it a moment before asking.
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        match c.value(&format!("/containers/{}/json", escape(id))).await {
-            Ok(v) if v["State"]["Running"] == json!(true) => return,
-            Ok(_) => {}
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
 /// `create`.
-pub(crate) async fn create(c: &Client, args: &CreateOnlyArgs) -> Result<()> {
-    let none = Attached { stdin: args.create.interactive, stdout: true, stderr: true };
-    let id = make(c, &args.create, none).await?;
+pub(crate) async fn create(app: &App<'_>, args: &CreateArgs) -> Result<()> {
+    let body = request(args, args.attached()).map_err(|e| wrong(app.called, "create", e))?;
+    let id = make(&app.client, args, body).await?;
     say(&id)
 }
 
-fn attached(create: &CreateArgs) -> Result<Attached> {
-    if create.attach.is_empty() {
-        return Ok(Attached { stdin: create.interactive, stdout: true, stderr: true });
-    }
-    let mut out = Attached { stdin: create.interactive, stdout: false, stderr: false };
-    for name in &create.attach {
-        match name.to_ascii_lowercase().as_str() {
-            "stdin" => out.stdin = true,
-            "stdout" => out.stdout = true,
-            "stderr" => out.stderr = true,
-            _ => {
-                return Err(
-                    Failure::new("valid streams are STDIN, STDOUT and STDERR").with_code(DAEMON_FAILED)
-                );
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// Makes the container; an image that is missing is asked for first.
-async fn make(c: &Client, create: &CreateArgs, attached: Attached) -> Result<String> {
-    if !["always", "missing", "never"].contains(&create.pull.as_str()) {
+/// The request, after what can be said without a daemon.
+fn request(create: &CreateArgs, attached: Attached) -> Result<Value> {
+    if !["always", "missing", "never", ""].contains(&create.pull.as_str()) {
         return Err(Failure::new(format!(
             "invalid pull option: '{}': must be one of \"always\", \"missing\" or \"never\"",
             create.pull
         )));
     }
+    create.body(attached, create.tty.then(tty::size).flatten())
+}
+
+/// Makes the container; an image that is missing is asked for first.
+async fn make(c: &Client, create: &CreateArgs, body: Value) -> Result<String> {
     if !create.cidfile.is_empty() && fs::metadata(&create.cidfile).is_ok() {
         return Err(Failure::new(format!(
             "container ID file found, make sure the other container isn't running or delete {}",
             create.cidfile
         )));
     }
-    let body = create.body(attached, create.tty.then(tty::size).flatten())?;
+    super::image::reference(&create.image)?;
+    if !create.platform.is_empty() {
+        super::image::platform(&create.platform)
+            .map_err(|e| Failure::new(format!("error parsing specified platform: {e}")))?;
+    }
+    // Made before the container, so that nothing is left behind where it cannot be written.
+    let cidfile = match create.cidfile.as_str() {
+        "" => None,
+        file => Some(fs::File::create(file).map_err(|e| {
+            let e = crate::error::words(&e);
+            Failure::new(format!("failed to create the container ID file: open {file}: {e}"))
+        })?),
+    };
+    let made = ask(c, create, body).await;
+    let made = match (made, cidfile) {
+        (Ok(made), Some(mut file)) => {
+            std::io::Write::write_all(&mut file, made.id.as_bytes())
+                .context(|| format!("write the container ID to the file {}", create.cidfile))?;
+            made
+        }
+        (Err(e), Some(_)) => {
+            let _ = fs::remove_file(&create.cidfile);
+            return Err(e);
+        }
+        (made, None) => made?,
+    };
+    for warning in made.warnings {
+        eprintln!("WARNING: {}", tty::printable(&warning));
+    }
+    Ok(made.id)
+}
+
+async fn ask(c: &Client, create: &CreateArgs, body: Value) -> Result<ContainerCreated> {
     let path = query(
         "/containers/create",
         &[("name", create.name.as_deref().unwrap_or_default()), ("platform", &create.platform)],
@@ -145,27 +190,24 @@ async fn make(c: &Client, create: &CreateArgs, attached: Attached) -> Result<Str
     if create.pull == "always" {
         pull(c, &create.image, &create.platform).await?;
     }
-    let made = c.json::<ContainerCreated>(Method::POST, &path, Payload::Json(body.clone())).await;
-    let made = match made {
-        Err(e) if e.is_not_found() && e.message.contains("No such image") && create.pull == "missing" => {
-            let shown = create
-                .image
-                .parse::<longshore_oci::Reference>()
-                .map_or(create.image.clone(), |r| r.or_latest().familiar());
-            eprintln!("Unable to find image '{shown}' locally");
+    match c.json(Method::POST, &path, Payload::Json(body.clone())).await {
+        Err(e)
+            if e.is_not_found()
+                && ["No such image", "image with reference"].iter().any(|t| e.message.contains(t))
+                && ["missing", ""].contains(&create.pull.as_str()) =>
+        {
+            if !create.quiet {
+                let shown = create
+                    .image
+                    .parse::<longshore_oci::Reference>()
+                    .map_or(create.image.clone(), |r| r.or_latest().familiar());
+                eprintln!("Unable to find image '{shown}' locally");
+            }
             pull(c, &create.image, &create.platform).await?;
-            c.json(Method::POST, &path, Payload::Json(body)).await?
+            c.json(Method::POST, &path, Payload::Json(body)).await
         }
-        other => other?,
-    };
-    for warning in made.warnings {
-        eprintln!("WARNING: {warning}");
+        other => other,
     }
-    if !create.cidfile.is_empty() {
-        fs::write(&create.cidfile, &made.id)
-            .context(|| format!("write the container ID to the file {}", create.cidfile))?;
-    }
-    Ok(made.id)
 }
 
 async fn pull(c: &Client, image: &str, platform: &str) -> Result<()> {
@@ -180,36 +222,13 @@ async fn pull(c: &Client, image: &str, platform: &str) -> Result<()> {
     .await
 }
 
-/// Starts a container; the status of a failure is the one that a shell would give.
-async fn start_one(c: &Client, id: &str) -> Result<()> {
-    let path = format!("/containers/{}/start", escape(id));
-    c.post(&path).await.map_err(|e| {
-        let text = e.message.as_str();
-        let code =
-            if ["executable file not found", "no such file or directory", "system cannot find the file"]
-                .iter()
-                .any(|t| text.contains(t))
-            {
-                127
-            } else if ["permission denied", "is a directory", "not a directory"]
-                .iter()
-                .any(|t| text.contains(t))
-            {
-                126
-            } else {
-                DAEMON_FAILED
-            };
-        e.with_code(code)
-    })
+/// Starts a container.
+pub(super) async fn start_one(c: &Client, id: &str) -> Result<()> {
+    c.post(&format!("/containers/{}/start", escape(id))).await
 }
 
-async fn attach_to(
-    c: &Client,
-    id: &str,
-    attached: Attached,
-    keys: &str,
-    logs: bool,
-) -> Result<crate::client::Hijacked> {
+/// Takes a connection to a container's streams.
+pub(super) async fn attach_to(c: &Client, id: &str, attached: Attached, keys: &str) -> Result<Hijacked> {
     let flag = |on: bool| if on { "1" } else { "" };
     let path = query(
         &format!("/containers/{}/attach", escape(id)),
@@ -218,7 +237,6 @@ async fn attach_to(
             ("stdin", flag(attached.stdin)),
             ("stdout", flag(attached.stdout)),
             ("stderr", flag(attached.stderr)),
-            ("logs", flag(logs)),
             ("detachKeys", keys),
         ],
     );
@@ -226,7 +244,11 @@ async fn attach_to(
 }
 
 /// Asks for the end of a container; the daemon knows of it when this returns.
-async fn wait_for(c: &Client, id: &str, condition: &str) -> Result<JoinHandle<Result<WaitResponse>>> {
+pub(super) async fn wait_for(
+    c: &Client,
+    id: &str,
+    condition: &str,
+) -> Result<JoinHandle<Result<WaitResponse>>> {
     let path = query(&format!("/containers/{}/wait", escape(id)), &[("condition", condition)]);
     let answer = c.call(Method::POST, &path, Payload::Empty).await?;
     Ok(tokio::spawn(async move {
@@ -234,131 +256,4 @@ async fn wait_for(c: &Client, id: &str, condition: &str) -> Result<JoinHandle<Re
         longshore_api::json::from_slice(&body)
             .map_err(|e| Failure::new(format!("the daemon's answer is not understood: {e}")))
     }))
-}
-
-/// `start`.
-pub(crate) async fn start(c: &Client, args: &StartArgs) -> Result<()> {
-    if !args.attach && !args.interactive {
-        return each(&args.containers, |name| async move {
-            c.post(&format!("/containers/{}/start", escape(&name))).await?;
-            say(&name)
-        })
-        .await;
-    }
-    let [name] = args.containers.as_slice() else {
-        return Err(Failure::new("you cannot start and attach multiple containers at once"));
-    };
-    let info = c.value(&format!("/containers/{}/json", escape(name))).await?;
-    let id = info["Id"].as_str().unwrap_or(name).to_owned();
-    let with_tty = info["Config"]["Tty"] == json!(true);
-    let stdin = args.interactive && info["Config"]["OpenStdin"] == json!(true);
-    let attached = Attached { stdin, stdout: true, stderr: true };
-    let hijacked = attach_to(c, &id, attached, &args.detach_keys, false).await?;
-    let condition = if info["HostConfig"]["AutoRemove"] == json!(true) { "removed" } else { "next-exit" };
-    let ended = wait_for(c, &id, condition).await?;
-    let proxies = if with_tty { Vec::new() } else { streams::proxy_signals(c, &id) };
-    start_one(c, &id).await.map_err(|e| e.with_code(1))?;
-    show(c, hijacked, &id, with_tty, stdin, proxies).await?;
-    finish(c, &id, ended).await
-}
-
-async fn show(
-    c: &Client,
-    hijacked: crate::client::Hijacked,
-    id: &str,
-    with_tty: bool,
-    stdin: bool,
-    proxies: Vec<JoinHandle<()>>,
-) -> Result<()> {
-    let raw = (with_tty && stdin).then(Raw::start).flatten();
-    let resize = Resize::Container(id.to_owned());
-    let following = if with_tty {
-        resize.now(c).await;
-        Some(resize.follow(c))
-    } else {
-        None
-    };
-    let shown = streams::run(hijacked, &Session { tty: with_tty, stdin, output: true }).await;
-    drop(raw);
-    following.into_iter().chain(proxies).for_each(|t| t.abort());
-    shown
-}
-
-/// `attach`.
-pub(crate) async fn attach(c: &Client, args: &AttachArgs) -> Result<()> {
-    let info = c.value(&format!("/containers/{}/json", escape(&args.container))).await?;
-    let state = &info["State"];
-    if state["Running"] != json!(true) {
-        return Err(Failure::new("cannot attach to a stopped container, start it first"));
-    }
-    if state["Paused"] == json!(true) {
-        return Err(Failure::new("cannot attach to a paused container, unpause it first"));
-    }
-    let id = info["Id"].as_str().unwrap_or(&args.container).to_owned();
-    let with_tty = info["Config"]["Tty"] == json!(true);
-    let stdin = !args.no_stdin && info["Config"]["OpenStdin"] == json!(true);
-    if with_tty && stdin && !tty::stdin_is_terminal() {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
-    let ended = wait_for(c, &id, "not-running").await?;
-    let attached = Attached { stdin, stdout: true, stderr: true };
-    let hijacked = attach_to(c, &id, attached, &args.detach_keys, false).await?;
-    let proxies = if args.sig_proxy && !with_tty { streams::proxy_signals(c, &id) } else { Vec::new() };
-    show(c, hijacked, &id, with_tty, stdin, proxies).await?;
-    finish(c, &id, ended).await
-}
-
-/// `exec`.
-pub(crate) async fn exec(c: &Client, args: &ExecArgs) -> Result<()> {
-    if args.tty && args.interactive && !args.detach && !tty::stdin_is_terminal() {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
-    let mut env = Vec::new();
-    for file in &args.env_file {
-        let text = fs::read_to_string(file).context(|| format!("open {file}"))?;
-        env.extend(
-            text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned),
-        );
-    }
-    env.extend(args.env.iter().filter_map(|e| {
-        if e.contains('=') { Some(e.clone()) } else { std::env::var(e).ok().map(|v| format!("{e}={v}")) }
-    }));
-    let size = args.tty.then(tty::size).flatten().map(|(h, w)| [h, w]);
-    let mut body = json!({
-        "User": args.user, "Privileged": args.privileged, "Tty": args.tty,
-        "AttachStdin": args.interactive && !args.detach, "AttachStdout": !args.detach, "AttachStderr": !args.detach,
-        "DetachKeys": args.detach_keys, "Env": env, "WorkingDir": args.workdir, "Cmd": args.command,
-    });
-    if let Some(size) = size {
-        body["ConsoleSize"] = json!(size);
-    }
-    let path = format!("/containers/{}/exec", escape(&args.container));
-    let made: IdResponse = c.json(Method::POST, &path, Payload::Json(body)).await?;
-    let start = format!("/exec/{}/start", made.id);
-    if args.detach {
-        return super::drop_answer(
-            c,
-            Method::POST,
-            &start,
-            Payload::Json(json!({"Detach": true, "Tty": args.tty})),
-        )
-        .await;
-    }
-    let mut begin = json!({"Detach": false, "Tty": args.tty});
-    if let Some(size) = size {
-        begin["ConsoleSize"] = json!(size);
-    }
-    let hijacked = c.hijack(&start, Payload::Json(begin)).await?;
-    let raw = (args.tty && args.interactive).then(Raw::start).flatten();
-    let following = args.tty.then(|| Resize::Exec(made.id.clone()).follow(c));
-    let shown =
-        streams::run(hijacked, &Session { tty: args.tty, stdin: args.interactive, output: true }).await;
-    drop(raw);
-    following.into_iter().for_each(|t| t.abort());
-    shown?;
-    let end: ExecInspect = c.json(Method::GET, &format!("/exec/{}/json", made.id), Payload::Empty).await?;
-    match end.exit_code.unwrap_or(0) {
-        0 => Ok(()),
-        code => Err(Failure::exit(code)),
-    }
 }

@@ -1,177 +1,214 @@
-//! `version`, `info`, `events`, and what is pruned.
+//! `version` and `events`.
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{confirmed, filters, say};
-use crate::cli::{EventsArgs, FormatArgs, PruneArgs};
+use super::{filters, say};
+use crate::args::object::{EventsArgs, FormatArgs};
 use crate::client::{Client, Payload, each_line, query};
 use crate::error::{Failure, Result};
-use crate::format::human::size;
-use crate::format::render_object;
+use crate::format::Object;
+use crate::format::human::{rfc3339_nanos, timestamp};
 
-/// `version`.
-pub(crate) async fn version(c: &Client, args: &FormatArgs) -> Result<()> {
-    let server = c.value("/version").await;
-    let client = json!({
-        "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": c.version(), "Os": std::env::consts::OS,
+/// Docker's status for a template that cannot be used.
+const WRONG_TEMPLATE: i32 = 64;
+
+/// What `version` shows of the client.
+fn client(version: &str) -> Value {
+    json!({
+        "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": version,
+        "DefaultAPIVersion": longshore_api::ApiVersion::MAX.to_string(), "Os": std::env::consts::OS,
         "Arch": longshore_oci::Platform::host().architecture, "Context": "default",
-    });
-    let shown = server.as_ref().map(|v| {
-        let mut v = v.clone();
-        v["APIVersion"] = v["ApiVersion"].clone();
-        v
-    });
-    let mut both = json!({"Client": client, "Server": shown.as_ref().ok()});
-    both["Client"]["APIVersion"] = client["ApiVersion"].clone();
-    match args.format.as_deref() {
+    })
+}
+
+/// What `version` shows of the client, and what the daemon answers.
+pub(crate) async fn ask(c: &Client) -> Result<(String, Value)> {
+    Ok((c.version().to_owned(), c.value("/version").await?))
+}
+
+/// `version`. The client's part is shown even where there is no daemon.
+pub(crate) fn version(server: Result<(String, Value)>, args: &FormatArgs) -> Result<()> {
+    let (spoken, server) = match server {
+        Ok((spoken, server)) => (spoken, Ok(server)),
+        Err(e) => (longshore_api::ApiVersion::MAX.to_string(), Err(e)),
+    };
+    let mut both = json!({"Client": client(&spoken), "Server": server.as_ref().ok()});
+    match args.format.as_deref().filter(|f| !f.is_empty()) {
         Some("json") => say(&both.to_string())?,
-        Some(template) => say(&render_object(template, &both)?)?,
-        None => {
-            let line = |name: &str, value: &str| format!(" {name:<18} {value}");
-            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-            say("Client: Longshore")?;
-            say(&line("Version:", env!("CARGO_PKG_VERSION")))?;
-            say(&line("API version:", c.version()))?;
-            say(&line(
-                "OS/Arch:",
-                &format!("{}/{}", text(&both["Client"]["Os"]), text(&both["Client"]["Arch"])),
-            ))?;
-            if let Ok(v) = &server {
-                say(&format!("\nServer: {}", text(&v["Platform"]["Name"])))?;
-                for component in v["Components"].as_array().into_iter().flatten() {
-                    say(&format!(" {}:", text(&component["Name"])))?;
-                    say(&format!(" {}", line("Version:", &text(&component["Version"]))))?;
+        Some(template) => {
+            // Templates know the names of Go's fields.
+            let json = both.clone();
+            for (part, json, go) in [
+                ("Client", "ApiVersion", "APIVersion"),
+                ("Server", "ApiVersion", "APIVersion"),
+                ("Server", "MinAPIVersion", "MinAPIVersion"),
+            ] {
+                if both[part].is_object() {
+                    both[part][go] = both[part][json].clone();
                 }
-                say(&line(
-                    "API version:",
-                    &format!("{} (minimum version {})", text(&v["ApiVersion"]), text(&v["MinAPIVersion"])),
-                ))?;
-                say(&line("Kernel:", &text(&v["KernelVersion"])))?;
-                say(&line("OS/Arch:", &format!("{}/{}", text(&v["Os"]), text(&v["Arch"]))))?;
+            }
+            show(template, &both, &json, "version", "system.versionInfo")?;
+        }
+        None => {
+            say(&client_text(&both["Client"]))?;
+            if let Ok(v) = &server {
+                say(&server_text(v))?;
             }
         }
     }
     server.map(drop)
 }
 
-/// `info`.
-pub(crate) async fn info(c: &Client, args: &FormatArgs) -> Result<()> {
-    let v = c.value("/info").await?;
-    match args.format.as_deref() {
-        Some("json") => return say(&v.to_string()),
-        Some(template) => return say(&render_object(template, &v)?),
-        None => {}
+/// Shows an object with a template; where that fails, docker has an empty line on standard output.
+pub(super) fn show(
+    template: &str,
+    object: &Value,
+    json: &Value,
+    name: &'static str,
+    kind: &'static str,
+) -> Result<()> {
+    let parsed = Object::parse(template).map_err(|e| {
+        let e = e.to_string().replace("template: :", &format!("template: {name}:"));
+        Failure::new(format!("template parsing error: {e}")).with_code(WRONG_TEMPLATE)
+    })?;
+    match parsed.render_typed(object, json, name, kind) {
+        Ok(text) => say(&text),
+        Err(e) => {
+            say("")?;
+            Err(Failure::new(e.to_string()))
+        }
     }
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    let rows = [
-        ("Containers", "Containers"),
-        (" Running", "ContainersRunning"),
-        (" Paused", "ContainersPaused"),
-        (" Stopped", "ContainersStopped"),
-        ("Images", "Images"),
-        ("Server Version", "ServerVersion"),
-        ("Storage Driver", "Driver"),
-    ];
-    for (name, key) in rows {
-        say(&format!("{name}: {}", text(&v[key])))?;
+}
+
+fn text(v: &Value) -> &str {
+    v.as_str().unwrap_or_default()
+}
+
+fn row(name: &str, value: &str) -> String {
+    format!(" {:<18} {value}\n", format!("{name}:"))
+}
+
+fn client_text(v: &Value) -> String {
+    let mut out = String::from("Client: Longshore\n");
+    out += &row("Version", text(&v["Version"]));
+    out += &row("API version", text(&v["ApiVersion"]));
+    out += &row("OS/Arch", &format!("{}/{}", text(&v["Os"]), text(&v["Arch"])));
+    out += &row("Context", text(&v["Context"]));
+    out.trim_end().to_owned()
+}
+
+fn server_text(v: &Value) -> String {
+    let mut out = format!("\nServer: {}\n", text(&v["Platform"]["Name"]));
+    for component in v["Components"].as_array().into_iter().flatten() {
+        let details = &component["Details"];
+        out += &format!(" {}:\n", text(&component["Name"]));
+        let mut put = |name: &str, value: &str| out += &format!("  {:<17} {value}\n", format!("{name}:"));
+        put("Version", text(&component["Version"]));
+        if details["ApiVersion"].is_string() {
+            let (version, least) = (text(&details["ApiVersion"]), text(&details["MinAPIVersion"]));
+            put("API version", &format!("{version} (minimum version {least})"));
+        }
+        for (name, key) in [("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "BuildTime")]
+        {
+            if let Some(value) = details[key].as_str().filter(|v| !v.is_empty()) {
+                put(name, value);
+            }
+        }
+        if details["Os"].is_string() {
+            put("OS/Arch", &format!("{}/{}", text(&details["Os"]), text(&details["Arch"])));
+        }
+        if details["Experimental"].is_string() {
+            put("Experimental", text(&details["Experimental"]));
+        }
     }
-    for row in v["DriverStatus"].as_array().into_iter().flatten() {
-        say(&format!(" {}: {}", text(&row[0]), text(&row[1])))?;
-    }
-    let rows = [
-        ("Logging Driver", "LoggingDriver"),
-        ("Cgroup Driver", "CgroupDriver"),
-        ("Cgroup Version", "CgroupVersion"),
-        ("Kernel Version", "KernelVersion"),
-        ("Operating System", "OperatingSystem"),
-        ("OSType", "OSType"),
-        ("Architecture", "Architecture"),
-        ("CPUs", "NCPU"),
-        ("Name", "Name"),
-        ("ID", "ID"),
-        ("Root Dir", "DockerRootDir"),
-        ("Debug Mode", "Debug"),
-    ];
-    for (name, key) in rows {
-        say(&format!("{name}: {}", text(&v[key])))?;
-    }
-    say(&format!("Total Memory: {}", size(v["MemTotal"].as_i64().unwrap_or(0))))?;
-    let options =
-        v["SecurityOptions"].as_array().into_iter().flatten().map(&text).collect::<Vec<_>>().join(", ");
-    say(&format!("Security Options: {options}"))?;
-    for warning in v["Warnings"].as_array().into_iter().flatten() {
-        eprintln!("{}", text(warning));
-    }
-    Ok(())
+    out.trim_end().to_owned()
 }
 
 /// `events`.
 pub(crate) async fn events(c: &Client, args: &EventsArgs) -> Result<()> {
+    let wrong = |e: String| Failure::new(format!("Error parsing format: {e}")).with_code(WRONG_TEMPLATE);
+    let template = match args.format.as_deref().filter(|f| !f.is_empty()) {
+        None | Some("json") => None,
+        Some(text) => Some(Object::parse(text).map_err(|e| wrong(e.to_string()))?),
+    };
+    let as_json = args.format.as_deref() == Some("json");
     let path = query(
         "/events",
-        &[("since", &args.since), ("until", &args.until), ("filters", &filters(&args.filter)?)],
+        &[
+            ("since", &timestamp(&args.since)?),
+            ("until", &timestamp(&args.until)?),
+            ("filters", &filters(&args.filter)?),
+        ],
     );
     let answer = c.call(Method::GET, &path, Payload::Empty).await?;
-    each_line(answer, |event| match args.format.as_deref() {
-        Some("json") => say(&event.to_string()),
-        Some(template) => say(&render_object(template, &event)?),
-        None => {
-            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-            let attributes = event["Actor"]["Attributes"].as_object().into_iter().flatten();
-            let attributes: Vec<String> = attributes.map(|(k, v)| format!("{k}={}", text(v))).collect();
-            let time = jiff::Timestamp::from_nanosecond(i128::from(event["timeNano"].as_i64().unwrap_or(0)))
-                .map(|t| {
-                    t.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string()
-                })
-                .unwrap_or_default();
-            let shown =
-                if attributes.is_empty() { String::new() } else { format!(" ({})", attributes.join(", ")) };
-            say(&format!(
-                "{time} {} {} {}{shown}",
-                text(&event["Type"]),
-                text(&event["Action"]),
-                text(&event["Actor"]["ID"])
-            ))
+    each_line(answer, |event| match &template {
+        None if as_json => say(&crate::template::escaped_json(&event)),
+        None => say(&event_text(&event)),
+        Some(template) => {
+            let line = template.render_typed(&go_names(event.clone()), &event, "", "*events.Message");
+            say(&line.map_err(|e| wrong(e.to_string()))?)
         }
     })
     .await
 }
 
-/// `container prune`.
-pub(crate) async fn prune_containers(c: &Client, args: &PruneArgs) -> Result<()> {
-    let question = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?";
-    prune(
-        c,
-        "/containers/prune",
-        &filters(&args.filter)?,
-        args.force,
-        question,
-        "ContainersDeleted",
-        "Deleted Containers:",
+fn event_text(event: &Value) -> String {
+    let mut attributes: Vec<String> = event["Actor"]["Attributes"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", text(v)))
+        .collect();
+    attributes.sort();
+    let shown = if attributes.is_empty() { String::new() } else { format!(" ({})", attributes.join(", ")) };
+    format!(
+        "{} {} {} {}{shown}",
+        rfc3339_nanos(event["timeNano"].as_i64().unwrap_or(0)),
+        text(&event["Type"]),
+        text(&event["Action"]),
+        text(&event["Actor"]["ID"])
     )
-    .await
 }
 
-/// Asks, prunes, and says what went.
-pub(crate) async fn prune(
-    c: &Client,
-    path: &str,
-    wanted: &str,
-    force: bool,
-    question: &str,
-    key: &str,
-    title: &str,
-) -> Result<()> {
-    if !force && !confirmed(question)? {
-        return Err(Failure::exit(1));
+/// An event with the names of Go's fields.
+fn go_names(mut event: Value) -> Value {
+    for (json, go) in [
+        ("status", "Status"),
+        ("id", "ID"),
+        ("from", "From"),
+        ("scope", "Scope"),
+        ("time", "Time"),
+        ("timeNano", "TimeNano"),
+    ] {
+        let value = event[json].take();
+        event[go] = if value.is_null() { json!("") } else { value };
+        if let Some(map) = event.as_object_mut() {
+            map.shift_remove(json);
+        }
     }
-    let done: Value = c.json(Method::POST, &query(path, &[("filters", wanted)]), Payload::Empty).await?;
-    let gone: Vec<&str> = done[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if !gone.is_empty() {
-        say(title)?;
-        gone.iter().try_for_each(|name| say(name))?;
-        say("")?;
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_laid_out_as_docker_does() {
+        let server = json!({"Platform": {"Name": "P"}, "Components": [
+            {"Name": "Engine", "Version": "1", "Details": {"ApiVersion": "1.51", "MinAPIVersion": "1.24", "Os": "linux", "Arch": "amd64"}},
+        ]});
+        assert_eq!(
+            server_text(&server),
+            "\nServer: P\n Engine:\n  Version:          1\n  API version:      1.51 (minimum version 1.24)\n  OS/Arch:          linux/amd64"
+        );
     }
-    say(&format!("Total reclaimed space: {}", size(done["SpaceReclaimed"].as_i64().unwrap_or(0))))
+
+    #[test]
+    fn events_are_one_line() {
+        let event = json!({"Type": "volume", "Action": "create", "Actor": {"ID": "v", "Attributes": {"driver": "local", "a": "b"}}, "timeNano": 0});
+        assert!(event_text(&event).ends_with(" volume create v (a=b, driver=local)"));
+        assert_eq!(go_names(json!({"time": 5, "Type": "x"}))["Time"], 5);
+    }
 }

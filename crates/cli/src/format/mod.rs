@@ -3,4 +3,4 @@
 pub(crate) mod human;
 mod table;
 
-pub(crate) use table::{Columns, align, print_rows, render_object};
+pub(crate) use table::{Columns, Object, Row, align_from, print_rows};

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Map, Value};
 
 use crate::error::{Failure, Result};
-use crate::template::{self, Template};
+use crate::template::{self, Style, Template};
 use crate::tty;
 
 /// Narrowest column, and space between columns, as docker's tabwriter has them.
@@ -14,86 +14,136 @@ const PADDING: usize = 3;
 
 /// What a list can show.
 pub(crate) struct Columns {
+    /// Docker's name for a row's type, which stands in errors.
+    pub(crate) kind: &'static str,
+    /// What docker writes before the error of a template that cannot be read, and of one that cannot be carried out.
+    pub(crate) errors: (&'static str, &'static str),
     /// Field and header.
     pub(crate) all: &'static [(&'static str, &'static str)],
     /// Fields of the default table.
     pub(crate) default: &'static [&'static str],
+    /// The template of the format `raw`, and of the same with `--quiet`.
+    pub(crate) raw: (&'static str, &'static str),
 }
 
-/// Prints rows (objects whose keys are the fields). With `quiet`, only that field of each.
+/// One row: an object whose keys are the fields, and its labels.
+pub(crate) struct Row {
+    value: Value,
+    labels: Value,
+}
+
+impl Row {
+    /// A row; JSON shows its fields in order of their names.
+    pub(crate) fn new(fields: Value, labels: &Value) -> Self {
+        let mut pairs: Vec<(String, Value)> = match fields {
+            Value::Object(map) => map.into_iter().collect(),
+            _ => Vec::new(),
+        };
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        Self { value: Value::Object(pairs.into_iter().collect()), labels: labels.clone() }
+    }
+}
+
+/// Prints rows. With `quiet`, the default table is only that field of each.
 pub(crate) fn print_rows(
     columns: &Columns,
-    rows: &[Value],
+    rows: &[Row],
     format: Option<&str>,
     quiet: Option<&str>,
 ) -> Result<()> {
     let mut out = String::new();
-    match (quiet, format.unwrap_or("table")) {
-        (Some(field), "table") => {
-            for row in rows {
-                out.push_str(row[field].as_str().unwrap_or_default());
-                out.push('\n');
-            }
-        }
-        (_, "json") => {
-            for row in rows {
-                out.push_str(&row.to_string());
-                out.push('\n');
-            }
-        }
-        (_, "table") => {
+    match (quiet, format.filter(|f| !f.is_empty()).unwrap_or("table")) {
+        (Some(field), "table") => lines(&format!("{{{{.{field}}}}}"), columns, rows, &mut out)?,
+        (None, "table") => {
             let fields: Vec<String> = columns.default.iter().map(|f| format!("{{{{.{f}}}}}")).collect();
             table(&fields.join("\t"), columns, rows, &mut out)?;
         }
-        (_, text) => match text.strip_prefix("table ") {
-            Some(text) => table(&template::unescape(text), columns, rows, &mut out)?,
-            None => {
-                let template = parse(&template::unescape(text))?;
-                for row in rows {
-                    out.push_str(&line(&template, row)?);
-                    out.push('\n');
-                }
-            }
+        (_, "json") => rows.iter().for_each(|row| {
+            out.push_str(&template::escaped_json(&row.value));
+            out.push('\n');
+        }),
+        (quiet, "raw") if !columns.raw.0.is_empty() => {
+            let text = if quiet.is_some() { columns.raw.1 } else { columns.raw.0 };
+            lines(text, columns, rows, &mut out)?;
+        }
+        (_, text) => match text.strip_prefix("table") {
+            Some(text) => table(&template::unescape(text.trim()), columns, rows, &mut out)?,
+            None => lines(&template::unescape(text), columns, rows, &mut out)?,
         },
     }
     print(&out)
 }
 
-fn table(text: &str, columns: &Columns, rows: &[Value], out: &mut String) -> Result<()> {
-    let template = parse(text)?;
+fn lines(text: &str, columns: &Columns, rows: &[Row], out: &mut String) -> Result<()> {
+    let template = parse(text, columns)?;
+    for row in rows {
+        out.push_str(&line(&template, columns, row)?);
+        out.push('\n');
+    }
+    Ok(())
+}
+
+fn table(text: &str, columns: &Columns, rows: &[Row], out: &mut String) -> Result<()> {
+    let template = parse(text, columns)?;
+    let mut lines = Vec::new();
+    for row in rows {
+        lines.push(line(&template, columns, row)?);
+    }
     let headers: Map<String, Value> =
         columns.all.iter().map(|(field, header)| ((*field).to_owned(), Value::from(*header))).collect();
-    let mut lines = vec![line(&template, &Value::Object(headers))?];
-    for row in rows {
-        lines.push(line(&template, row)?);
-    }
+    let headers = template.render(&Value::Object(headers), Style::Headers { kind: columns.kind });
+    lines.insert(0, headers.map_err(|e| failed(columns, &e))?);
     out.push_str(&align(&lines));
     Ok(())
 }
 
-fn parse(text: &str) -> Result<Template> {
-    Template::parse(text).map_err(|e| Failure::new(format!("template parsing error: {e}")))
+fn failed(columns: &Columns, e: &template::Error) -> Failure {
+    Failure::new(format!("{}: {e}", columns.errors.1))
 }
 
-fn line(template: &Template, row: &Value) -> Result<String> {
-    // Labels are a text for people and a map for `.Label "name"`.
-    let methods = |name: &str, args: &[Value]| -> Option<std::result::Result<Value, String>> {
-        let ("Label", [Value::String(key)]) = (name, args) else { return None };
-        Some(Ok(row.get("label_map").and_then(|m| m.get(key)).cloned().unwrap_or_else(|| Value::from(""))))
-    };
-    let text = template.render(row, &methods, true);
-    text.map_err(|e| Failure::new(format!("failed to execute template: {e}")))
+fn parse(text: &str, columns: &Columns) -> Result<Template> {
+    Template::parse(text).map_err(|e| Failure::new(format!("{}: {e}", columns.errors.0)))
 }
 
-/// Renders one object with a template (`inspect -f`).
-pub(crate) fn render_object(text: &str, object: &Value) -> Result<String> {
-    let template = parse(&template::unescape(text))?;
-    let text = template.render(object, &|_, _| None, true);
-    text.map_err(|e| Failure::new(format!("template parsing error: {e}")))
+fn line(template: &Template, columns: &Columns, row: &Row) -> Result<String> {
+    let style = Style::Row { labels: &row.labels, kind: columns.kind };
+    template.render(&row.value, style).map_err(|e| failed(columns, &e))
+}
+
+/// A template for one object (`inspect -f`).
+pub(crate) struct Object(Template);
+
+impl Object {
+    /// Reads a template; the error says what is wrong with it.
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, template::Error> {
+        Template::parse(text).map(Self)
+    }
+
+    /// Carries it out.
+    pub(crate) fn render(&self, object: &Value) -> std::result::Result<String, template::Error> {
+        self.0.render(object, Style::Object)
+    }
+
+    /// The same for an object of a type that errors name, with the template's name. `json` is the object with the names
+    /// that JSON has.
+    pub(crate) fn render_typed(
+        &self,
+        object: &Value,
+        json: &Value,
+        name: &'static str,
+        kind: &'static str,
+    ) -> std::result::Result<String, template::Error> {
+        self.0.render(object, Style::Typed { json, name, kind })
+    }
 }
 
 /// Aligns cells that tabs separate.
 pub(crate) fn align(lines: &[String]) -> String {
+    align_from(lines, MIN_WIDTH)
+}
+
+/// The same with columns that are at least so wide.
+pub(crate) fn align_from(lines: &[String], narrowest: usize) -> String {
     let cells: Vec<Vec<String>> = lines
         .iter()
         .map(|l| {
@@ -109,7 +159,7 @@ pub(crate) fn align(lines: &[String]) -> String {
     for row in &cells {
         // The last cell of a line takes no part: nothing stands behind it.
         for (i, cell) in row.iter().enumerate().take(row.len().saturating_sub(1)) {
-            widths[i] = widths[i].max((cell.chars().count() + PADDING).max(MIN_WIDTH));
+            widths[i] = widths[i].max((cell.chars().count() + PADDING).max(narrowest));
         }
     }
     let mut out = String::new();

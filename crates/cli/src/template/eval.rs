@@ -3,15 +3,16 @@
 use serde_json::Value;
 
 use super::parse::{Node, Operand, Pipeline};
-use super::{Error, Methods, Result, funcs};
+use super::{Error, Result, Style, funcs, types};
 
 /// What a template may print.
 const MAX_OUTPUT: usize = 64 << 20;
 
 struct State<'a> {
     root: &'a Value,
-    methods: Methods<'a>,
-    strict: bool,
+    style: Style<'a>,
+    /// The value last read is a pointer to nothing rather than nothing.
+    nil: bool,
     variables: Vec<(String, Value)>,
     out: String,
 }
@@ -24,8 +25,8 @@ enum Flow {
     Continue,
 }
 
-pub(super) fn render(nodes: &[Node], data: &Value, methods: Methods<'_>, strict: bool) -> Result<String> {
-    let mut state = State { root: data, methods, strict, variables: Vec::new(), out: String::new() };
+pub(super) fn render(nodes: &[Node], data: &Value, style: Style<'_>) -> Result<String> {
+    let mut state = State { root: data, style, nil: false, variables: Vec::new(), out: String::new() };
     state.nodes(nodes, data, true)?;
     Ok(state.out)
 }
@@ -55,8 +56,10 @@ impl State<'_> {
         match node {
             Node::Text(text) => self.out.push_str(text),
             Node::Print(p) => {
+                self.nil = false;
                 let value = self.pipeline(p, dot, top)?;
                 match value {
+                    Value::Null if self.nil => self.out.push_str("<nil>"),
                     Value::Null => self.out.push_str("<no value>"),
                     v => self.out.push_str(&funcs::show(&v)),
                 }
@@ -184,7 +187,7 @@ impl State<'_> {
             }
             let mut args = rest.iter().map(|o| self.operand(o, &[], dot, top)).collect::<Result<Vec<_>>>()?;
             args.extend(piped);
-            return funcs::call(name, &args).map_err(|e| fail(name, &format!("error calling {name}: {e}")));
+            return self.call(name, &args);
         }
         let mut args = rest.iter().map(|o| self.operand(o, &[], dot, top)).collect::<Result<Vec<_>>>()?;
         args.extend(piped);
@@ -235,9 +238,7 @@ impl State<'_> {
             Operand::Float(n) => plain(Value::from(*n)),
             Operand::Bool(b) => plain(Value::from(*b)),
             Operand::Nil => Err(Error("template: :1: nil is not a command".into())),
-            Operand::Function(name) => {
-                funcs::call(name, args).map_err(|e| fail(name, &format!("error calling {name}: {e}")))
-            }
+            Operand::Function(name) => self.call(name, args),
             Operand::Pipeline(p, names) => {
                 let value = self.pipeline(p, dot, top)?;
                 self.fields(&value, names, args, false)
@@ -245,37 +246,97 @@ impl State<'_> {
         }
     }
 
-    /// Reads fields one after the other. The top object is asked for methods first, and is strict.
-    fn fields(&self, value: &Value, names: &[String], args: &[Value], top: bool) -> Result<Value> {
+    fn call(&self, name: &str, args: &[Value]) -> Result<Value> {
+        const LEFT_ALONE: &[&str] = &["join", "json", "lower", "split", "title", "truncate", "upper"];
+        match (self.style, args) {
+            (Style::Headers { .. }, [header, ..]) if LEFT_ALONE.contains(&name) => return Ok(header.clone()),
+            // Docker writes rows with another encoder than everything else.
+            (Style::Row { .. }, [row]) if name == "json" && row == self.root => {
+                return Ok(Value::from(funcs::escaped_json(row)));
+            }
+            (Style::Typed { json, .. }, [value]) if name == "json" => {
+                let named = self.with_json_names(value, json);
+                return Ok(Value::from(named.unwrap_or(value).to_string()));
+            }
+            _ => {}
+        }
+        funcs::call(name, args).map_err(|e| fail(name, &format!("error calling {name}: {e}")))
+    }
+
+    /// The object, or one of its fields, as its JSON has it.
+    fn with_json_names<'v>(&self, value: &Value, json: &'v Value) -> Option<&'v Value> {
+        if value == self.root {
+            return Some(json);
+        }
+        let fields = self.root.as_object()?;
+        fields.iter().find(|(_, v)| *v == value).and_then(|(name, _)| json.get(name))
+    }
+
+    /// `.Label "name"` of a list.
+    fn label(&self, name: &str, args: &[Value]) -> Option<Value> {
+        let ("Label", [Value::String(key)]) = (name, args) else { return None };
+        match self.style {
+            Style::Row { labels, .. } => Some(labels.get(key).cloned().unwrap_or_else(|| Value::from(""))),
+            Style::Headers { .. } => Some(Value::from(key.as_str())),
+            _ => None,
+        }
+    }
+
+    /// Reads fields one after the other.
+    fn fields(&mut self, value: &Value, names: &[String], args: &[Value], top: bool) -> Result<Value> {
+        if let [name] = names
+            && top
+            && let Some(label) = self.label(name, args)
+        {
+            return Ok(label);
+        }
+        let at = || format!(".{}", names.join("."));
         let mut value = value.clone();
         for (i, name) in names.iter().enumerate() {
-            if i == 0
-                && top
-                && let Some(made) = (self.methods)(name, args)
-            {
-                value = made.map_err(|e| fail(&format!(".{name}"), &e))?;
-                continue;
-            }
             if i + 1 == names.len() && !args.is_empty() {
-                return Err(fail(&format!(".{name}"), &format!("{name} is not a method but has arguments")));
+                return Err(fail(&at(), &format!("{name} is not a method but has arguments")));
             }
             value = match value {
                 Value::Object(mut map) => match map.remove(name) {
-                    Some(v) => v,
-                    None if top && i == 0 && self.strict => {
-                        return Err(fail(&format!(".{name}"), &format!("map has no entry for key {name:?}")));
+                    Some(Value::Null) | None if i > 0 && types::is_map(&names[i - 1]) => Value::Null,
+                    Some(Value::Null) => {
+                        self.nil = true;
+                        self.empty(name).unwrap_or(Value::Null)
                     }
-                    None => Value::Null,
+                    Some(v) => v,
+                    None => match self.empty(name) {
+                        Some(v) => {
+                            self.nil = true;
+                            v
+                        }
+                        None => return Err(self.missing(&at(), name, top && i == 0)),
+                    },
                 },
                 Value::Null => Value::Null,
                 v => {
                     return Err(fail(
-                        &format!(".{name}"),
+                        &at(),
                         &format!("can't evaluate field {name} in type {}", funcs::type_of(&v)),
                     ));
                 }
             };
         }
         Ok(value)
+    }
+
+    fn empty(&self, name: &str) -> Option<Value> {
+        if matches!(self.style, Style::Object | Style::Typed { .. }) { types::empty(name) } else { None }
+    }
+
+    fn missing(&self, at: &str, name: &str, top: bool) -> Error {
+        let in_type = |kind: &str| format!("can't evaluate field {name} in type {kind}");
+        match self.style {
+            Style::Row { kind, .. } | Style::Headers { kind } if top => fail(at, &in_type(kind)),
+            Style::Typed { name: template, kind, .. } if top => {
+                let text = in_type(kind);
+                Error(format!("template: {template}:1:2: executing {template:?} at <{at}>: {text}"))
+            }
+            _ => fail(at, &format!("map has no entry for key {name:?}")),
+        }
     }
 }

@@ -38,12 +38,29 @@ pub(super) fn show(v: &Value) -> String {
         Value::String(s) => s.clone(),
         Value::Array(list) => format!("[{}]", list.iter().map(show).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
+            if let Some(fields) = super::types::fields_of(map) {
+                let shown: Vec<String> =
+                    fields.iter().map(|f| map.get(*f).map(show).unwrap_or_default()).collect();
+                return format!("{{{}}}", shown.join(" "));
+            }
             let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
             pairs.sort_by_key(|(k, _)| k.as_str());
             let shown: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}:{}", show(v))).collect();
             format!("map[{}]", shown.join(" "))
         }
     }
+}
+
+/// JSON with the characters written out that mean something in HTML, as Go does by itself.
+pub(crate) fn escaped_json(v: &Value) -> String {
+    let mut out = String::new();
+    for c in v.to_string().chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Whether `if` takes it for true.
@@ -185,7 +202,9 @@ fn index(args: &[Value]) -> Result<Value> {
                 let key = key
                     .as_str()
                     .ok_or_else(|| format!("value has type {}; should be string", type_of(key)))?;
-                map.remove(key).unwrap_or(Value::Null)
+                // A map of texts has the empty text for what it has not.
+                let texts = map.values().all(Value::is_string);
+                map.remove(key).unwrap_or(if texts { Value::from("") } else { Value::Null })
             }
             Value::String(s) => Value::from(s.as_bytes()[position(key, s.len(), false)?]),
             Value::Null => return Err("index of untyped nil".into()),

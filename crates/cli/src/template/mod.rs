@@ -7,6 +7,7 @@ mod eval;
 mod funcs;
 mod lex;
 mod parse;
+mod types;
 
 use std::fmt;
 
@@ -22,10 +23,22 @@ impl fmt::Display for Error {
     }
 }
 
+pub(crate) use funcs::escaped_json;
+
 type Result<T> = std::result::Result<T, Error>;
 
-/// Asked first for a field of the top object, with the arguments that it was given.
-pub(crate) type Methods<'a> = &'a dyn Fn(&str, &[Value]) -> Option<std::result::Result<Value, String>>;
+/// What a template is carried out for. Docker's data is typed where ours is JSON; this makes up the difference.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Style<'a> {
+    /// A row of a list, with its labels for `.Label "name"`. The name of docker's type stands in errors.
+    Row { labels: &'a Value, kind: &'static str },
+    /// The headers of a list: functions leave them alone, and `.Label "name"` is the name.
+    Headers { kind: &'static str },
+    /// One object; fields that docker's type has, but the JSON left out, have their type's empty value.
+    Object,
+    /// One object whose type is in errors, and the same with the names that its JSON has.
+    Typed { json: &'a Value, name: &'static str, kind: &'static str },
+}
 
 /// A parsed template.
 #[derive(Clone, Debug)]
@@ -37,9 +50,9 @@ impl Template {
         parse::template(lex::tokens(text)?).map(Self)
     }
 
-    /// Carries it out on `data`. With `strict`, a field that the top object does not have is an error.
-    pub(crate) fn render(&self, data: &Value, methods: Methods<'_>, strict: bool) -> Result<String> {
-        eval::render(&self.0, data, methods, strict)
+    /// Carries it out on `data`.
+    pub(crate) fn render(&self, data: &Value, style: Style<'_>) -> Result<String> {
+        eval::render(&self.0, data, style)
     }
 }
 
@@ -59,11 +72,12 @@ mod tests {
             "Name": "web", "N": 3, "F": 1.5, "Yes": true, "No": false, "Null": null, "Empty": [],
             "State": {"Running": true, "Pid": 42}, "Args": ["a", "b c"], "Labels": {"x": "1", "a.b": "2"},
             "Mounts": [{"Source": "/a", "RW": true}, {"Source": "/b", "RW": false}],
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]},
         })
     }
 
     fn render(text: &str) -> String {
-        match Template::parse(text).and_then(|t| t.render(&data(), &|_, _| None, true)) {
+        match Template::parse(text).and_then(|t| t.render(&data(), Style::Object)) {
             Ok(out) => out,
             Err(e) => format!("ERROR {e}"),
         }
@@ -95,8 +109,13 @@ mod tests {
                 "{{and .Yes .Name}} {{or .No .Name}} {{not .Yes}} {{gt .N 2}} {{le .F 1.5}}",
                 "web web false true true",
             ),
-            ("{{.Labels}} {{.Args}} {{.Null}} {{.F}}", "map[a.b:2 x:1] [a b c] <no value> 1.5"),
-            ("{{index .Labels \"none\"}}", "<no value>"),
+            ("{{.Labels}} {{.Args}} {{.Null}} {{.F}}", "map[a.b:2 x:1] [a b c] <nil> 1.5"),
+            (
+                "{{index .Labels \"none\"}}|{{.Labels.none}}|{{.Health}}|{{.Tmpfs}}|{{.Shell}}",
+                "|<no value>|<nil>|map[]|[]",
+            ),
+            ("{{.Ports}}", "map[80/tcp:[{0.0.0.0 8080}]]"),
+            ("{{if .Health}}y{{else}}n{{end}}", "n"),
             (
                 "{{range .Empty}}x{{else}}none{{end}}{{range .Args}}{{if eq . \"a\"}}{{continue}}{{end}}{{.}}{{break}}{{end}}",
                 "noneb c",
@@ -120,10 +139,14 @@ mod tests {
             ("{{if .Yes}}", "unexpected EOF"),
             ("{{end}}", "unexpected {{end}}"),
             ("{{.Nope}}", "map has no entry for key \"Nope\""),
+            ("{{.State.Nope}}", "executing \"\" at <.State.Nope>: map has no entry for key \"Nope\""),
             ("{{define \"x\"}}{{end}}", "not supported"),
             ("{{index .Args 9}}", "out of range"),
             ("{{.Name.X}}", "can't evaluate field X"),
-            ("{{$y}}", "undefined variable"),
+            ("{{$y}}", "undefined variable \"$y\""),
+            ("{{if $y := .N}}{{end}}{{$y}}", "undefined variable \"$y\""),
+            ("{{$y = 1}}", "undefined variable \"$y\""),
+            ("{{range}}{{end}}", "missing value for range"),
             ("{{\"a}}", "unterminated quoted string"),
         ] {
             let got = render(text);

@@ -49,6 +49,8 @@ struct Parser {
     ahead: Option<Token>,
     depth: usize,
     loops: usize,
+    /// Variables that may be used.
+    variables: Vec<String>,
 }
 
 /// What ended a list of nodes.
@@ -60,7 +62,7 @@ enum Stop {
 }
 
 pub(super) fn template(tokens: Vec<Token>) -> Result<Vec<Node>> {
-    let mut p = Parser { tokens: tokens.into_iter(), ahead: None, depth: 0, loops: 0 };
+    let mut p = Parser { tokens: tokens.into_iter(), ahead: None, depth: 0, loops: 0, variables: Vec::new() };
     let (nodes, stop) = p.list()?;
     match stop {
         Stop::Eof => Ok(nodes),
@@ -91,6 +93,7 @@ impl Parser {
             return Err(fail("actions are nested too deeply"));
         }
         let mut nodes = Vec::new();
+        let scope = self.variables.len();
         let stop = loop {
             match self.next() {
                 None => break Stop::Eof,
@@ -140,11 +143,22 @@ impl Parser {
                 Some(_) => return Err(fail("unexpected token")),
             }
         };
+        self.variables.truncate(scope);
         self.depth -= 1;
         Ok((nodes, stop))
     }
 
     fn branch(&mut self, word: &str) -> Result<Node> {
+        if self.peek() == Some(&Token::Close) {
+            return Err(fail(&format!("missing value for {word}")));
+        }
+        let scope = self.variables.len();
+        let node = self.branch_with(word);
+        self.variables.truncate(scope);
+        node
+    }
+
+    fn branch_with(&mut self, word: &str) -> Result<Node> {
         let pipeline = self.pipeline(word == "range")?;
         self.close()?;
         self.loops += usize::from(word == "range");
@@ -221,6 +235,13 @@ impl Parser {
             self.next();
         }
         self.depth -= 1;
+        for name in &variables {
+            if declares {
+                self.variables.push(name.clone());
+            } else {
+                self.known(name)?;
+            }
+        }
         Ok(Pipeline { variables, declares, commands })
     }
 
@@ -257,6 +278,7 @@ impl Parser {
     fn command(&mut self, first: Option<Token>) -> Result<Vec<Operand>> {
         let mut out = Vec::new();
         if let Some(Token::Variable(name, fields)) = first {
+            self.known(&name)?;
             out.push(Operand::Variable(name, fields));
         }
         loop {
@@ -266,7 +288,10 @@ impl Parser {
             }
             let operand = match self.next() {
                 Some(Token::Field(names)) => Operand::Field(names),
-                Some(Token::Variable(name, fields)) => Operand::Variable(name, fields),
+                Some(Token::Variable(name, fields)) => {
+                    self.known(&name)?;
+                    Operand::Variable(name, fields)
+                }
                 Some(Token::String(s)) => Operand::String(s),
                 Some(Token::Int(n)) => Operand::Int(n),
                 Some(Token::Float(n)) => Operand::Float(n),
@@ -286,6 +311,14 @@ impl Parser {
             };
             out.push(operand);
         }
+    }
+
+    /// `$` alone is always there.
+    fn known(&self, name: &String) -> Result<()> {
+        if name.is_empty() || self.variables.contains(name) {
+            return Ok(());
+        }
+        Err(fail(&format!("undefined variable \"${name}\"")))
     }
 
     fn parenthesis(&mut self) -> Result<Operand> {

@@ -1,0 +1,81 @@
+//! The client's own settings: `config.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// What the file says; everything is optional.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Config(Value);
+
+impl Config {
+    /// Reads the file of `--config`, else of `DOCKER_CONFIG`, else of the home directory. A file that cannot be read is
+    /// warned of, as docker does.
+    pub(crate) fn load(flag: Option<&str>) -> Self {
+        let file = directory(flag).join("config.json");
+        let text = match std::fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Self::default(),
+            Err(e) => {
+                eprintln!(
+                    "WARNING: Error loading config file: open {}: {}",
+                    file.display(),
+                    crate::error::words(&e)
+                );
+                return Self::default();
+            }
+        };
+        match serde_json::from_slice(&text) {
+            Ok(value) => Self(value),
+            Err(e) => {
+                eprintln!("WARNING: Error parsing config file ({}): {e}", file.display());
+                Self::default()
+            }
+        }
+    }
+
+    /// A text of the file; empty when it has none.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.0[key].as_str().unwrap_or_default()
+    }
+
+    /// The format that counts: the option's, else the file's.
+    pub(crate) fn format<'a>(&'a self, given: Option<&'a str>, quiet: bool, key: &str) -> Option<&'a str> {
+        match given.filter(|f| !f.is_empty()) {
+            None if !quiet && !self.text(key).is_empty() => Some(self.text(key)),
+            other => other,
+        }
+    }
+
+    /// The keys that leave a container: the option's, else the file's.
+    pub(crate) fn detach_keys<'a>(&'a self, given: Option<&'a str>) -> &'a str {
+        given.unwrap_or_else(|| self.text("detachKeys"))
+    }
+}
+
+fn directory(flag: Option<&str>) -> PathBuf {
+    if let Some(dir) = flag {
+        return dir.into();
+    }
+    match std::env::var_os("DOCKER_CONFIG").filter(|d| !d.is_empty()) {
+        Some(dir) => dir.into(),
+        None => Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_option_comes_before_the_file() {
+        let config = Config(json!({"psFormat": "{{.ID}}", "detachKeys": "ctrl-a"}));
+        assert_eq!(config.format(None, false, "psFormat"), Some("{{.ID}}"));
+        assert_eq!(config.format(Some("json"), false, "psFormat"), Some("json"));
+        assert_eq!(config.format(None, true, "psFormat"), None);
+        assert_eq!(config.format(None, false, "imagesFormat"), None);
+        assert_eq!((config.detach_keys(None), config.detach_keys(Some("x"))), ("ctrl-a", "x"));
+    }
+}
