@@ -6,6 +6,7 @@
 mod api;
 mod apparmor;
 mod attacks;
+mod cli;
 mod crash;
 mod differential;
 mod faults;

@@ -115,11 +115,16 @@ impl Client {
         Ok(())
     }
 
-    fn unreachable(&self, e: &impl std::fmt::Display) -> Failure {
-        let host = match &self.host {
+    /// Where the daemon is, as options name it.
+    pub(crate) fn host(&self) -> String {
+        match &self.host {
             Host::Unix(path) => format!("unix://{}", path.display()),
             Host::Tcp(addr) => format!("tcp://{addr}"),
-        };
+        }
+    }
+
+    fn unreachable(&self, e: &impl std::fmt::Display) -> Failure {
+        let host = self.host();
         let why = e.to_string();
         if why.contains("Permission denied") {
             return Failure::new(format!(

@@ -47,6 +47,26 @@ impl Config {
         }
     }
 
+    /// Variables of the proxies that containers on a daemon are to use, in both spellings that programs know.
+    pub(crate) fn proxies(&self, host: &str) -> Vec<(String, String)> {
+        let all = &self.0["proxies"];
+        let proxies = if all[host].is_object() { &all[host] } else { &all["default"] };
+        let mut out = Vec::new();
+        for (key, name) in [
+            ("httpProxy", "HTTP_PROXY"),
+            ("httpsProxy", "HTTPS_PROXY"),
+            ("noProxy", "NO_PROXY"),
+            ("ftpProxy", "FTP_PROXY"),
+            ("allProxy", "ALL_PROXY"),
+        ] {
+            if let Some(value) = proxies[key].as_str().filter(|v| !v.is_empty()) {
+                out.push((name.to_owned(), value.to_owned()));
+                out.push((name.to_ascii_lowercase(), value.to_owned()));
+            }
+        }
+        out
+    }
+
     /// The keys that leave a container: the option's, else the file's.
     pub(crate) fn detach_keys<'a>(&'a self, given: Option<&'a str>) -> &'a str {
         given.unwrap_or_else(|| self.text("detachKeys"))
@@ -76,6 +96,14 @@ mod tests {
         assert_eq!(config.format(Some("json"), false, "psFormat"), Some("json"));
         assert_eq!(config.format(None, true, "psFormat"), None);
         assert_eq!(config.format(None, false, "imagesFormat"), None);
+        let config = Config(json!({"detachKeys": "ctrl-a", "proxies": {
+            "default": {"httpProxy": "a"}, "unix:///x": {"noProxy": "b"},
+        }}));
+        let names = |host: &str| {
+            config.proxies(host).into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>()
+        };
+        assert_eq!(names("unix:///y"), ["HTTP_PROXY=a", "http_proxy=a"]);
+        assert_eq!(names("unix:///x"), ["NO_PROXY=b", "no_proxy=b"]);
         assert_eq!((config.detach_keys(None), config.detach_keys(Some("x"))), ("ctrl-a", "x"));
     }
 }

@@ -32,6 +32,11 @@ pub(crate) enum End {
     Detached,
 }
 
+/// How `attach` and `exec` end when the user leaves; `run` and `start` end well.
+pub(crate) fn left_behind() -> Failure {
+    Failure::new("read escape sequence")
+}
+
 /// Passes bytes both ways until the other side has nothing more to say, or the user leaves.
 pub(crate) async fn run(hijacked: Hijacked, session: &Session) -> Result<End> {
     let (mut from, to) = tokio::io::split(hijacked.stream);

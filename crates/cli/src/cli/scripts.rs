@@ -22,6 +22,8 @@ __PROGRAM_complete()
     directive="${directive#:}"
     out="${out%$'\n'*}"
     [[ "$out" == ":$directive" ]] && out=""
+    # Of an option with its value only the value is completed.
+    [[ "$cur" == -*=* ]] && cur="${cur#*=}"
     COMPREPLY=()
     if [[ -n "$out" ]]; then
         while IFS=$'\t' read -r i _; do

@@ -48,7 +48,7 @@ pub(crate) async fn exec(app: &App<'_>, args: &ExecArgs) -> Result<()> {
     let end = streams::run(hijacked, &session).await;
     following.into_iter().for_each(|t| t.abort());
     if end? == End::Detached {
-        return Ok(());
+        return Err(streams::left_behind());
     }
     let end: ExecInspect = c.json(Method::GET, &format!("/exec/{}/json", made.id), Payload::Empty).await?;
     match end.exit_code.unwrap_or(0) {

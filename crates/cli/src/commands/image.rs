@@ -3,9 +3,10 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use hyper::Method;
+use hyper::body::Incoming;
+use hyper::{Method, Response};
 use longshore_api::ImageDelete;
-use serde_json::Value;
+use longshore_api::stream::Stream;
 use tokio::sync::mpsc;
 
 use super::container::{download, repository_and_tag};
@@ -13,6 +14,8 @@ use super::{each, say};
 use crate::args::image::{ImportArgs, LoadArgs, RmiArgs, SaveArgs, TagArgs};
 use crate::client::{Client, Payload, each_line, escape, query};
 use crate::error::{Context, Failure, Result};
+use crate::format::progress::Progress;
+use crate::streams::show;
 use crate::tty;
 
 const CHUNK: usize = 256 << 10;
@@ -24,34 +27,27 @@ pub(crate) async fn load(c: &Client, args: &LoadArgs) -> Result<()> {
         return Err(Failure::new("requested load from stdin, but stdin is empty"));
     }
     let chunks = upload(open(input)?);
+    // Nobody watches what is no terminal.
+    let quiet = args.quiet || !tty::stdout_is_terminal();
     let path = query(
         "/images/load",
-        &[("quiet", if args.quiet { "1" } else { "" }), ("platform", &platform_json(&args.platform)?)],
+        &[("quiet", if quiet { "1" } else { "0" }), ("platform", &platform_json(&args.platform)?)],
     );
     let answer = c.call(Method::POST, &path, Payload::Stream("application/x-tar", chunks)).await?;
-    each_line(answer, show_progress).await
+    show_progress(answer).await
 }
 
-/// A line of a progress stream.
-fn show_progress(line: Value) -> Result<()> {
-    if let Some(e) = line["errorDetail"]["message"].as_str().or(line["error"].as_str()) {
-        return Err(Failure::new(e));
-    }
-    if let Some(text) = line["stream"].as_str() {
-        return say(text.trim_end_matches('\n'));
-    }
-    match line["status"].as_str() {
-        // What is going on is for people who watch, not part of the result.
-        Some(status) if line["progressDetail"].as_object().is_some_and(|d| !d.is_empty()) => {
-            if std::io::IsTerminal::is_terminal(&io::stderr()) {
-                let id = line["id"].as_str().unwrap_or_default();
-                eprint!("\r\x1b[K{} {}", tty::printable(id), tty::printable(status));
-            }
-            Ok(())
+/// Shows a progress stream to its end; an error in it is the command's.
+pub(super) async fn show_progress(answer: Response<Incoming>) -> Result<()> {
+    let columns = tty::stdout_is_terminal().then(|| tty::size().map_or(80, |(_, columns)| columns));
+    let mut progress = Progress::new(columns);
+    each_line(answer, |line| {
+        if let Some(e) = line["errorDetail"]["message"].as_str().or(line["error"].as_str()) {
+            return Err(Failure::new(e));
         }
-        Some(status) => say(status),
-        None => Ok(()),
-    }
+        show(Stream::Stdout, progress.text(&line).as_bytes())
+    })
+    .await
 }
 
 fn open(input: &str) -> Result<Box<dyn Read + Send>> {
@@ -116,7 +112,7 @@ pub(crate) async fn import(c: &Client, args: &ImportArgs) -> Result<()> {
     let payload =
         if remote { Payload::Empty } else { Payload::Stream("application/x-tar", upload(open(&args.file)?)) };
     let answer = c.call(Method::POST, &query("/images/create", &pairs), payload).await?;
-    each_line(answer, show_progress).await
+    show_progress(answer).await
 }
 
 /// `tag`.

@@ -152,6 +152,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
 
 async fn completion(target: &Target, words: &[String], describe: bool) -> Result<()> {
     let current = words.last().map_or("", String::as_str);
+    let current = current.split_once('=').filter(|_| current.starts_with('-')).map_or(current, |(_, v)| v);
     let answer = match complete::place(words) {
         complete::Place::Known(answer) => answer,
         complete::Place::Names(what, given) => match target.reach().await {

@@ -28,7 +28,7 @@ pub(crate) async fn run(app: &App<'_>, args: &RunArgs) -> Result<()> {
         return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
     }
     let attached = if detach { Attached::NONE } else { create.attached() };
-    let body = request(create, attached).map_err(|e| wrong(app.called, "run", e))?;
+    let body = request(app, create, attached).map_err(|e| wrong(app.called, "run", e))?;
     if create.tty && attached.stdin && !tty::stdin_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
@@ -126,20 +126,26 @@ pub(super) async fn finish(end: End, ended: JoinHandle<Result<WaitResponse>>) ->
 
 /// `create`.
 pub(crate) async fn create(app: &App<'_>, args: &CreateArgs) -> Result<()> {
-    let body = request(args, args.attached()).map_err(|e| wrong(app.called, "create", e))?;
+    let body = request(app, args, args.attached()).map_err(|e| wrong(app.called, "create", e))?;
     let id = make(&app.client, args, body).await?;
     say(&id)
 }
 
 /// The request, after what can be said without a daemon.
-fn request(create: &CreateArgs, attached: Attached) -> Result<Value> {
+fn request(app: &App<'_>, create: &CreateArgs, attached: Attached) -> Result<Value> {
     if !["always", "missing", "never", ""].contains(&create.pull.as_str()) {
         return Err(Failure::new(format!(
             "invalid pull option: '{}': must be one of \"always\", \"missing\" or \"never\"",
             create.pull
         )));
     }
-    create.body(attached, create.tty.then(tty::size).flatten())
+    let mut body = create.body(attached, create.tty.then(tty::size).flatten())?;
+    if let Some(env) = body["Env"].as_array_mut() {
+        let given = |name: &str| create.env.iter().any(|e| e.split('=').next() == Some(name));
+        let proxies = app.config.proxies(&app.client.host()).into_iter().filter(|(name, _)| !given(name));
+        env.extend(proxies.map(|(name, value)| Value::from(format!("{name}={value}"))));
+    }
+    Ok(body)
 }
 
 /// Makes the container; an image that is missing is asked for first.
@@ -213,13 +219,7 @@ async fn ask(c: &Client, create: &CreateArgs, body: Value) -> Result<ContainerCr
 async fn pull(c: &Client, image: &str, platform: &str) -> Result<()> {
     let path = query("/images/create", &[("fromImage", image), ("platform", platform)]);
     let answer = c.call(Method::POST, &path, Payload::Empty).await?;
-    crate::client::each_line(answer, |line| {
-        match line["errorDetail"]["message"].as_str().or(line["error"].as_str()) {
-            Some(e) => Err(Failure::daemon(500, e)),
-            None => Ok(()),
-        }
-    })
-    .await
+    super::image::show_progress(answer).await
 }
 
 /// Starts a container.

@@ -9,7 +9,7 @@ use crate::args::container::{AttachArgs, StartArgs};
 use crate::client::{Client, escape};
 use crate::error::{Failure, Result};
 use crate::keys::Keys;
-use crate::streams::{self, Session};
+use crate::streams::{self, End, Session};
 use crate::tty;
 
 /// `start`.
@@ -72,7 +72,10 @@ pub(crate) async fn attach(app: &App<'_>, args: &AttachArgs) -> Result<()> {
     let session = Session { tty: with_tty, stdin, keys: Keys::new(keys) };
     let end = show(c, hijacked, &id, &session, true).await;
     proxies.into_iter().for_each(|t| t.abort());
-    finish(end?, ended).await
+    match end? {
+        End::Detached => Err(streams::left_behind()),
+        end => finish(end, ended).await,
+    }
 }
 
 fn check_state(state: &Value) -> Result<()> {
