@@ -297,7 +297,7 @@ impl State<'_> {
                 return Err(fail(&at(), &format!("{name} is not a method but has arguments")));
             }
             value = match value {
-                Value::Object(mut map) => match map.remove(name) {
+                Value::Object(mut map) => match map.remove(name).or_else(|| self.renamed(&mut map, name)) {
                     Some(Value::Null) | None if i > 0 && types::is_map(&names[i - 1]) => Value::Null,
                     Some(Value::Null) => {
                         self.nil = true;
@@ -322,6 +322,11 @@ impl State<'_> {
             };
         }
         Ok(value)
+    }
+
+    /// A field under the name that Go's type has for it.
+    fn renamed(&self, map: &mut serde_json::Map<String, Value>, name: &str) -> Option<Value> {
+        matches!(self.style, Style::Object).then(|| map.remove(types::in_json(name)?)).flatten()
     }
 
     fn empty(&self, name: &str) -> Option<Value> {

@@ -116,6 +116,7 @@ mod tests {
             ),
             ("{{.Ports}}", "map[80/tcp:[{0.0.0.0 8080}]]"),
             ("{{if .Health}}y{{else}}n{{end}}", "n"),
+            ("{{(index (index .Ports \"80/tcp\") 0).HostIP}}", "0.0.0.0"),
             (
                 "{{range .Empty}}x{{else}}none{{end}}{{range .Args}}{{if eq . \"a\"}}{{continue}}{{end}}{{.}}{{break}}{{end}}",
                 "noneb c",

@@ -107,6 +107,28 @@ const STRUCTS: &[&[&str]] = &[
     &["Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation"],
 ];
 
+/// Fields whose name in Go is not that in JSON.
+const RENAMED: &[(&str, &str)] = &[
+    ("CPUCount", "CpuCount"),
+    ("CPUPercent", "CpuPercent"),
+    ("CPUPeriod", "CpuPeriod"),
+    ("CPUQuota", "CpuQuota"),
+    ("CPURealtimePeriod", "CpuRealtimePeriod"),
+    ("CPURealtimeRuntime", "CpuRealtimeRuntime"),
+    ("CPUShares", "CpuShares"),
+    ("DNS", "Dns"),
+    ("DNSOptions", "DnsOptions"),
+    ("DNSSearch", "DnsSearch"),
+    ("HostIP", "HostIp"),
+    ("ID", "Id"),
+    ("NanoCPUs", "NanoCpus"),
+];
+
+/// The name in JSON of a field that Go calls so.
+pub(super) fn in_json(name: &str) -> Option<&'static str> {
+    RENAMED.iter().find(|(go, _)| *go == name).map(|(_, json)| *json)
+}
+
 /// Whether an object under this name is a map.
 pub(super) fn is_map(name: &str) -> bool {
     MAPS.contains(&name)
