@@ -64,9 +64,6 @@ impl CreateArgs {
         if let Some(health) = self.health()? {
             body["Healthcheck"] = health;
         }
-        if !self.mac_address.is_empty() {
-            body["MacAddress"] = json!(self.mac_address);
-        }
         Ok(body)
     }
 
@@ -114,19 +111,21 @@ impl CreateArgs {
         let size = |v: &Option<String>| v.as_deref().map_or(Ok(0), bytes);
         let (security, paths_unmasked) = self.security()?;
         let (devices, cdi) = self.devices()?;
+        let (cap_add, cap_drop) = super::caps::effective(&self.cap_add, &self.cap_drop);
+        let extra_hosts = self.add_host.iter().map(|h| kinds::host(h)).collect::<Result<Vec<_>, _>>()?;
         let mut host = json!({
             "Binds": list(&binds), "ContainerIDFile": self.cidfile,
             "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
             "NetworkMode": mode, "PortBindings": bindings, "RestartPolicy": restart(&self.restart)?,
             "AutoRemove": self.rm, "VolumeDriver": self.volume_driver, "VolumesFrom": list(&self.volumes_from),
             "ConsoleSize": console.map_or([0, 0], |(h, w)| [h, w]), "Annotations": pairs(&self.annotation),
-            "CapAdd": list(&self.cap_add), "CapDrop": list(&self.cap_drop), "CgroupnsMode": self.cgroupns,
+            "CapAdd": list(&cap_add), "CapDrop": list(&cap_drop), "CgroupnsMode": self.cgroupns,
             "Dns": self.dns, "DnsOptions": self.dns_option, "DnsSearch": self.dns_search,
-            "ExtraHosts": self.add_host.iter().map(|h| kinds::host(h)).collect::<Result<Vec<_>, _>>()?,
+            "ExtraHosts": list(&extra_hosts),
             "GroupAdd": list(&self.group_add), "IpcMode": self.ipc, "Isolation": self.isolation,
             "Links": list(&self.link), "OomScoreAdj": self.oom_score_adj,
             "PidMode": self.pid, "Privileged": self.privileged, "PublishAllPorts": self.publish_all,
-            "ReadonlyRootfs": self.read_only, "SecurityOpt": list(&security), "UTSMode": self.uts,
+            "ReadonlyRootfs": self.read_only, "SecurityOpt": if self.security_opt.is_empty() { Value::Null } else { json!(security) }, "UTSMode": self.uts,
             "UsernsMode": self.userns, "ShmSize": size(&self.shm_size)?, "Runtime": self.runtime,
             "CpuShares": self.cpu_shares, "Memory": size(&self.memory)?,
             "NanoCpus": self.cpus.as_deref().map_or(Ok(0), cpus)?, "CgroupParent": self.cgroup_parent,
@@ -141,13 +140,15 @@ impl CreateArgs {
             "StorageOpt": pairs(&self.storage_opt), "Tmpfs": split(&self.tmpfs, ':'),
         });
         self.throttles(&mut host)?;
+        let mut limits = self.ulimit.iter().map(|u| ulimit::parse(u)).collect::<Result<Vec<_>, _>>()?;
+        limits.sort_by_key(|l| l["Name"].as_str().unwrap_or_default().to_owned());
+        host["Ulimits"] = Value::Array(limits);
         let mut requests = self.gpus.iter().map(|g| gpus::parse(g)).collect::<Result<Vec<_>, _>>()?;
         if !cdi.is_empty() {
             requests.push(json!({"Driver": "cdi", "DeviceIDs": cdi}));
         }
         for (key, values) in [
             ("DeviceRequests", requests),
-            ("Ulimits", self.ulimit.iter().map(|u| ulimit::parse(u)).collect::<Result<_, _>>()?),
             ("Mounts", self.mount.iter().map(|m| mount::parse(m)).collect::<Result<_, _>>()?),
         ] {
             if !values.is_empty() {
@@ -173,9 +174,7 @@ impl CreateArgs {
             ("BlkioDeviceReadIOps", rates(&self.device_read_iops, kinds::iops, "Rate")?),
             ("BlkioDeviceWriteIOps", rates(&self.device_write_iops, kinds::iops, "Rate")?),
         ] {
-            if !values.is_empty() {
-                host[key] = Value::Array(values);
-            }
+            host[key] = Value::Array(values);
         }
         Ok(())
     }

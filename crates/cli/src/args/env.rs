@@ -26,7 +26,8 @@ fn own(name: &str) -> Option<String> {
 pub(crate) fn labels(files: &[String], given: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for file in files {
-        all.extend(lines(file)?);
+        // A name alone says nothing, as for docker.
+        all.extend(lines(file)?.into_iter().filter(|l| l.contains('=')));
     }
     all.extend(given.iter().cloned());
     Ok(all)

@@ -70,11 +70,15 @@ fn text(v: &Value) -> String {
             let _ = writeln!(out, "  {kind}: {}", words(&v["Plugins"][kind]));
         }
     }
+    lines("CDI spec directories", &v["CDISpecDirs"], &mut out);
     let mut put = |name: &str, value: &str| out += &format!(" {name}: {value}\n");
     put("Swarm", &plain(&v["Swarm"]["LocalNodeState"]));
     let runtimes = v["Runtimes"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
     put("Runtimes", &runtimes.collect::<Vec<_>>().join(" "));
     put("Default Runtime", &plain(&v["DefaultRuntime"]));
+    if let Some(init) = v["InitBinary"].as_str().filter(|i| !i.is_empty()) {
+        put("Init Binary", init);
+    }
     for (name, value) in
         [("containerd version", &v["ContainerdCommit"]["ID"]), ("runc version", &v["RuncCommit"]["ID"])]
     {
@@ -106,8 +110,19 @@ fn text(v: &Value) -> String {
     ] {
         put(name, &plain(&v[key]));
     }
-    put("Live Restore Enabled", &plain(&v["LiveRestoreEnabled"]));
-    out.trim_end_matches('\n').to_owned()
+    lines("Labels", &v["Labels"], &mut out);
+    lines("Insecure Registries", &v["RegistryConfig"]["InsecureRegistryCIDRs"], &mut out);
+    lines("Registry Mirrors", &v["RegistryConfig"]["Mirrors"], &mut out);
+    out += &format!(" Live Restore Enabled: {}\n", plain(&v["LiveRestoreEnabled"]));
+    out
+}
+
+/// A list with a line for each; nothing where it is empty.
+fn lines(name: &str, list: &Value, out: &mut String) {
+    let all: Vec<String> = list.as_array().into_iter().flatten().map(plain).collect();
+    if !all.is_empty() {
+        *out += &format!(" {name}:\n  {}\n", all.join("\n  "));
+    }
 }
 
 /// `name=seccomp,profile=builtin` as docker lays it out.

@@ -33,6 +33,7 @@ pub(crate) fn version(server: Result<(String, Value)>, args: &FormatArgs) -> Res
         Ok((spoken, server)) => (spoken, Ok(server)),
         Err(e) => (longshore_api::ApiVersion::MAX.to_string(), Err(e)),
     };
+    let server = server.map(readable_times);
     let mut both = json!({"Client": client(&spoken), "Server": server.as_ref().ok()});
     match args.format.as_deref().filter(|f| !f.is_empty()) {
         Some("json") => say(&both.to_string())?,
@@ -58,6 +59,17 @@ pub(crate) fn version(server: Result<(String, Value)>, args: &FormatArgs) -> Res
         }
     }
     server.map(drop)
+}
+
+/// The times at which the parts were built, as docker shows them.
+fn readable_times(mut server: Value) -> Value {
+    for component in server["Components"].as_array_mut().into_iter().flatten() {
+        let time = component["Details"]["BuildTime"].as_str().and_then(|t| t.parse::<jiff::Timestamp>().ok());
+        if let Some(time) = time {
+            component["Details"]["BuildTime"] = time.strftime("%a %b %e %H:%M:%S %Y").to_string().into();
+        }
+    }
+    server
 }
 
 /// Shows an object with a template; where that fails, docker has an empty line on standard output.
