@@ -402,6 +402,79 @@ fn privileged_settings_and_shells() {
     d.finish();
 }
 
+/// Copies, whose words have `cpx:/W/` for a fresh folder of the container and are run in a fresh folder of this machine.
+const COPIES: &[&str] = &[
+    "f cpx:/W/new",
+    "f cpx:/W/dst/",
+    "f cpx:/W/dst/file",
+    "f cpx:/W/dang",
+    "f cpx:/W/src/a/x",
+    "-a f cpx:/W/new",
+    "-L dl cpx:/W/new",
+    "src cpx:/W/new",
+    "src cpx:/W/dst",
+    "src/. cpx:/W/dst",
+    "./ cpx:/W/dst",
+    "src cpx:/W/dst/file",
+    "cpx:/W/f new",
+    "cpx:/W/f dst",
+    "cpx:/W/f nodir/",
+    "cpx:/W/f nodir/x",
+    "cpx:/W/fl new",
+    "-L cpx:/W/fl new",
+    "cpx:/W/src dst",
+    "cpx:/W/src/. dst",
+    "cpx:/W/src dst/file",
+    "cpx:/W/f fl",
+    "cpx:/W/f dang",
+    "nope cpx:/W/x",
+];
+
+#[test]
+fn privileged_copies_end_up_where_docker_puts_them() {
+    const FURNISH: &str = "mkdir -p src/sub dst/ex; echo f > f; chown 55:66 f; chmod 600 f; echo a > src/a; echo b > src/sub/b; \
+         ln -s a src/l; ln -s src dl; ln -s f fl; echo old > dst/file; ln -s nowhere dang";
+    const LIST: &str =
+        "find . | sort | while read p; do echo $p $(stat -c '%F %a %u:%g %s' $p) $(readlink $p); done";
+    let d = Daemon::start();
+    d.load("busybox");
+    d.docker(["run", "-d", "--name", "cpx", "busybox", "sleep", "1000"]).ok();
+    let names: Vec<String> =
+        (0..COPIES.len()).flat_map(|i| [format!("docker{i}"), format!("ours{i}")]).collect();
+    let each = format!("for n in {}; do mkdir /$n; cd /$n; {FURNISH}; done", names.join(" "));
+    d.docker(["exec", "cpx", "sh", "-c", &each]).ok();
+    let mut differences = String::new();
+    for (i, copy) in COPIES.iter().enumerate() {
+        let [theirs, ours] = [Client::Docker, Client::Longshore].map(|client| {
+            let name = if client == Client::Docker { format!("docker{i}") } else { format!("ours{i}") };
+            // Of the same name for both, as it stands in errors.
+            let here = d.dir().join("here");
+            fs::create_dir(&here).expect("folder");
+            let shell = |script: &str| {
+                let out = Command::new("sh").current_dir(&here).args(["-c", script]).output().expect("sh");
+                String::from_utf8_lossy(&out.stdout).into_owned()
+            };
+            shell(FURNISH);
+            let mut command = if client == Client::Docker { d.command(client) } else { as_docker(&d) };
+            command.current_dir(&here);
+            let line = copy.replace("/W/", &format!("/{name}/"));
+            let (code, out, err) = run(command, &words(&format!("cp {line}")));
+            // What goroutines of docker's log about their end is no part of its answer.
+            let err: Vec<&str> = err.lines().filter(|l| !l.starts_with("time=")).collect();
+            let err = err.join("\n").replace(&name, "W");
+            let there = d.docker(["exec", "-w", &format!("/{name}"), "cpx", "sh", "-c", LIST]).ok();
+            let result = (code, out, err, shell(LIST), there);
+            fs::remove_dir_all(&here).expect("remove");
+            result
+        });
+        if theirs != ours {
+            differences += &format!("cp {copy}\n  docker: {theirs:?}\n  ours:   {ours:?}\n");
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+    d.finish();
+}
+
 /// Runs ours on a terminal and types; gives what it showed and its status.
 fn typed(d: &Daemon, client: Client, args: &[&str], keys: &[&str]) -> (String, i32) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};

@@ -80,13 +80,35 @@ fn stat_of(answer: &Response<Incoming>) -> Result<PathStat> {
     longshore_api::json::from_slice(&text).map_err(|e| Failure::new(format!("read the path's status: {e}")))
 }
 
-/// What a path of a container is; `None` if it is not there.
+/// What a path of a container is; `None` if that cannot be told. What is wrong shows when something is done with it.
 async fn stat(c: &Client, container: &str, path: &str) -> Result<Option<PathStat>> {
     match c.call(Method::HEAD, &archive(container, path), Payload::Empty).await {
         Ok(answer) => stat_of(&answer).map(Some),
-        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) if e.status.is_some() => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Whether a path means what is in a directory rather than the directory: it ends with a dot.
+fn is_contents(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    path == "." || path.ends_with("/.")
+}
+
+/// A path of this machine in full, as errors show it.
+fn full(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Where a link on this machine leads in the end, there or not; other paths lead to themselves.
+fn link_end(path: &Path) -> PathBuf {
+    let mut end = path.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        let Ok(next) = fs::read_link(&end) else { break };
+        end = end.parent().unwrap_or(Path::new("")).join(next);
+    }
+    end
 }
 
 /// The source in a container, a link followed if that is wanted.
@@ -110,10 +132,11 @@ async fn from_container(c: &Client, container: &str, path: &str, to: &str, args:
     let path = source(c, container, path, args.follow_link).await?;
     let answer = c.call(Method::GET, &archive(container, &path), Payload::Empty).await?;
     let about = stat_of(&answer)?;
-    let contents = path.ends_with("/.");
-    let target = local_target(Path::new(to), &about, contents)?;
+    let contents = is_contents(&path);
+    let target = local_target(&link_end(Path::new(to)), to.ends_with('/'), &about, contents)?;
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temp = Temp::beside(parent)?;
+    // With --archive owners are kept, as its help says; docker's command line forgets them on this side.
     let copied = unpack(answer, &temp.0, args.archive).await?;
     let made = if contents { temp.0.clone() } else { only_child(&temp.0)? };
     place(&made, &target)?;
@@ -122,22 +145,20 @@ async fn from_container(c: &Client, container: &str, path: &str, to: &str, args:
 }
 
 /// Where a container's path goes on this machine, by docker's rules.
-fn local_target(to: &Path, about: &PathStat, contents: bool) -> Result<PathBuf> {
+fn local_target(to: &Path, slash: bool, about: &PathStat, contents: bool) -> Result<PathBuf> {
     let is_dir = about.mode & GO_DIR != 0;
-    let slash = to.as_os_str().to_string_lossy().ends_with('/');
     match fs::metadata(to) {
         Ok(m) if m.is_dir() && contents => Ok(to.to_owned()),
         Ok(m) if m.is_dir() => Ok(to.join(about.name.trim_matches('/'))),
         Ok(_) if is_dir => Err(Failure::new("cannot copy directory")),
         Ok(_) => Ok(to.to_owned()),
-        Err(_) if slash && !is_dir => {
-            Err(Failure::new(format!("the destination directory {} must exist", to.display())))
-        }
+        Err(_) if slash && !is_dir => Err(Failure::new("no such directory")),
         Err(_) => {
             let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if !parent.is_dir() {
                 return Err(Failure::new(format!(
-                    "invalid output path: directory {parent:?} does not exist"
+                    "invalid output path: directory {:?} does not exist",
+                    full(parent)
                 )));
             }
             Ok(to.to_owned())
@@ -251,13 +272,12 @@ fn place(from: &Path, to: &Path) -> Result<()> {
 
 async fn to_container(c: &Client, from: &str, container: &str, path: &str, args: &CpArgs) -> Result<()> {
     let local = PathBuf::from(from);
-    let meta = if args.follow_link || from.ends_with('/') {
-        fs::metadata(&local)
-    } else {
-        fs::symlink_metadata(&local)
-    };
-    let meta = meta.map_err(|e| Failure::new(format!("lstat {from}: {}", crate::error::words(&e))))?;
-    let contents = from.ends_with("/.") || from == ".";
+    let follows = args.follow_link || from.ends_with('/');
+    let meta = if follows { fs::metadata(&local) } else { fs::symlink_metadata(&local) };
+    let meta = meta.map_err(|e| {
+        Failure::new(format!("lstat {}: {}", full(&local).display(), crate::error::words(&e)))
+    })?;
+    let contents = is_contents(from);
     let mut there = path.to_owned();
     let mut about = stat(c, container, &there).await?;
     if let Some(s) = about.as_ref().filter(|s| s.mode & GO_LINK != 0) {
@@ -282,10 +302,11 @@ async fn to_container(c: &Client, from: &str, container: &str, path: &str, args:
         }
         _ => split(&there),
     };
-    let follow = args.follow_link;
+    // Only the source itself is followed; links below it stay links.
+    let local = if follows { link_end(&local) } else { local };
     put(c, container, &dir, args, move |out| {
         let mut tar = tar::Builder::new(out);
-        tar.follow_symlinks(follow);
+        tar.follow_symlinks(false);
         if meta.is_dir() {
             tar.append_dir_all(&name, &local)?
         } else {
@@ -369,6 +390,15 @@ fn report(args: &CpArgs, bytes: u64, to: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dot_at_the_end_means_the_contents() {
+        for (path, contents) in
+            [(".", true), ("./", true), ("a/.", true), ("a/./", true), ("a", false), ("a.", false)]
+        {
+            assert_eq!(is_contents(path), contents, "{path}");
+        }
+    }
 
     #[test]
     fn sides_are_told_apart() {
