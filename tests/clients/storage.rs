@@ -8,7 +8,7 @@ use crate::harness::{Daemon, fixture};
 fn privileged_changes_of_a_commit_see_the_environment() {
     let d = Daemon::start();
     d.load("busybox");
-    d.docker(["create", "--name", "box", "-e", "A=1", "-w", "/work", "busybox", "echo", "base"]).ok();
+    d.docker(["create", "--name", "box", "-e", "A=1", "-w", "/srv", "busybox", "echo", "base"]).ok();
     let commit = |changes: &[&str]| {
         let mut args = vec!["commit"];
         changes.iter().for_each(|c| args.extend(["-c", c]));
@@ -25,7 +25,7 @@ fn privileged_changes_of_a_commit_see_the_environment() {
     .ok();
     let config = d.inspect("{{json .Config.Env}} {{json .Config.Labels}} {{.Config.WorkingDir}}", "made");
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/x";
-    assert_eq!(config, format!(r#"["A=1","PATH={path}","B=1"] {{"a":"1"}} /work/sub"#));
+    assert_eq!(config, format!(r#"["A=1","PATH={path}","B=1"] {{"a":"1"}} /srv/sub"#));
     assert_eq!(d.inspect("{{.Config.Entrypoint}} {{.Config.Cmd}}", "made"), "[x] [y]");
     // Nothing was changed: no layer.
     assert_eq!(d.inspect("{{len .RootFS.Layers}}", "made"), "1");
