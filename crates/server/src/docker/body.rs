@@ -13,13 +13,9 @@ use hyper::header::CONTENT_TYPE;
 use longshore_api::json;
 use longshore_oci::Kind;
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
 
 use crate::ServerConfig;
 use crate::errors::ApiError;
-
-/// How long a client may go on sending what nobody reads any more.
-const UNREAD: Duration = Duration::from_secs(30);
 
 /// Reads a JSON body; `None` when there is none at all.
 pub(crate) async fn read_json<T: DeserializeOwned>(
@@ -81,47 +77,27 @@ pub(crate) fn check_json_type(headers: &HeaderMap, empty: bool) -> Result<(), Ap
 
 /// A body as a stream that fails when nothing comes for too long.
 pub(crate) fn upload(body: Incoming, idle: Duration) -> BoxStream<'static, io::Result<Bytes>> {
-    let upload = Upload { body: Some(BodyStream::new(body)), runtime: Handle::current() };
-    let pieces = futures_util::stream::unfold(upload, move |mut upload| async move {
-        let next = upload.next(idle).await?;
-        Some((next, upload))
-    });
-    pieces.boxed()
-}
-
-/// The rest of a body. When its reader has seen enough (an archive that is no good, a full disk), what the client
-/// still sends is taken and dropped for a while: closed on while sending, clients lose the answer that says why.
-struct Upload {
-    body: Option<BodyStream<Incoming>>,
-    runtime: Handle,
-}
-
-impl Upload {
-    /// The next piece; nothing comes after an error.
-    async fn next(&mut self, idle: Duration) -> Option<io::Result<Bytes>> {
+    let pieces = futures_util::stream::unfold(Some(BodyStream::new(body)), move |state| async move {
+        let mut body = state?;
         loop {
-            let error = match tokio::time::timeout(idle, self.body.as_mut()?.next()).await {
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => return Some(Ok(data)),
+            let next = match tokio::time::timeout(idle, body.next()).await {
+                Ok(next) => next?,
+                Err(_) => {
+                    let e = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending");
+                    return Some((Err(e), None));
+                }
+            };
+            match next {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => return Some((Ok(data), Some(body))),
                     // Trailers.
                     Err(_) => continue,
                 },
-                Ok(Some(Err(e))) => Some(io::Error::other(e)),
-                Ok(None) => None,
-                Err(_) => Some(io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending")),
-            };
-            self.body = None;
-            return error.map(Err);
+                Err(e) => return Some((Err(io::Error::other(e)), None)),
+            }
         }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let Some(mut body) = self.body.take() else { return };
-        self.runtime
-            .spawn(tokio::time::timeout(UNREAD, async move { while let Some(Ok(_)) = body.next().await {} }));
-    }
+    });
+    pieces.boxed()
 }
 
 #[cfg(test)]
