@@ -60,3 +60,31 @@ fn privileged_a_dead_monitor_ends_its_container_with_a_reason() {
     wait_until("the process is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
     d.finish();
 }
+
+#[test]
+fn privileged_a_second_daemon_takes_neither_root_of_the_first() {
+    let d = Daemon::start();
+    d.load("busybox");
+    d.docker(["run", "-d", "--name", "stays", "--network", "none", "busybox", "sleep", "1000"]).ok();
+    let own = d.dir().join("second");
+    let (data, exec) = (d.data_root(), d.dir().join("run"));
+    for (data, exec, said) in
+        [(&data, &own.join("run"), "data root is in use"), (&own.join("data"), &exec, "exec root is in use")]
+    {
+        let mut second = std::process::Command::new(env!("CARGO_BIN_EXE_longshore"));
+        second.args(["daemon", "--host"]).arg(format!("unix://{}", own.join("s.sock").display()));
+        second
+            .arg("--data-root")
+            .arg(data)
+            .arg("--exec-root")
+            .arg(exec)
+            .arg("--pidfile")
+            .arg(own.join("pid"));
+        let out = second.output().expect("the second daemon");
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{text}");
+        assert_eq!(text.matches(said).count(), 1, "said once: {text}");
+    }
+    assert_eq!(d.inspect("{{.State.Status}}", "stays"), "running");
+    d.finish();
+}

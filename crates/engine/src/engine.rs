@@ -18,6 +18,8 @@ use crate::volume::Volumes;
 use crate::{Engine, EngineOptions, Error, Result, notes};
 
 pub(crate) struct Inner {
+    /// Held as long as the engine is there.
+    pub(crate) _exec_lock: std::fs::File,
     pub(crate) options: EngineOptions,
     pub(crate) paths: Paths,
     pub(crate) system_id: String,

@@ -3,14 +3,12 @@ use std::fmt::Display;
 use longshore_oci::Kind;
 
 /// Why the engine could not do what was asked. The text is for people, in Docker's words where
-/// clients read them; the kind is for doors.
+/// clients read them, and holds what lower layers said; the kind is for doors.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     kind: Kind,
     message: String,
-    #[source]
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 /// A result of the engine.
@@ -19,7 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of this kind with this text.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into() }
     }
 
     /// What it is in the vocabulary that doors translate.
@@ -81,7 +79,7 @@ impl Error {
             std::io::ErrorKind::NotFound => Kind::NotFound,
             _ => Kind::Internal,
         };
-        Self { kind, message: format!("{action}: {}", errno_text(&e)), source: Some(Box::new(e)) }
+        Self { kind, message: format!("{action}: {}", errno_text(&e)) }
     }
 }
 
@@ -91,7 +89,7 @@ macro_rules! from_lower {
     ($($t:ty),*) => {$(
         impl From<$t> for Error {
             fn from(e: $t) -> Self {
-                Self { kind: e.kind(), message: e.to_string(), source: Some(Box::new(e)) }
+                Self { kind: e.kind(), message: e.to_string() }
             }
         }
     )*};

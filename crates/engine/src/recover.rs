@@ -2,7 +2,7 @@
 //! settled, what belongs to nothing is swept.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use longshore_net::Endpoint;
@@ -70,6 +70,7 @@ impl Engine {
         let store = Store::open(&options.data_root, &StoreOptions { driver, sync: true })?;
         let paths = Paths { data: options.data_root.clone(), exec: options.exec_root.clone() };
         make_dir(&paths.exec, 0o700)?;
+        let exec_lock = lock_exec_root(&paths.exec)?;
         make_dir(&paths.data.join("containers"), 0o710)?;
         make_dir(&paths.volumes(), 0o701)?;
         let asked = options.cgroup_parent.as_deref();
@@ -83,6 +84,7 @@ impl Engine {
         let networks = Networks::open(&store, &options)?;
         let system_id = system_id(&store)?;
         let inner = Inner {
+            _exec_lock: exec_lock,
             options,
             paths,
             system_id,
@@ -400,4 +402,23 @@ fn system_id(store: &Store) -> Result<String> {
     let id = format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]);
     store.meta().commit(Batch::new().put(Table::Kv, SYSTEM_ID, &id))?;
     Ok(id)
+}
+
+/// Takes the exec root for this daemon alone: to another one the containers in it would be leftovers, which it removes.
+/// The lock ends with the process, however that ends.
+fn lock_exec_root(dir: &Path) -> Result<std::fs::File> {
+    let path = dir.join("lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
+            "exec root is in use by another daemon: {} is locked; stop that daemon or choose another --exec-root",
+            path.display()
+        ))),
+        Err(e) => Err(Error::io(format!("lock {}", path.display()), e)),
+    }
 }
