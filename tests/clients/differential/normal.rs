@@ -184,8 +184,7 @@ fn value(key: &str, v: Value, root: &str) -> Value {
         Value::String(s) if key == "Processes" => numbers(&s).into(),
         // The recording is of a machine without AppArmor.
         Value::String(s) if key == "AppArmorProfile" && s.ends_with("-default") => "".into(),
-        // It took a second more, or a second less.
-        Value::String(s) if key == "Status" => s.replace("Up 1 second", "Up Less than a second").into(),
+        Value::String(s) if key == "Status" => moment(&s).into(),
         // Each daemon has a bridge of its own.
         Value::String(s) if key == "com.docker.network.bridge.name" => {
             format!("<name: {}>", !s.is_empty()).into()
@@ -193,6 +192,18 @@ fn value(key: &str, v: Value, root: &str) -> Value {
         Value::String(s) => string(&s.replace(root, "<root>")).into(),
         other => other,
     }
+}
+
+/// `Up 3 seconds`: how long something took is the machine's matter, as long as it is seconds.
+fn moment(status: &str) -> String {
+    let mut words: Vec<&str> = status.split(' ').collect();
+    if let Some(at) = words.iter().position(|w| w.trim_end_matches('s') == "second")
+        && at > 0
+        && words[at - 1].parse::<u8>().is_ok()
+    {
+        words.splice(at - 1..=at, ["Less", "than", "a", "second"]);
+    }
+    words.join(" ")
 }
 
 /// Every number is a zero.

@@ -290,8 +290,11 @@ mod tests {
         group.remove().unwrap();
         keeper.kill().unwrap();
         keeper.wait().unwrap();
-        assert!(std::process::Command::new("systemctl").args(["stop", &slice]).status().unwrap().success());
-        assert!(std::process::Command::new("systemctl").args(["revert", &slice]).status().unwrap().success());
+        let outer = format!("{name}.slice");
+        for command in [&["stop", &outer][..], &["revert", &slice]] {
+            let done = std::process::Command::new("systemctl").args(command).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
     }
 
     #[test]
