@@ -43,6 +43,36 @@ fn privileged_atk_59_a_bottomless_tree_neither_crashes_nor_stays() {
     }
 }
 
+/// Layers unpack side by side, each in a directory of its own: a link of one never leads the files of another.
+#[test]
+fn privileged_atk_18_links_of_a_layer_do_not_lead_other_layers() {
+    for driver in BOTH {
+        let b = bench(driver);
+        let dir = b.dir.path();
+        let canary = dir.join("canary");
+        fs::create_dir(&canary).unwrap();
+        sh(
+            dir,
+            "mkdir l0; ln -s $PWD/canary l0/out; ln -s / l0/up; tar -C l0 -cf l0.tar out up
+             for i in 1 2 3 4 5 6 7; do
+                 mkdir -p l$i/out l$i/up; echo $i > l$i/out/file$i; echo $i > l$i/up/canary$i
+                 tar -C l$i -cf l$i.tar out/file$i up/canary$i
+             done",
+        );
+        let tars: Vec<_> = (0..8).map(|i| dir.join(format!("l{i}.tar"))).collect();
+        let id = load(&b.store, &docker_archive(dir, &tars, "links:1", false)).unwrap()[0].id;
+        assert_eq!(fs::read_dir(&canary).unwrap().count(), 0, "{driver}");
+        assert!(!Path::new("/canary1").exists(), "{driver}");
+        b.store.create_rw("c", Some(&id)).unwrap();
+        let root = b.store.mount_rw("c", &IdMap::default()).unwrap();
+        if driver == DriverName::Overlay2 {
+            assert_eq!(fs::read_dir(root.join("out")).unwrap().count(), 7);
+            assert_eq!(fs::read_to_string(root.join("up/canary7")).unwrap(), "7\n");
+        }
+        b.store.unmount_rw("c").unwrap();
+    }
+}
+
 #[test]
 fn privileged_changes_and_size_of_a_tree_that_moves() {
     for driver in BOTH {
