@@ -284,9 +284,28 @@ fn run(mut command: Command, line: &[String]) -> (i32, String, String) {
     (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
 }
 
+/// Whether the real command line says things as ours does: Docker changed its words with version 28. Told past the
+/// test harness, which shows nothing of a test that passes.
+fn same_words(d: &Daemon) -> bool {
+    let version = d.docker(["version", "--format", "{{.Client.Version}}"]).ok();
+    let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
+    let same = major.is_some_and(|m| m >= 28);
+    if !same {
+        let _ = writeln!(std::io::stderr(), "words were not compared: docker {version} is older than 28");
+    }
+    same
+}
+
+/// With an older command line ours is run alone: no line may be too much for it.
 fn compare(d: &Daemon, lines: impl Iterator<Item = Vec<String>>) {
+    let same = same_words(d);
     let mut differences = String::new();
     for line in lines {
+        if !same {
+            let ours = run(as_docker(d), &line);
+            assert!((0..=127).contains(&ours.0) && ours.0 != 101, "docker {}: {ours:?}", line.join(" "));
+            continue;
+        }
         let both = || (run(d.command(Client::Docker), &line), run(as_docker(d), &line));
         let (mut theirs, mut ours) = both();
         // Between the two a second may have passed, which the ages in a table show.
