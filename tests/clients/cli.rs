@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use crate::harness::{Client, Daemon, wait_until};
 
@@ -501,8 +501,9 @@ fn privileged_copies_end_up_where_docker_puts_them() {
     d.finish();
 }
 
-/// Runs ours on a terminal and types; gives what it showed and its status.
-fn typed(d: &Daemon, client: Client, args: &[&str], keys: &[&str]) -> (String, i32) {
+/// Runs a command line on a terminal; gives what it showed and its status. Each step waits until something new is
+/// shown, and then types.
+fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (String, i32) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&controller).expect("grantpt");
@@ -518,19 +519,28 @@ fn typed(d: &Daemon, client: Client, args: &[&str], keys: &[&str]) -> (String, i
     drop(command);
     let mut terminal = fs::File::from(controller);
     let mut reader = terminal.try_clone().expect("clone");
+    let screen = Arc::new(Mutex::new(Vec::new()));
+    let writes = screen.clone();
     let reading = std::thread::spawn(move || {
-        let (mut shown, mut buf) = (Vec::new(), [0u8; 4096]);
+        let mut buf = [0u8; 4096];
         while let Ok(n @ 1..) = reader.read(&mut buf) {
-            shown.extend_from_slice(&buf[..n]);
+            writes.lock().expect("screen").extend_from_slice(&buf[..n]);
         }
-        String::from_utf8_lossy(&shown).into_owned()
     });
-    for key in keys {
-        std::thread::sleep(Duration::from_millis(350));
-        terminal.write_all(key.as_bytes()).expect("type");
+    let shown = || String::from_utf8_lossy(&screen.lock().expect("screen")).into_owned();
+    let mut seen = 0;
+    for (shows, keys) in steps {
+        wait_until(&format!("{client:?} {args:?} shows {shows:?}"), || {
+            let at = shown()[seen..].find(shows);
+            seen += at.map_or(0, |at| at + shows.len());
+            at.is_some()
+        });
+        terminal.write_all(keys.as_bytes()).expect("type");
     }
+    wait_until(&format!("{client:?} {args:?} ends"), || child.try_wait().expect("wait").is_some());
     let status = child.wait().expect("wait").code().unwrap_or(-1);
-    (reading.join().expect("reader"), status)
+    reading.join().expect("reader");
+    (shown(), status)
 }
 
 #[test]
@@ -542,22 +552,22 @@ fn privileged_a_terminal_can_be_left_and_taken_again() {
         &d,
         Client::Longshore,
         &["run", "-it", "--name", "term", "busybox", "sh"],
-        &["X=5\n", "\x10", "\x11"],
+        &[("# ", "X=5\n"), ("# ", "\x10"), ("", "\x11")],
     );
     assert_eq!(code, 0, "{shown}");
     assert_eq!(running("term"), "true");
     // Left by other keys, as docker says it; what was typed before is still there.
     for client in [Client::Docker, Client::Longshore] {
         let args = ["attach", "--detach-keys", "ctrl-a,x", "term"];
-        let (shown, code) = typed(&d, client, &args, &["echo $X-; stty size\n", "\x01x"]);
+        let (shown, code) = typed(&d, client, &args, &[("", "echo $X-; stty size\n"), ("33 101", "\x01x")]);
         assert!(shown.contains("5-") && shown.contains("33 101"), "{client:?}: {shown}");
         assert_eq!((code, running("term").as_str()), (1, "true"), "{client:?}: {shown}");
         assert!(shown.contains("read escape sequence"), "{client:?}: {shown}");
     }
-    let (shown, code) =
-        typed(&d, Client::Longshore, &["exec", "-it", "term", "sh"], &["sleep 50\n", "\x03", "exit 4\n"]);
+    let steps = [("# ", "echo g''o; sleep 1000\n"), ("go", "\x03"), ("# ", "exit 4\n")];
+    let (shown, code) = typed(&d, Client::Longshore, &["exec", "-it", "term", "sh"], &steps);
     assert_eq!(code, 4, "{shown}");
-    let (shown, code) = typed(&d, Client::Longshore, &["attach", "term"], &["exit 6\n"]);
+    let (shown, code) = typed(&d, Client::Longshore, &["attach", "term"], &[("", "exit 6\n")]);
     assert_eq!((code, running("term").as_str()), (6, "false"), "{shown}");
     // A bar on a terminal only.
     let file = crate::harness::fixture("busybox");
