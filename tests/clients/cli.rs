@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::harness::{Client, Daemon, wait_until};
+use crate::harness::{Client, Daemon, wait_until, wait_until_with};
 
 /// Lines that only read, for a daemon with the containers `up` (running), `ended`, `made` and the volume `data`.
 const READING: &[&str] = &[
@@ -530,7 +530,8 @@ fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (
     let shown = || String::from_utf8_lossy(&screen.lock().expect("screen")).into_owned();
     let mut seen = 0;
     for (shows, keys) in steps {
-        wait_until(&format!("{client:?} {args:?} shows {shows:?}"), || {
+        let context = || format!("{client:?} {args:?} shows {shows:?}; so far {:?}", shown());
+        wait_until_with(context, || {
             let at = shown()[seen..].find(shows);
             seen += at.map_or(0, |at| at + shows.len());
             at.is_some()
@@ -564,7 +565,8 @@ fn privileged_a_terminal_can_be_left_and_taken_again() {
         assert_eq!((code, running("term").as_str()), (1, "true"), "{client:?}: {shown}");
         assert!(shown.contains("read escape sequence"), "{client:?}: {shown}");
     }
-    let steps = [("# ", "echo g''o; sleep 1000\n"), ("go", "\x03"), ("# ", "exit 4\n")];
+    // One job that both speaks and sleeps: the shell itself takes a Ctrl-C between two commands and forgets it.
+    let steps = [("# ", "sh -c \"echo g''o; exec sleep 1000\"\n"), ("go", "\x03"), ("# ", "exit 4\n")];
     let (shown, code) = typed(&d, Client::Longshore, &["exec", "-it", "term", "sh"], &steps);
     assert_eq!(code, 4, "{shown}");
     let (shown, code) = typed(&d, Client::Longshore, &["attach", "term"], &[("", "exit 6\n")]);

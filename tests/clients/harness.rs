@@ -303,9 +303,10 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            eprintln!("--- the daemon's log, last lines");
-            tail.iter().rev().for_each(|l| eprintln!("{l}"));
+            eprintln!("--- the daemon's log: what matters, and the last lines");
+            let first = log.lines().count().saturating_sub(40);
+            let told = log.lines().enumerate().filter(|(i, l)| *i >= first || !l.contains(" DEBUG "));
+            told.for_each(|(_, l)| eprintln!("{l}"));
             if self.child.is_some() {
                 let ids = self.run(Client::Docker, ["ps", "-aq"]).stdout;
                 let mut args = vec!["rm".to_owned(), "-f".into(), "-v".into()];
@@ -350,10 +351,16 @@ pub(crate) fn signal(pid: u32, name: &str) {
 
 /// Polls until `done`, for half a minute at most.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    wait_until_with(|| what.to_owned(), done);
+}
+
+/// As [`wait_until`], for a failure that tells what was seen.
+#[track_caller]
+pub(crate) fn wait_until_with(what: impl Fn() -> String, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !done() {
-        assert!(Instant::now() < end, "timed out: {what}");
+        assert!(Instant::now() < end, "timed out: {}", what());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
