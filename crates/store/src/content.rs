@@ -241,6 +241,12 @@ impl Ingest {
         self.size
     }
 
+    /// The digest of the bytes written so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.hash.clone().finish()
+    }
+
     /// Reads back what was written, from `offset`.
     ///
     /// # Errors

@@ -39,6 +39,16 @@ pub struct BlobRecord {
     pub media_type: String,
 }
 
+/// A manifest that names an image; its bytes are kept in the content store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ManifestRecord {
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    pub media_type: String,
+}
+
 /// An image's row; stored under its id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageRow {
@@ -47,6 +57,9 @@ pub(crate) struct ImageRow {
     pub(crate) layers: Vec<Digest>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub(crate) last_tagged: i64,
+    /// As registries have it.
+    #[serde(default)]
+    pub(crate) manifests: Vec<ManifestRecord>,
 }
 
 /// An image with its names.
@@ -66,6 +79,8 @@ pub struct ImageRecord {
     pub digests: Vec<Reference>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub last_tagged: i64,
+    /// The manifests by which registries know it.
+    pub manifests: Vec<ManifestRecord>,
 }
 
 /// One line of an image's history, newest first.
@@ -266,7 +281,7 @@ impl<'a> Images<'a> {
     /// `NotFound`; a failure to remove files is repaired at the next start.
     pub fn remove(self, id: &Digest) -> Result<Vec<Digest>> {
         let graph = self.store.collecting();
-        self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
+        let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let mut batch = Batch::new().delete(Table::Images, &id.to_string());
         for (reference, target) in self.references()? {
             if target == *id {
@@ -277,6 +292,7 @@ impl<'a> Images<'a> {
         let mut unused = self.store.collect_layers(&graph)?;
         drop(graph);
         unused.blobs.push(*id);
+        unused.blobs.extend(row.manifests.iter().map(|m| m.digest));
         self.store.discard(&unused)?;
         Ok(unused.chains)
     }
@@ -308,6 +324,7 @@ fn record(id: Digest, row: ImageRow, names: Vec<Reference>, sizes: &BTreeMap<Dig
         tags,
         digests,
         last_tagged: row.last_tagged,
+        manifests: row.manifests,
     }
 }
 

@@ -15,7 +15,7 @@ pub mod snapshot;
 pub mod tar;
 
 pub use error::{Error, IoContext, Result, errno_text};
-pub use image::{ImageRecord, Images};
+pub use image::{ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};

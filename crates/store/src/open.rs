@@ -220,7 +220,7 @@ impl Store {
         }
     }
 
-    /// Takes away the record of every layer that no image and no container uses. The files are the caller's to
+    /// Takes away the record of every layer that no image, no container and no lease uses. The files are the caller's to
     /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
     pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
@@ -229,10 +229,12 @@ impl Store {
         let mut used = BTreeSet::new();
         let images = self.meta().list::<ImageRow>(Table::Images)?;
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let leased = lease::held(self.meta())?.layers;
         let tops = images
             .iter()
             .filter_map(|(_, i)| i.layers.last())
-            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()));
+            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()))
+            .chain(&leased);
         for top in tops {
             let mut next = Some(*top);
             while let Some(chain) = next
@@ -290,13 +292,14 @@ impl Store {
         blobs.iter().try_for_each(|blob| self.content().delete(blob))
     }
 
-    /// The blobs that records name: compressed layers and configurations.
+    /// The blobs that records name: compressed layers, configurations and manifests.
     fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut named: BTreeSet<Digest> =
             layers.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect();
-        for key in self.meta().keys(Table::Images)? {
+        for (key, image) in self.meta().list::<ImageRow>(Table::Images)? {
             named.insert(parse_id(&key)?);
+            named.extend(image.manifests.iter().map(|m| m.digest));
         }
         Ok(named)
     }

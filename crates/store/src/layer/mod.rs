@@ -3,12 +3,14 @@
 mod apply;
 pub mod compress;
 mod diff;
+mod gzip;
 mod index;
 mod recipe;
 mod tree;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
+pub use gzip::{COMPRESSOR, ParallelGzip};
 pub use index::{Index, IndexEntry, IndexKind};
 pub use recipe::{describe, rebuild};
 
