@@ -12,6 +12,7 @@ pub mod filters;
 pub mod image;
 pub mod json;
 pub mod network;
+pub mod registry;
 pub mod stream;
 pub mod system;
 pub mod time;

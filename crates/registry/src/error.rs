@@ -64,6 +64,9 @@ pub enum Error {
     /// to http, an address of this machine.
     #[error("{0}")]
     Forbidden(String),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] longshore_store::Error),
     /// This machine refused: a file could not be read, a thread not started.
     #[error("{0}")]
     Internal(String),
@@ -173,6 +176,7 @@ impl Error {
             Self::TooLarge(_) => Kind::TooLarge,
             Self::Unsupported(_) => Kind::Unimplemented,
             Self::Forbidden(_) => Kind::Denied,
+            Self::Store(e) => e.kind(),
             Self::Internal(_) => Kind::Internal,
         }
     }

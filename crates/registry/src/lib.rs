@@ -5,6 +5,7 @@
 //! Memory is flat: a blob passes in the pieces in which it came.
 
 mod address;
+mod arrival;
 mod blob;
 mod client;
 mod config;
@@ -13,6 +14,8 @@ mod document;
 mod error;
 mod platform;
 mod proxy;
+mod pull;
+mod push;
 mod repository;
 mod url;
 
@@ -24,4 +27,6 @@ pub use document::{Document, check_image};
 pub use error::{Error, Refusal, RegistryError, Result};
 pub use platform::choose;
 pub use proxy::ProxyConfig;
+pub use pull::{PullProgress, PullStep, Puller, Resolved};
+pub use push::{Origins, PushProgress, PushStep, Pushed, Pusher};
 pub use repository::{Fetched, ManifestRef, Repository};

@@ -31,12 +31,32 @@ pub struct Remote {
     pub names: Vec<Reference>,
 }
 
+impl Remote {
+    /// The diff ids of the layers, lowest first.
+    ///
+    /// # Errors
+    /// `Invalid` when the configuration is none; `Corrupt` when the manifest has another number of layers.
+    pub fn diff_ids(&self) -> Result<Vec<Digest>> {
+        let diff_ids = parse_document(&self.config)?.rootfs.diff_ids;
+        if diff_ids.len() != self.layers.len() {
+            return Err(Error::Corrupt(format!(
+                "the image's configuration names {} layers, its manifest {}",
+                diff_ids.len(),
+                self.layers.len()
+            )));
+        }
+        Ok(diff_ids)
+    }
+}
+
 /// Where a layer's bytes come from.
 pub enum Source {
     /// They arrive.
     Stream(Box<dyn Read + Send>),
     /// The content store has them ([`Reception::keeps`]).
     Kept,
+    /// It is not decided yet; the answer may be waited for.
+    Later(Box<dyn FnOnce() -> std::io::Result<Self> + Send>),
 }
 
 impl std::fmt::Debug for Source {
@@ -44,6 +64,7 @@ impl std::fmt::Debug for Source {
         f.write_str(match self {
             Self::Stream(_) => "Stream",
             Self::Kept => "Kept",
+            Self::Later(_) => "Later",
         })
     }
 }
@@ -98,7 +119,7 @@ impl Reception {
         Ok(count)
     }
 
-    /// Whether the content store has a blob. If so it stays.
+    /// Whether the content store has a blob. If so it stays; also one that comes later, by somebody else.
     ///
     /// # Errors
     /// When the metadata or the content store fails.
@@ -118,20 +139,12 @@ impl Reception {
         sources: Vec<(Descriptor, Source)>,
         progress: &(dyn Fn(ReceiveEvent) + Sync),
     ) -> Result<Digest> {
-        let document = parse_document(&image.config)?;
-        let diff_ids = &document.rootfs.diff_ids;
-        if diff_ids.len() != image.layers.len() {
-            return Err(Error::Corrupt(format!(
-                "the image's configuration names {} layers, its manifest {}",
-                diff_ids.len(),
-                image.layers.len()
-            )));
-        }
+        let diff_ids = image.diff_ids()?;
         check_depth(diff_ids.len())?;
         let mut arrived = receive(&self.custody, sources, progress)?;
         // The bulk of it; what is written below is little, and others wait for it.
         self.custody.store.durable()?;
-        let id = add(&self.custody, image, diff_ids, &mut arrived)?;
+        let id = add(&self.custody, image, &diff_ids, &mut arrived)?;
         drop(arrived);
         self.standing = false;
         Ok(id)
@@ -221,6 +234,10 @@ fn receive_one(custody: &Custody, descriptor: Descriptor, source: Source) -> Res
             Staged::unpack(custody, &start, &Came::Kept(&descriptor), file).map(Arrived::Staged)
         }
         Source::Kept => Ok(Arrived::Kept(descriptor)),
+        Source::Later(decide) => {
+            let source = decide().context(|| format!("read blob {}", descriptor.digest))?;
+            receive_one(custody, descriptor, source)
+        }
     }
 }
 
