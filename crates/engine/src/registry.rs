@@ -86,9 +86,7 @@ impl Lines {
 }
 
 /// Runs `work` as long as its client listens; a failure is the stream's last line.
-fn lines<F: Future<Output = Result<()>> + Send + 'static>(
-    work: impl FnOnce(Lines) -> F,
-) -> ProgressStream {
+fn lines<F: Future<Output = Result<()>> + Send + 'static>(work: impl FnOnce(Lines) -> F) -> ProgressStream {
     let (tx, rx) = mpsc::channel(QUEUE);
     let work = work(Lines(tx.clone()));
     tokio::spawn(async move {
@@ -192,7 +190,8 @@ impl Engine {
     /// An image of another platform than was asked for is worth a word.
     async fn warn_of_platform(&self, reference: &Reference, wanted: &Platform, lines: &Lines) -> Result<()> {
         let has = self.image(&reference.to_string()).await?.document;
-        let has = Platform { os: has.os, architecture: has.architecture, variant: has.variant, os_version: None };
+        let has =
+            Platform { os: has.os, architecture: has.architecture, variant: has.variant, os_version: None };
         if !has.runs_on(wanted) {
             lines.status(format!(
                 "WARNING: image with reference {} was found but its platform ({has}) does not match the specified platform ({wanted})",
@@ -289,7 +288,11 @@ impl Engine {
     ///
     /// # Errors
     /// When there is nothing, or the registry does not show it.
-    pub async fn distribution(&self, reference: &Reference, credentials: &Credentials) -> Result<Distribution> {
+    pub async fn distribution(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Distribution> {
         let reference = reference.clone().or_latest();
         let repository = self.repository(&reference, credentials);
         let fetched = repository.manifest(&manifest_ref(&reference)).await.map_err(plain_error)?;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_oci::image::{Descriptor, Manifest};
 use longshore_oci::{Digest, Platform, Reference};
-use longshore_store::archive::{ReceiveEvent, Reception, Remote, Source};
 use longshore_store::Store;
+use longshore_store::archive::{ReceiveEvent, Reception, Remote, Source};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -387,7 +387,9 @@ async fn download(
 }
 
 /// Work of the synchronous store.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(_) => Err(Error::Internal("a worker failed; see the daemon's log".into())),

@@ -96,8 +96,9 @@ impl Pusher {
         let SentManifest { bytes, media_type, digest } = dispatch.manifest(&descriptors)?;
         let sent = SentManifest { bytes: bytes.clone(), media_type: media_type.clone(), digest };
         let size = bytes.len() as u64;
-        let answered =
-            repository.put_manifest(&ManifestRef::Tag(tag.to_owned()), &media_type, Bytes::from(bytes)).await?;
+        let answered = repository
+            .put_manifest(&ManifestRef::Tag(tag.to_owned()), &media_type, Bytes::from(bytes))
+            .await?;
         if answered != digest {
             return Err(Error::DigestMismatch {
                 what: format!("manifest pushed to {}", repository.name().familiar_name()),

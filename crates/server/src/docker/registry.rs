@@ -5,10 +5,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request};
+use longshore_api::json;
 use longshore_api::registry::{
     AuthConfig, AuthResponse, DistributionInspect, ManifestInspect, Referrers, SearchResult,
 };
-use longshore_api::json;
 use longshore_engine::Credentials;
 use longshore_engine::model::{ManifestView, PullRequest, PushRequest, SearchRequest};
 use longshore_oci::Reference;
@@ -65,7 +65,8 @@ pub(super) async fn push(call: &Call, name: &str, request: Request<Incoming>) ->
 /// `POST /auth`.
 pub(super) async fn auth(call: &Call, request: Request<Incoming>) -> Answer {
     let (parts, incoming) = request.into_parts();
-    let auth: AuthConfig = body::read_json(&parts.headers, incoming, call.config()).await?.unwrap_or_default();
+    let auth: AuthConfig =
+        body::read_json(&parts.headers, incoming, call.config()).await?.unwrap_or_default();
     let registry = match auth.serveraddress.as_str() {
         "" => HUB_KEY.to_owned(),
         address => address.to_owned(),
@@ -185,7 +186,9 @@ mod tests {
     fn credentials_come_in_many_forms() {
         let me = || Credentials::Basic { username: "me".into(), password: "h:nter2?>".into() };
         let object = r#"{"username":"me","password":"h:nter2?>"}"#;
-        for text in [URL_SAFE.encode(object), STANDARD.encode(object), URL_SAFE.encode(object).replace('=', "")] {
+        for text in
+            [URL_SAFE.encode(object), STANDARD.encode(object), URL_SAFE.encode(object).replace('=', "")]
+        {
             assert_eq!(header(&text).unwrap(), me());
         }
         let auth = format!(r#"{{"auth":"{}"}}"#, STANDARD.encode("me:h:nter2?>"));

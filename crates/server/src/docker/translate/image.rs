@@ -118,9 +118,8 @@ pub(crate) fn progress(e: model::ProgressEvent) -> JsonMessage {
     let detail = api::ProgressDetail { current: e.current.unwrap_or(0), total: e.total.unwrap_or(0) };
     let titled = e.title || e.id.is_none();
     let has_detail = e.current.is_some() || e.total.is_some() || (e.status.is_some() && !titled);
-    let aux = e.pushed.map(|p| {
-        serde_json::json!({"Tag": p.tag, "Digest": p.digest.to_string(), "Size": p.size})
-    });
+    let aux =
+        e.pushed.map(|p| serde_json::json!({"Tag": p.tag, "Digest": p.digest.to_string(), "Size": p.size}));
     JsonMessage {
         stream: e.stream,
         status: e.status,
@@ -236,7 +235,10 @@ mod tests {
             bar(32_768, 1_085_508),
             "[=>                                                 ]  32.77kB/1.086MB"
         );
-        assert_eq!(bar(2_426_880, 1_982_441), "[==================================================>]  2.427MB");
+        assert_eq!(
+            bar(2_426_880, 1_982_441),
+            "[==================================================>]  2.427MB"
+        );
         let title = model::ProgressEvent {
             status: Some("Pulling from a/bb".into()),
             id: Some("1".into()),
