@@ -129,12 +129,15 @@ impl Engine {
         let resolved = self.resolve(&repository, &first, request.platform.as_ref()).await?;
         let engine = self.clone();
         Ok(lines(move |lines| async move {
-            let mut newer = engine.pull_one(&resolved, &first, &lines).await?;
+            let (mut id, mut newer) = engine.pull_one(&resolved, &first, &lines).await?;
             for reference in wanted {
                 let resolved = engine.resolve(&repository, &reference, request.platform.as_ref()).await?;
-                newer |= engine.pull_one(&resolved, &reference, &lines).await?;
+                let (pulled, changed) = engine.pull_one(&resolved, &reference, &lines).await?;
+                (id, newer) = (pulled, newer || changed);
             }
-            let name = if request.all_tags { request.reference.familiar() } else { first.familiar() };
+            let asked = if request.all_tags { &request.reference } else { &first };
+            engine.name_event("pull", &id, asked);
+            let name = asked.familiar();
             lines.status(match newer {
                 true => format!("Status: Downloaded newer image for {name}"),
                 false => format!("Status: Image is up to date for {name}"),
@@ -160,8 +163,13 @@ impl Engine {
         Puller::resolve(repository, &at, platform).await.map_err(|e| pull_error(reference, e))
     }
 
-    /// Pulls one image; true if its name meant another one before, or none.
-    async fn pull_one(&self, resolved: &Resolved, reference: &Reference, lines: &Lines) -> Result<bool> {
+    /// Pulls one image; whether its name meant another one before, or none.
+    async fn pull_one(
+        &self,
+        resolved: &Resolved,
+        reference: &Reference,
+        lines: &Lines,
+    ) -> Result<(Digest, bool)> {
         let at = manifest_ref(reference).to_string();
         lines.titled(&at, format!("Pulling from {}", reference.repository()));
         let by_digest = reference.clone().with_digest(resolved.digest);
@@ -183,8 +191,7 @@ impl Engine {
         let pulled = self.inner.registry.puller.pull(resolved, names, Arc::new(progress)).await;
         let id = pulled.map_err(|e| pull_error(reference, e))?;
         lines.status(format!("Digest: {}", resolved.digest));
-        self.name_event("pull", &id, reference);
-        Ok(before != Some(id))
+        Ok((id, before != Some(id)))
     }
 
     /// An image of another platform than was asked for is worth a word.
@@ -224,8 +231,13 @@ impl Engine {
             let name = format!("{}/{}", request.reference.registry(), request.reference.repository());
             lines.status(format!("The push refers to repository [{name}]"));
             let wanted = request.clone();
+            let mut last = None;
             for (reference, id) in engine.blocking(move |e| e.to_push(&wanted)).await? {
                 engine.push_one(&repository, &reference, id, &lines).await?;
+                last = Some(id);
+            }
+            if let Some(id) = last {
+                engine.name_event("push", &id, &request.reference);
             }
             Ok(())
         }))
@@ -280,7 +292,6 @@ impl Engine {
         lines.status(format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
         let aux = Pushed { tag: tag.to_owned(), digest: pushed.digest, size: pushed.size };
         lines.send(ProgressEvent { pushed: Some(aux), ..Default::default() });
-        self.name_event("push", &id, reference);
         Ok(())
     }
 

@@ -85,7 +85,7 @@ pub(super) async fn search(call: &Call, headers: &HeaderMap) -> Answer {
     }
     let limit = call.query.number::<u32>("limit")?.filter(|n| *n > 0).unwrap_or(SEARCH_LIMIT);
     if limit > SEARCH_MAX {
-        let text = format!("Limit {limit} is outside the range of [1, {SEARCH_MAX}]");
+        let text = format!("limit {limit} is outside the range of [1, {SEARCH_MAX}]");
         return Err(ApiError::invalid(text));
     }
     let wanted = SearchRequest {
