@@ -15,6 +15,7 @@ pub mod network;
 pub mod stream;
 pub mod system;
 pub mod time;
+pub mod upkeep;
 pub mod version;
 pub mod volume;
 

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use longshore_oci::{Digest, Reference};
+use longshore_store::ImageRecord;
+use longshore_store::usage::LedgerRow as StoredRow;
 
 use crate::container::tree_size;
 use crate::model::{
-    DiskUsage, Filters, ImagesPruned, ListContainers, ListImages, UsageOf, Volume, VolumeUsage,
+    DiskUsage, Filters, ImagesPruned, Ledger, LedgerRow, ListContainers, ListImages, UsageOf, Volume,
+    VolumeUsage,
 };
 use crate::time::parse_rfc3339;
 use crate::{Engine, Result, filters};
@@ -32,7 +35,35 @@ impl Engine {
             usage.volumes =
                 self.blocking(move |e| Ok(volumes.into_iter().map(|v| e.volume_usage(v)).collect())).await?;
         }
+        if of.ledger {
+            usage.ledger = Some(self.blocking(|e| e.ledger()).await?);
+        }
         Ok(usage)
+    }
+
+    /// Every byte under the data root.
+    fn ledger(&self) -> Result<Ledger> {
+        let found = self.inner.store.ledger()?;
+        let images = self.inner.store.images().list()?;
+        let images: BTreeMap<Digest, String> = images.iter().map(|i| (i.id, called(i))).collect();
+        let containers: BTreeMap<String, String> =
+            self.all().iter().map(|c| (c.id.clone(), c.read().record.name.clone())).collect();
+        let row = |row: StoredRow| LedgerRow {
+            of: match row.images.first() {
+                Some(image) => images.get(image).cloned().unwrap_or_else(|| image.short()),
+                None => containers.get(&row.name).cloned().unwrap_or_default(),
+            },
+            kind: row.kind.as_str(),
+            name: row.name,
+            bytes: row.size.bytes,
+            inodes: row.size.inodes,
+            shared: row.images.len(),
+        };
+        Ok(Ledger {
+            total: found.total.bytes,
+            data_root: found.data_root.to_string_lossy().into_owned(),
+            rows: found.rows.into_iter().map(row).collect(),
+        })
     }
 
     fn volume_usage(&self, volume: Volume) -> VolumeUsage {
@@ -112,4 +143,10 @@ impl Engine {
         self.event("image", "prune", "", &[("reclaimed", &format!("{reclaimed}"))]);
         Ok(ImagesPruned { deleted, reclaimed })
     }
+}
+
+/// What a person calls an image: its first name, or a short id.
+pub(crate) fn called(image: &ImageRecord) -> String {
+    let name = image.tags.first().or(image.digests.first());
+    name.map_or_else(|| image.id.short(), Reference::familiar)
 }

@@ -291,7 +291,7 @@ impl Store {
     }
 
     /// The blobs that records name: compressed layers and configurations.
-    fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
+    pub(crate) fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut named: BTreeSet<Digest> =
             layers.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect();

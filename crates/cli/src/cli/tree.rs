@@ -3,7 +3,7 @@
 use super::Action;
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
-use crate::args::{image as i, object as o};
+use crate::args::{image as i, object as o, system as s};
 use crate::flags::{Count, Flag, Matches, Options};
 
 /// What a command's arguments are, for shells that complete them.
@@ -483,6 +483,11 @@ const VERSION: Command = command(
     |m| Action::Version(Options::from_matches(m)),
 );
 
+const SYSTEM_DF: Command =
+    command("df", "[OPTIONS]", "Show docker disk usage", Exactly(0), &[s::DfArgs::FLAGS], |m| {
+        Action::SystemDf(Options::from_matches(m))
+    });
+
 const CONTAINER_PRUNE: Command = command(
     "prune",
     "[OPTIONS]",
@@ -678,8 +683,8 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         name: "system",
         about: "Manage the engine",
-        commands: &[&EVENTS, &INFO],
-        later: &["df", "dial-stdio", "prune"],
+        commands: &[&SYSTEM_DF, &EVENTS, &INFO],
+        later: &["dial-stdio", "prune"],
     },
     Group {
         name: "volume",

@@ -2,6 +2,7 @@
 
 mod container;
 mod cp;
+mod df;
 mod exec;
 mod image;
 mod info;
@@ -62,6 +63,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Inspect(_)
         | Action::Events(_)
         | Action::Info(_)
+        | Action::SystemDf(_)
         | Action::Version(_) => others(&app, action).await,
         _ => containers(&app, action).await,
     }
@@ -144,6 +146,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
         }
         Action::Inspect(args) => inspect::any(c, &args).await,
         Action::Events(args) => system::events(c, &args).await,
+        Action::SystemDf(args) => df::df(c, &args).await,
         Action::Info(args) => info::info(c, &args).await,
         Action::Version(args) => system::version(system::ask(c).await, &args),
         _ => Ok(()),

@@ -61,6 +61,7 @@ impl<'a> Staged<'a> {
     /// from a file and nothing else could give it again.
     pub(super) fn unpack(custody: &'a Custody<'a>, start: &[u8], source: impl Read + Send) -> Result<Self> {
         let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
         custody.store.driver().stage(&cache_id)?;
         Self::fill(custody, cache_id, start, source)
     }
@@ -73,6 +74,7 @@ impl<'a> Staged<'a> {
         source: impl Read + Send,
     ) -> Result<Self> {
         let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
         custody.store.driver().prepare(&cache_id, parent)?;
         Self::fill(custody, cache_id, start, source)
     }

@@ -37,7 +37,7 @@ const FSCONFIG_MAX: usize = 256;
 /// Bytes that the options of mount(2) may have, with their end: the smallest page that there is.
 const CLASSIC_MAX: usize = 4096;
 /// Ends the names of snapshots that are being removed.
-pub(super) const REMOVING: &str = "-removing";
+pub(crate) const REMOVING: &str = "-removing";
 
 /// How overlays are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -498,7 +498,8 @@ fn link_name() -> Result<String> {
         .collect())
 }
 
-fn is_link_name(text: &str) -> bool {
+/// Whether this is a name in `l/`.
+pub(crate) fn is_link_name(text: &str) -> bool {
     text.len() == 26 && text.bytes().all(|b| BASE32.contains(&b))
 }
 
