@@ -31,6 +31,7 @@ mod names;
 mod network;
 mod notes;
 mod pipe;
+mod prune;
 mod record;
 mod recover;
 mod signals;

@@ -191,13 +191,16 @@ impl Content {
         Ok(names.iter().filter_map(|n| Digest::from_hex(n.to_str().ok()?).ok()).collect())
     }
 
-    /// Deletes a blob; it need not exist.
+    /// Deletes a blob; it need not exist. Gives the bytes of the disk that this freed.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn delete(&self, digest: &Digest) -> Result<()> {
+    pub fn delete(&self, digest: &Digest) -> Result<u64> {
+        let stat = rustix::fs::statat(&self.dirs.blobs, digest.hex(), AtFlags::SYMLINK_NOFOLLOW);
+        let freed = stat.map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) * 512);
         match rustix::fs::unlinkat(&self.dirs.blobs, digest.hex(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(freed),
+            Err(Errno::NOENT) => Ok(0),
             Err(e) => Err(Error::io(format!("delete blob {digest}"), e)),
         }
     }

@@ -72,6 +72,8 @@ pub(crate) enum Action {
     Info(o::FormatArgs),
     Version(o::FormatArgs),
     SystemDf(s::DfArgs),
+    SystemPrune(s::SystemPruneArgs),
+    NetworkPrune(s::NetworkPruneArgs),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }

@@ -488,6 +488,20 @@ const SYSTEM_DF: Command =
         Action::SystemDf(Options::from_matches(m))
     });
 
+const SYSTEM_PRUNE: Command =
+    command("prune", "[OPTIONS]", "Remove unused data", Exactly(0), &[s::SystemPruneArgs::FLAGS], |m| {
+        Action::SystemPrune(Options::from_matches(m))
+    });
+
+const NETWORK_PRUNE: Command = command(
+    "prune",
+    "[OPTIONS]",
+    "Remove all unused networks",
+    Exactly(0),
+    &[s::NetworkPruneArgs::FLAGS],
+    |m| Action::NetworkPrune(Options::from_matches(m)),
+);
+
 const CONTAINER_PRUNE: Command = command(
     "prune",
     "[OPTIONS]",
@@ -677,14 +691,14 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         name: "network",
         about: "Manage networks",
-        commands: &[&NETWORK_INSPECT, &NETWORK_LS],
-        later: &["connect", "create", "disconnect", "prune", "rm", "remove"],
+        commands: &[&NETWORK_INSPECT, &NETWORK_LS, &NETWORK_PRUNE],
+        later: &["connect", "create", "disconnect", "rm", "remove"],
     },
     Group {
         name: "system",
         about: "Manage the engine",
-        commands: &[&SYSTEM_DF, &EVENTS, &INFO],
-        later: &["dial-stdio", "prune"],
+        commands: &[&SYSTEM_DF, &EVENTS, &INFO, &SYSTEM_PRUNE],
+        later: &["dial-stdio"],
     },
     Group {
         name: "volume",

@@ -54,7 +54,7 @@ pub enum ImageDeleted {
 pub struct ImagesPruned {
     /// In order.
     pub deleted: Vec<ImageDeleted>,
-    /// Bytes.
+    /// Bytes of the disk (blocks) that this freed.
     pub reclaimed: u64,
 }
 

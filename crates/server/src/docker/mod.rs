@@ -16,6 +16,7 @@ mod shape;
 mod streams;
 mod system;
 mod translate;
+mod upkeep;
 
 use std::panic::AssertUnwindSafe;
 
@@ -157,6 +158,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::ImageTag(name) => images::tag(call, &name).await,
         Route::ImageRemove(name) => images::remove(call, &name).await,
         Route::Commit => images::commit(call, request).await,
+        Route::BuildPrune => upkeep::prune_build_cache(call),
         Route::VolumeList => others::volumes(call).await,
         Route::VolumeCreate => others::create_volume(call, request).await,
         Route::VolumePrune => others::prune_volumes(call).await,

@@ -178,6 +178,9 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// When the snapshot does not exist.
     fn graph_data(&self, id: &str) -> Result<BTreeMap<String, String>>;
 
+    /// Everything that a snapshot has on disk: its directory, and names and files of it elsewhere.
+    fn paths(&self, id: &str) -> Vec<PathBuf>;
+
     /// Removes the snapshot, mounted or not; idempotent.
     ///
     /// # Errors

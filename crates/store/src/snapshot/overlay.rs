@@ -361,6 +361,14 @@ impl SnapshotDriver for Overlay {
         Ok(data)
     }
 
+    fn paths(&self, id: &str) -> Vec<PathBuf> {
+        if check_id(id).is_err() {
+            return Vec::new();
+        }
+        let link = self.read(id, "link").ok().filter(|l| is_link_name(l));
+        std::iter::once(self.dir(id)).chain(link.map(|l| self.root.join("l").join(l))).collect()
+    }
+
     fn remove(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.dir(id);

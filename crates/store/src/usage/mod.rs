@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use longshore_oci::Digest;
 
 use self::owners::Owners;
-pub use self::walk::Allocated;
+pub use self::walk::{Allocated, allocated};
 use self::walk::{Base, Part, measure_all};
 use crate::Result;
 use crate::open::Store;
@@ -141,9 +141,9 @@ struct Plan {
 
 impl Plan {
     fn list(store: &Store) -> Result<Self> {
-        let root = store.root().to_string_lossy().into_owned();
-        let Some(top) = Base::open(rustix::fs::CWD, &root)? else {
-            return Err(crate::Error::NotFound(format!("{root} is gone")));
+        let root = store.root();
+        let Some(top) = Base::open(rustix::fs::CWD, root)? else {
+            return Err(crate::Error::NotFound(format!("{} is gone", root.display())));
         };
         let mut paths: Vec<String> = FRAME.iter().skip(1).map(|p| (*p).to_owned()).collect();
         if let Some(all) = Base::open(&top.fd, "containers")? {

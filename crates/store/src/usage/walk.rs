@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -63,14 +65,15 @@ pub(super) struct Base {
 
 impl Base {
     /// Opens a directory, never through a link; `None` when there is none.
-    pub(super) fn open(at: impl AsFd, path: &str) -> Result<Option<Self>> {
+    pub(super) fn open(at: impl AsFd, path: impl AsRef<Path>) -> Result<Option<Self>> {
+        let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(at, path, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            Err(e) => return Err(Error::io(format!("open {path}"), e)),
+            Err(e) => return Err(Error::io(format!("open {}", path.display()), e)),
         };
-        let stat = rustix::fs::fstat(&fd).context(|| format!("stat {path}"))?;
+        let stat = rustix::fs::fstat(&fd).context(|| format!("stat {}", path.display()))?;
         Ok(Some(Self { fd, device: stat.st_dev, own: Allocated::of(&stat) }))
     }
 
@@ -114,6 +117,20 @@ pub(super) fn measure(base: &Base, name: &CStr, links: &Links) -> Result<Allocat
     Ok(total)
 }
 
+/// What one tree takes on disk, its own directory included; nothing where there is none.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn allocated(path: &Path) -> Result<Allocated> {
+    let bad = || Error::Invalid(format!("{} is no file to measure", path.display()));
+    let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(bad)?;
+    let name = CString::new(name.as_bytes()).map_err(|_| bad())?;
+    match Base::open(rustix::fs::CWD, parent)? {
+        Some(base) => measure(&base, &name, &Links::default()),
+        None => Ok(Allocated::default()),
+    }
+}
+
 /// One entry of a base.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -154,7 +171,6 @@ pub(super) fn measure_all(bases: &[&Base], parts: &[Part]) -> Result<Vec<Allocat
 mod tests {
     use super::*;
     use std::fs;
-    use std::path::Path;
     use std::process::Command;
 
     fn du(path: &Path) -> u64 {
@@ -174,11 +190,13 @@ mod tests {
         fs::File::create(top.join("sparse")).unwrap().set_len(10 << 20).unwrap();
         std::os::unix::fs::symlink("/", top.join("out")).unwrap();
         std::os::unix::fs::symlink("x".repeat(300), top.join("long")).unwrap();
-        let base = Base::open(rustix::fs::CWD, dir.path().to_str().unwrap()).unwrap().unwrap();
+        let base = Base::open(rustix::fs::CWD, dir.path()).unwrap().unwrap();
         let got = measure(&base, c"top", &Links::default()).unwrap();
         assert_eq!(got.bytes, du(&top));
         assert_eq!(got.inodes, 8);
         assert_eq!(measure(&base, c"gone", &Links::default()).unwrap(), Allocated::default());
+        assert_eq!(allocated(&top).unwrap(), got);
+        assert_eq!(allocated(&top.join("a/gone/x")).unwrap(), Allocated::default());
         // Names of one inode that lie in different parts count once.
         let part = |name: &CStr| Part { base: 0, name: name.to_owned() };
         let inside = Base::open(&base.fd, "top/a").unwrap().unwrap();
@@ -189,7 +207,7 @@ mod tests {
     #[test]
     fn atk_59_deep_trees() {
         let dir = tempfile::tempdir().unwrap();
-        let base = Base::open(rustix::fs::CWD, dir.path().to_str().unwrap()).unwrap().unwrap();
+        let base = Base::open(rustix::fs::CWD, dir.path()).unwrap().unwrap();
         let mut at = base.fd.try_clone().unwrap();
         for _ in 0..3000 {
             rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
