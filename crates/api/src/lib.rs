@@ -16,6 +16,7 @@ pub mod registry;
 pub mod stream;
 pub mod system;
 pub mod time;
+pub mod upkeep;
 pub mod version;
 pub mod volume;
 

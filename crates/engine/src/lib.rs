@@ -32,6 +32,7 @@ mod names;
 mod network;
 mod notes;
 mod pipe;
+mod prune;
 mod record;
 mod recover;
 mod registry;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use longshore_store::meta::{Batch, Table};
+use longshore_store::usage::allocated;
 
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{CreateVolume, Filters, Pruned, Volume};
@@ -158,7 +159,7 @@ impl Engine {
     /// `Conflict` while a container uses it.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
         let name = name.to_owned();
-        self.blocking(move |e| match e.remove_volume_blocking(&name) {
+        self.blocking(move |e| match e.remove_volume_blocking(&name, false).map(drop) {
             Err(err) if force && err.kind() == longshore_oci::Kind::NotFound => Ok(()),
             Err(err) if err.kind() == longshore_oci::Kind::NotFound => {
                 Err(err.context(format!("get {name}")))
@@ -168,11 +169,11 @@ impl Engine {
         .await
     }
 
-    /// Removes a volume that nobody uses.
+    /// Removes a volume that nobody uses. Gives the bytes of the disk that this freed, where they are to be measured.
     ///
     /// # Errors
     /// `Conflict` while a container uses it, `NotFound` when there is none.
-    pub(crate) fn remove_volume_blocking(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove_volume_blocking(&self, name: &str, measure: bool) -> Result<u64> {
         let _one = self.inner.volumes.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.volume_blocking(name)?;
         let users = self.volume_users(name);
@@ -181,10 +182,12 @@ impl Engine {
         }
         // Record first: a tree without a record is removed at the next start or taken over.
         check_name(name)?;
+        let dir = self.inner.paths.volumes().join(name);
+        let size = if measure { allocated(&dir).map_or(0, |a| a.bytes) } else { 0 };
         self.inner.store.meta().commit(Batch::new().delete(Table::Volumes, name))?;
-        remove_dir(&self.inner.paths.volumes().join(name))?;
+        remove_dir(&dir)?;
         self.event("volume", "destroy", name, &[("driver", "local")]);
-        Ok(())
+        Ok(size)
     }
 
     /// Removes volumes that nobody uses: anonymous ones, or all with the filter `all=true`.
@@ -205,10 +208,9 @@ impl Engine {
                 if !wanted {
                     continue;
                 }
-                let size = crate::container::tree_size(std::path::Path::new(&v.mountpoint));
-                match e.remove_volume_blocking(&name) {
-                    Ok(()) => {
-                        pruned.reclaimed += size;
+                match e.remove_volume_blocking(&name, true) {
+                    Ok(freed) => {
+                        pruned.reclaimed += freed;
                         pruned.deleted.push(name);
                     }
                     Err(err) => tracing::warn!(volume = name, "not pruned: {err}"),

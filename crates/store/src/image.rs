@@ -8,7 +8,7 @@ use longshore_oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{Batch, Table};
-use crate::open::Store;
+use crate::open::{Store, Unused};
 use crate::{Error, Result};
 
 /// Bytes that an image's configuration may have.
@@ -280,6 +280,23 @@ impl<'a> Images<'a> {
     /// # Errors
     /// `NotFound`; a failure to remove files is repaired at the next start.
     pub fn remove(self, id: &Digest) -> Result<Vec<Digest>> {
+        let unused = self.forget(id)?;
+        self.store.discard(&unused)?;
+        Ok(unused.chains)
+    }
+
+    /// The same; also gives the bytes of the disk that this freed, which costs a look at every file.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_counting(self, id: &Digest) -> Result<(Vec<Digest>, u64)> {
+        let unused = self.forget(id)?;
+        let freed = self.store.discard_counting(&unused)?;
+        Ok((unused.chains, freed))
+    }
+
+    /// Takes the records away.
+    fn forget(self, id: &Digest) -> Result<Unused> {
         let graph = self.store.collecting();
         let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let mut batch = Batch::new().delete(Table::Images, &id.to_string());
@@ -293,8 +310,7 @@ impl<'a> Images<'a> {
         drop(graph);
         unused.blobs.push(*id);
         unused.blobs.extend(row.manifests.iter().map(|m| m.digest));
-        self.store.discard(&unused)?;
-        Ok(unused.chains)
+        Ok(unused)
     }
 
     /// All names and what they point to.

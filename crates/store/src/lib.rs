@@ -13,6 +13,7 @@ mod open;
 mod rw;
 pub mod snapshot;
 pub mod tar;
+pub mod usage;
 
 pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{ImageRecord, Images, ManifestRecord};

@@ -55,7 +55,7 @@ pub enum ImageDeleted {
 pub struct ImagesPruned {
     /// In order.
     pub deleted: Vec<ImageDeleted>,
-    /// Bytes.
+    /// Bytes of the disk (blocks) that this freed.
     pub reclaimed: u64,
 }
 

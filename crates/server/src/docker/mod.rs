@@ -17,6 +17,7 @@ mod shape;
 mod streams;
 mod system;
 mod translate;
+mod upkeep;
 
 use std::panic::AssertUnwindSafe;
 
@@ -164,6 +165,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::Manifest(name) => registry::manifest(call, &name, request.headers()).await,
         Route::Referrers(name) => registry::referrers(call, &name, request.headers()).await,
         Route::Commit => images::commit(call, request).await,
+        Route::BuildPrune => upkeep::prune_build_cache(call),
         Route::VolumeList => others::volumes(call).await,
         Route::VolumeCreate => others::create_volume(call, request).await,
         Route::VolumePrune => others::prune_volumes(call).await,

@@ -37,6 +37,7 @@ pub(crate) enum Route {
     Manifest(String),
     /// Ours: what refers to a manifest in a registry.
     Referrers(String),
+    BuildPrune,
     VolumeList,
     VolumeCreate,
     VolumePrune,
@@ -109,7 +110,8 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("system", "df") if get => Route::DiskUsage,
         ("auth", "") if post => Route::Auth,
         ("commit", "") if post => Route::Commit,
-        ("build", "" | "prune" | "cancel") if post => Route::Missing("building images"),
+        ("build", "prune") if post => Route::BuildPrune,
+        ("build", "" | "cancel") if post => Route::Missing("building images"),
         ("session" | "grpc", "") if post => Route::Missing("building images"),
         ("containers", rest) => return container(method, rest),
         ("exec", rest) => return exec(method, rest),

@@ -40,6 +40,11 @@ impl Custody {
         drop(self.lease.take());
     }
 
+    /// Holds a snapshot that is about to be made.
+    pub(super) fn hold_snapshot(&self, cache_id: &str) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.add_snapshot(cache_id))
+    }
+
     /// Commits an ingest, whose digest is known before.
     pub(super) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
         self.hold(digest)?;

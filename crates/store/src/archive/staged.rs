@@ -85,6 +85,7 @@ impl<'a> Staged<'a> {
         source: impl Read + Send,
     ) -> Result<Self> {
         let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
         custody.store.driver().stage(&cache_id)?;
         Self::fill(custody, cache_id, start, came, source)
     }
@@ -98,6 +99,7 @@ impl<'a> Staged<'a> {
         source: impl Read + Send,
     ) -> Result<Self> {
         let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
         custody.store.driver().prepare(&cache_id, parent)?;
         Self::fill(custody, cache_id, start, came, source)
     }
