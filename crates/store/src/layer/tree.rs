@@ -14,6 +14,7 @@ use longshore_sys::root::Root;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::index_writer::IMPLIED_MODE;
 use crate::error::{Error, IoContext, Result};
 
 /// Descriptors kept open; a daemon may hold a few thousand in all.
@@ -22,9 +23,6 @@ const CACHE_MAX: usize = 200;
 /// Directories that are open at once, of those that lead to the one being worked on: a tree may be deeper than
 /// descriptors and stack allow.
 pub(super) const OPEN_MAX: usize = 64;
-
-/// Mode of directories that no entry describes.
-const IMPLIED_MODE: u32 = 0o755;
 
 /// An open directory.
 #[derive(Debug)]
