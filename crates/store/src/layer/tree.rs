@@ -391,7 +391,7 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> 
 
 /// Opens for reading the very file that an `O_PATH` descriptor holds; its type was checked there, so
 /// that no device or pipe is opened in its place.
-pub(super) fn reopen(node: BorrowedFd<'_>) -> rustix::io::Result<File> {
+pub(crate) fn reopen(node: BorrowedFd<'_>) -> rustix::io::Result<File> {
     let path = longshore_sys::sockpath::fd_path(node);
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
