@@ -6,6 +6,7 @@ pub mod archive;
 pub mod content;
 mod error;
 pub mod image;
+pub mod inspect;
 pub mod layer;
 pub mod lease;
 pub mod meta;

@@ -164,7 +164,7 @@ impl<'a> Staged<'a> {
             BlobRecord { digest, size, media_type }
         });
         (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, digest);
-        staged.own_root = layer::Index::open(&files.join("index"))?.get(b"").next().is_some();
+        staged.own_root = layer::IndexFile::open(&files.join("index"))?.find(b"")?.entry.is_some();
         Ok(staged)
     }
 

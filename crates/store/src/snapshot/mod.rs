@@ -25,11 +25,12 @@ use crate::layer::WhiteoutFormat;
 use crate::{Error, Result};
 
 pub use changes::{Change, ChangeKind};
+pub(crate) use changes::{is_opaque, is_whiteout};
 pub use overlay::{MountStyle, Overlay};
 pub(crate) use overlay::{REMOVING, is_link_name, make_dir as make_private_dir};
 pub use probe::{DriverChoice, choose};
 pub use tree::remove_tree;
-
+pub(crate) use tree::{look_beneath, open_root};
 pub use vfs::Vfs;
 pub(crate) use vfs::copy_look;
 

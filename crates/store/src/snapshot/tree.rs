@@ -54,7 +54,7 @@ impl Place {
 }
 
 /// Opens the root of a tree.
-pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("open {}", path.display()))
 }
@@ -65,7 +65,7 @@ pub(super) fn open_beneath(root: impl AsFd, rest: &Path) -> Result<Option<OwnedF
 }
 
 /// Looks at an entry below `root` without opening it; `None` when there is none.
-pub(super) fn look_beneath(root: impl AsFd, rest: &Path) -> Result<Option<(OwnedFd, Stat)>> {
+pub(crate) fn look_beneath(root: impl AsFd, rest: &Path) -> Result<Option<(OwnedFd, Stat)>> {
     let Some(fd) = beneath(root, rest, OFlags::PATH | OFlags::NOFOLLOW)? else { return Ok(None) };
     let stat = rustix::fs::fstat(&fd).context(|| format!("stat {}", rest.display()))?;
     Ok(Some((fd, stat)))
