@@ -17,7 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("engine", &["oci", "sys", "store", "runtime", "net"]),
     ("server", &["oci", "sys", "api", "engine"]),
     ("cli", &["oci", "api"]),
-    ("testkit", &["oci", "store"]),
+    ("testkit", &["oci", "sys", "store"]),
 ];
 
 /// Crates that must stay synchronous.
