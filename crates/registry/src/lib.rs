@@ -1,0 +1,27 @@
+//! The client's side of registries: OCI distribution 1.1 and Docker's registry protocol 2.
+//!
+//! What comes from a registry is hostile: sizes, counts and times are limited ([`Limits`]), bytes are checked
+//! against the digest they were asked for by, and a credential goes to the origin it belongs to and nowhere else.
+//! Memory is flat: a blob passes in the pieces in which it came.
+
+mod address;
+mod blob;
+mod client;
+mod config;
+mod credentials;
+mod document;
+mod error;
+mod platform;
+mod proxy;
+mod repository;
+mod url;
+
+pub use blob::BlobStream;
+pub use client::{Client, Login, SearchHit};
+pub use config::{Config, InsecureRule, Limits, Mirror};
+pub use credentials::Credentials;
+pub use document::{Document, check_image};
+pub use error::{Error, Refusal, RegistryError, Result};
+pub use platform::choose;
+pub use proxy::ProxyConfig;
+pub use repository::{Fetched, ManifestRef, Repository};
