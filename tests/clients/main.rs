@@ -17,6 +17,7 @@ mod misbehaving;
 mod network;
 mod options;
 mod policies;
+mod powercut;
 mod restart;
 mod run;
 mod runtimes;

@@ -214,6 +214,31 @@ impl Image {
         }
     }
 
+    /// The image as `docker save` would write it, under these names.
+    ///
+    /// # Panics
+    /// Never: memory can be written.
+    #[must_use]
+    pub fn archive(&self, names: &[&str]) -> Vec<u8> {
+        let mut out = tar::Builder::new(Vec::new());
+        let mut member = |name: &str, bytes: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_size(bytes.len() as u64);
+            out.append_data(&mut header, name, bytes).expect("memory");
+        };
+        let config = self.config_bytes();
+        let config_name = format!("{}.json", Digest::of(&config).hex());
+        member(&config_name, &config);
+        let layers: Vec<String> = (0..self.layers.len()).map(|i| format!("{i}/layer.tar")).collect();
+        for (name, layer) in layers.iter().zip(&self.layers) {
+            member(name, &layer.blob.to_vec());
+        }
+        let manifest = json!([{"Config": config_name, "RepoTags": names, "Layers": layers}]);
+        member("manifest.json", manifest.to_string().as_bytes());
+        out.into_inner().expect("memory")
+    }
+
     /// The manifest as a registry has it.
     #[must_use]
     pub fn document(&self) -> Document {
