@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("engine", &["oci", "sys", "store", "runtime", "net", "registry"]),
     ("server", &["oci", "sys", "api", "engine"]),
     ("cli", &["oci", "api"]),
-    ("testkit", &["oci", "store"]),
+    ("testkit", &["oci", "sys", "store"]),
 ];
 
 /// Crates that must stay synchronous.

@@ -18,6 +18,7 @@ mod misbehaving;
 mod network;
 mod options;
 mod policies;
+mod powercut;
 mod registry_cli;
 mod registry_server;
 mod restart;

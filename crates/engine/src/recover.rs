@@ -102,6 +102,7 @@ impl Engine {
             boot: longshore_sys::boot::boot_id()?,
         };
         let engine = Self { inner: Arc::new(inner) };
+        engine.mend_volumes()?;
         let found = engine.read_containers()?;
         engine.sweep();
         Ok((engine, found))
@@ -118,6 +119,8 @@ impl Engine {
                 self.finish_removal(&record);
                 continue;
             }
+            // Not synced when it was made: a power cut may have taken it.
+            make_dir(&self.inner.paths.container(&id), 0o710)?;
             let record = notes::read(&self.inner.paths, &self.inner.boot, &id).unwrap_or(record);
             let container = Container::new(record);
             self.index(|i| {

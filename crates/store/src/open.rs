@@ -360,6 +360,7 @@ impl Store {
                 fs::remove_dir_all(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
             }
         }
+        self.mend_rw_layers()?;
         let blobs = self.content().list()?;
         self.drop_blobs(blobs).map(drop)
     }

@@ -70,20 +70,16 @@ impl Store {
             }
             None => None,
         };
-        let parent = top
-            .map(|chain| {
-                let layer = self
-                    .layer(&chain)?
-                    .ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
-                Ok::<_, Error>(layer.cache_id)
-            })
-            .transpose()?;
+        let parent = self.snapshot_of(top)?;
         let row = MountRow { mount_id: random_id()?, top };
         let driver = self.driver();
         let made = (|| {
             driver.prepare(&row.init_id(), parent.as_deref())?;
             fill_init(driver, &row.init_id())?;
             driver.prepare(&row.mount_id, Some(&row.init_id()))?;
+            if !driver.mends() {
+                self.durable()?;
+            }
             self.meta().commit_lazy(Batch::new().put(Table::Mounts, container, &row))
         })();
         if let Err(e) = made {
@@ -92,6 +88,46 @@ impl Store {
             return Err(e);
         }
         Ok(RwLayer { init_id: row.init_id(), mount_id: row.mount_id, top })
+    }
+
+    /// The snapshot of the layer with this chain id.
+    fn snapshot_of(&self, chain: Option<Digest>) -> Result<Option<String>> {
+        let Some(chain) = chain else { return Ok(None) };
+        match self.layer(&chain)? {
+            Some(layer) => Ok(Some(layer.cache_id)),
+            None => Err(Error::Corrupt(format!("layer {chain} has no record"))),
+        }
+    }
+
+    /// Makes again what a power cut took of containers' writable layers, which are not synced when they are made. For a
+    /// start only: nobody may be at work.
+    pub(crate) fn mend_rw_layers(&self) -> Result<()> {
+        if !self.driver().mends() {
+            return Ok(());
+        }
+        for (container, row) in self.meta().list::<MountRow>(Table::Mounts)? {
+            match self.mend_rw(&row) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(container, "what was lost of its writable layer was made again"),
+                // The others are none the worse for it.
+                Err(e) => tracing::error!(container, error = %e, "its writable layer is not whole"),
+            }
+        }
+        Ok(())
+    }
+
+    fn mend_rw(&self, row: &MountRow) -> Result<bool> {
+        let (driver, init) = (self.driver(), row.init_id());
+        // A container that runs has lost nothing.
+        if driver.in_use(&row.mount_id)? {
+            return Ok(false);
+        }
+        let mut lost = driver.mend(&init, self.snapshot_of(row.top)?.as_deref())?;
+        if lost || !init_is_filled(driver, &init)? {
+            fill_init(driver, &init)?;
+            lost = true;
+        }
+        Ok(driver.mend(&row.mount_id, Some(&init))? || lost)
     }
 
     fn mount_row(&self, container: &str) -> Result<MountRow> {
@@ -351,8 +387,7 @@ const MTAB: &str = "etc/mtab";
 /// that stands in the way is replaced, never followed.
 fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
     let root = driver.apply_dir(id);
-    let names: Vec<&Path> =
-        INIT_DIRS.iter().map(|(d, _)| *d).chain(INIT_FILES).chain([MTAB]).map(Path::new).collect();
+    let names = init_names();
     let mut below = driver.lower_dirs(id, &names)?.into_iter();
     for (name, needed) in INIT_DIRS {
         let there = below.next().flatten();
@@ -376,6 +411,21 @@ fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
         symlink("/proc/mounts", &path).context(|| format!("make {}", path.display()))?;
     }
     Ok(())
+}
+
+fn init_names() -> Vec<&'static Path> {
+    INIT_DIRS.iter().map(|(d, _)| *d).chain(INIT_FILES).chain([MTAB]).map(Path::new).collect()
+}
+
+/// Whether all is there that [`fill_init`] makes.
+fn init_is_filled(driver: &dyn SnapshotDriver, id: &str) -> Result<bool> {
+    let root = driver.apply_dir(id);
+    let names = init_names();
+    let below = driver.lower_dirs(id, &names)?;
+    let needed = |i: usize| INIT_DIRS.get(i).is_some_and(|(_, needed)| *needed);
+    Ok(names.iter().zip(below).enumerate().all(|(i, (name, below))| {
+        (below.is_some() && !needed(i)) || fs::symlink_metadata(root.join(name)).is_ok()
+    }))
 }
 
 fn init_dir(path: &Path, like: Option<&OwnedFd>) -> Result<()> {

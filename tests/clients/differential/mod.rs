@@ -5,7 +5,7 @@
 //! what it answers is written down.
 
 mod accepted;
-mod http;
+pub(crate) mod http;
 mod normal;
 mod script;
 

@@ -205,6 +205,28 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the file system fails.
     fn sync(&self) -> Result<()>;
+
+    /// Whether what a power cut took of an active snapshot can be made again: then none need be synced when it is made.
+    fn mends(&self) -> bool {
+        false
+    }
+
+    /// Makes again what is lost of an active snapshot that was prepared on `parent`, all of it if need be, and keeps what
+    /// was written into it. True if anything was lost. Only where [`Self::mends`], and not [`Self::in_use`].
+    ///
+    /// # Errors
+    /// When the parent is not whole, or the system refuses.
+    fn mend(&self, _id: &str, _parent: Option<&str>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether the snapshot is mounted.
+    ///
+    /// # Errors
+    /// When the system refuses to tell.
+    fn in_use(&self, _id: &str) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Refuses anything that is not a cache id, so that no other text becomes a path.

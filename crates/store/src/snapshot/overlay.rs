@@ -30,6 +30,8 @@ use crate::content::random_id;
 use crate::layer::WhiteoutFormat;
 use crate::{Error, IoContext, Result};
 
+mod mend;
+
 /// Lower layers that one mount may have; Docker's limit, far below the kernel's 500.
 const MAX_LOWERS: usize = 128;
 /// Bytes that one string of fsconfig(2) may have, with its end.
@@ -160,21 +162,23 @@ impl Overlay {
         made
     }
 
+    /// The lower links of what lies on `parent`.
+    fn links_on(&self, parent: &str) -> Result<Vec<String>> {
+        check_id(parent)?;
+        let mut links = vec![format!("l/{}", self.read(parent, "link")?)];
+        links.extend(self.lower_links(parent)?);
+        Ok(links)
+    }
+
     /// Writes `lower` and `work` of `id`, and commits its parent.
     fn put_on(&self, id: &str, parent: &str) -> Result<()> {
-        check_id(parent)?;
-        let mut lower = format!("l/{}", self.read(parent, "link")?);
-        let below = self.lower_links(parent)?;
-        if below.len() + 1 > MAX_LOWERS {
+        let links = self.links_on(parent)?;
+        if links.len() > MAX_LOWERS {
             return Err(Error::TooLarge(format!("more than {MAX_LOWERS} layers")));
-        }
-        for link in below {
-            lower.push(':');
-            lower.push_str(&link);
         }
         let dir = self.dir(id);
         let file = dir.join("lower");
-        fs::write(&file, lower).context(|| format!("write {}", file.display()))?;
+        fs::write(&file, links.join(":")).context(|| format!("write {}", file.display()))?;
         make_dir(&dir.join("work"), 0o700)?;
         let mark = self.dir(parent).join("committed");
         match fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&mark) {
@@ -400,6 +404,18 @@ impl SnapshotDriver for Overlay {
             }
         }
         Ok(())
+    }
+
+    fn mends(&self) -> bool {
+        true
+    }
+
+    fn mend(&self, id: &str, parent: Option<&str>) -> Result<bool> {
+        self.make_good(id, parent)
+    }
+
+    fn in_use(&self, id: &str) -> Result<bool> {
+        self.is_used(id)
     }
 
     fn sync(&self) -> Result<()> {
