@@ -6,17 +6,27 @@
 
 mod address;
 mod blob;
+mod call;
+mod challenge;
 mod client;
 mod config;
 mod credentials;
 mod document;
+mod endpoint;
 mod error;
+mod headers;
 mod platform;
 mod proxy;
+mod realm;
 mod repository;
+mod retry;
+mod token;
+mod transport;
+mod upload;
 mod url;
 
 pub use blob::BlobStream;
+pub use challenge::{Challenge, parse_challenges};
 pub use client::{Client, Login, SearchHit};
 pub use config::{Config, InsecureRule, Limits, Mirror};
 pub use credentials::Credentials;
