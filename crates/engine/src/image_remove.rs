@@ -93,10 +93,10 @@ impl Engine {
         let same =
             |r: &&Reference| (r.registry(), r.repository()) == (reference.registry(), reference.repository());
         let mut left = self.inner.store.images().get(&record.id)?;
-        // Digests of a repository go with its last tag.
+        // Digests of a repository go with its last tag, and no event tells of them.
         if reference.digest().is_none() && !left.tags.iter().any(|r| same(&r)) {
             for digest in left.digests.iter().filter(same) {
-                self.untag(&record.id, digest, out)?;
+                self.drop_name(digest, out)?;
             }
             left = self.inner.store.images().get(&record.id)?;
         }
@@ -109,6 +109,10 @@ impl Engine {
 
     fn untag(&self, id: &Digest, reference: &Reference, out: &mut Removal) -> Result<()> {
         self.image_event("untag", id, &id.to_string());
+        self.drop_name(reference, out)
+    }
+
+    fn drop_name(&self, reference: &Reference, out: &mut Removal) -> Result<()> {
         self.inner.store.images().untag(reference)?;
         out.deleted.push(ImageDeleted::Untagged(reference.familiar()));
         Ok(())

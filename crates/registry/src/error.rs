@@ -181,6 +181,25 @@ impl Error {
         }
     }
 
+    /// Itself, with the name of what it is about before it.
+    pub(crate) fn of(self, name: &str) -> Self {
+        match self {
+            Self::Corrupt(text) => Self::Corrupt(format!("{name}: {text}")),
+            Self::Unsupported(text) => Self::Unsupported(format!("{name}: {text}")),
+            other => other,
+        }
+    }
+
+    /// Itself, after so many tries.
+    pub(crate) fn with_attempts(mut self, n: u32) -> Self {
+        match &mut self {
+            Self::Unreachable { attempts, .. } | Self::TimedOut { attempts, .. } => *attempts = n,
+            Self::Refused(r) => r.attempts = n,
+            _ => {}
+        }
+        self
+    }
+
     /// The registry's refusal, if that is what this is.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {

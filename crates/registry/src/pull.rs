@@ -171,7 +171,9 @@ impl Puller {
             Ok((reception, standing))
         })
         .await?;
-        for (i, layer) in image.layers.iter().enumerate() {
+        // Of an image that is here as a whole there is nothing to tell.
+        let known = standing == image.layers.len() && self.has_image(image.config.digest).await?;
+        for (i, layer) in image.layers.iter().enumerate().filter(|_| !known) {
             progress(&layer.digest, if i < standing { PullStep::Exists } else { PullStep::Missing });
         }
         let mut missing: Vec<Descriptor> = Vec::new();
@@ -215,6 +217,16 @@ impl Puller {
                 }
             }
         }
+    }
+
+    async fn has_image(&self, id: Digest) -> Result<bool> {
+        let store = self.store.clone();
+        blocking(move || match store.images().get(&id) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == longshore_oci::Kind::NotFound => Ok(false),
+            Err(e) => Err(e.into()),
+        })
+        .await
     }
 
     /// The image's configuration, from here or from the registry.

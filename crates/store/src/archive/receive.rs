@@ -11,7 +11,7 @@ use longshore_oci::{Digest, Reference};
 use super::custody::Custody;
 use super::load::check_diff;
 use super::staged::{Came, Chain, Staged, check_announced, check_depth};
-use crate::image::{ImageRow, ManifestRecord, now, parse_document};
+use crate::image::{ImageRow, ManifestRecord, parse_document};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::{Error, IoContext, Result};
@@ -313,9 +313,6 @@ fn add<'a>(
         let mut batch = chain.records(Batch::new());
         for name in &image.names {
             batch = batch.put(Table::Tags, &name.to_string(), &id);
-        }
-        if image.names.iter().any(|n| n.digest().is_none()) {
-            row.last_tagged = now();
         }
         store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))?;
         Ok(id)
