@@ -17,6 +17,8 @@ mod misbehaving;
 mod network;
 mod options;
 mod policies;
+mod registry_cli;
+mod registry_server;
 mod restart;
 mod run;
 mod runtimes;
