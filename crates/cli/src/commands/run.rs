@@ -71,7 +71,9 @@ async fn attached_run(app: &App<'_>, args: &RunArgs, id: &str, attached: Attache
 /// where the process is at fault.
 fn failed(app: &App<'_>, e: Failure) -> Failure {
     let has = |words: &[&str]| words.iter().any(|w| e.message.contains(w));
-    let code = if has(&["executable file not found", "no such file or directory"]) {
+    let code = if e.message.is_empty() {
+        e.code
+    } else if has(&["executable file not found", "no such file or directory"]) {
         127
     } else if has(&["permission denied", "is a directory"]) {
         126
@@ -83,6 +85,10 @@ fn failed(app: &App<'_>, e: Failure) -> Failure {
 
 /// The message and status of a command that got no further than its options.
 pub(super) fn wrong(called: &str, command: &str, e: Failure) -> Failure {
+    if e.message.is_empty() {
+        // The user ended it.
+        return e;
+    }
     let program = called.split(' ').next().unwrap_or_default();
     let hint = format!("Run '{program} {command} --help' for more information");
     let message = format!("{program}: {}\n\n{hint}", e.message);
