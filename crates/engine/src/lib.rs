@@ -13,6 +13,8 @@
 //! execs: create_exec(container, CreateExec) -> id   start_exec(id, detach, tty size) -> Option<AttachSession>   resize_exec   inspect_exec(id) -> ExecView
 //! images: image(name) -> ImageView   images(filters, flags) -> Vec<ImageView>   history   tag(name, Reference)   remove_image(name, force, prune) -> Vec<ImageDeleted>
 //!   load(body stream, quiet) -> Stream<ProgressEvent>   save(names) -> Stream<Bytes>   import(ImportRequest, body) -> Stream<ProgressEvent>   commit(CommitRequest) -> Digest   prune_images(filters) -> ImagesPruned
+//! layers: image_layers(name) -> LayersView   which_image(name, path, follow), which_container(..) -> WhichView   layer_files(name, layer, dir) -> Stream<batch of LayerFile>
+//!   diff_images(from, to, options) -> Stream<batch of DiffRow>   image_file(name, path, offset, limit) -> (ImageFile, Stream<Bytes>)
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
 //! ```
 
@@ -26,6 +28,7 @@ mod filters;
 mod image;
 mod image_remove;
 mod info;
+mod layers;
 pub mod model;
 mod names;
 mod network;
@@ -34,6 +37,7 @@ mod pipe;
 mod record;
 mod recover;
 mod signals;
+mod steps;
 mod stream;
 mod time;
 mod usage;
@@ -46,7 +50,8 @@ use std::sync::Arc;
 pub use error::{Error, Result};
 pub use longshore_runtime::Registered;
 pub use stream::{
-    AttachSession, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream, WaitFuture,
+    AttachSession, BatchStream, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream,
+    WaitFuture,
 };
 
 /// The daemon's settings, as far as the engine needs them.

@@ -3,4 +3,5 @@
 pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod image;
+pub(crate) mod layers;
 pub(crate) mod rest;
