@@ -12,6 +12,7 @@ use std::path::Path;
 pub(crate) use tree::{Command, Group, Names};
 
 use crate::args::create::{CreateArgs, RunOptions};
+use crate::args::layers::Look;
 use crate::args::{container as c, image as i, object as o, registry as r, system as s};
 use crate::error::{Failure, Result};
 use crate::flags::{self, BOOL, Count, Flag, LIST, Matches, STRING, flag, help};
@@ -81,6 +82,8 @@ pub(crate) enum Action {
     SystemDf(s::DfArgs),
     SystemPrune(s::SystemPruneArgs),
     NetworkPrune(s::NetworkPruneArgs),
+    /// Seeing into layers.
+    Look(Look),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }

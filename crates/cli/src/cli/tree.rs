@@ -1,5 +1,7 @@
 //! Every command: its words, its options, how many arguments it takes, and what it becomes.
 
+mod layers;
+
 use super::Action;
 use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, PULL, PUSH, SEARCH};
 use crate::args::container as c;
@@ -678,9 +680,13 @@ pub(crate) const GROUPS: &[Group] = &[
         about: "Manage images",
         usage: "",
         commands: &[
+            &layers::CAT,
+            &layers::DIFF,
+            &layers::EXPLORE,
             &HISTORY,
             &IMPORT,
             &IMAGE_INSPECT,
+            &layers::LAYERS,
             &LOAD,
             &IMAGES.called("ls", &["list"]),
             &IMAGE_PRUNE,
@@ -689,6 +695,7 @@ pub(crate) const GROUPS: &[Group] = &[
             &RMI.called("rm", &["remove"]),
             &SAVE,
             &TAG,
+            &layers::WHICH,
         ],
         later: &["build"],
     },

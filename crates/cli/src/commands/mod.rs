@@ -7,6 +7,7 @@ mod exec;
 mod image;
 mod info;
 mod inspect;
+mod layers;
 mod lists;
 mod login;
 mod manifest;
@@ -83,6 +84,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::SystemPrune(_)
         | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
+        Action::Look(look) => layers::look(&app, look).await,
         _ => containers(&app, action).await,
     }
 }
