@@ -16,6 +16,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
 
+/// Bytes of an ingest that are sent on their way to the disk at a time.
+const WRITEBACK: u64 = 4 << 20;
+
 /// 64 random hex digits.
 ///
 /// # Errors
@@ -111,11 +114,26 @@ impl Content {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         if self.exists(&digest)? {
+            if self.dirs.sync {
+                // Whoever wrote it may not have waited yet.
+                self.open_blob(&digest)?.sync_all().context(|| format!("sync blob {digest}"))?;
+            }
             return Ok(digest);
         }
         let mut ingest = self.ingest()?;
         ingest.write_all(bytes).context(|| format!("write blob {digest}"))?;
         Ok(ingest.commit(Some(digest), None)?.digest)
+    }
+
+    /// The same as [`Ingest::commit_later`] has it.
+    pub(crate) fn put_later(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.exists(&digest)? {
+            return Ok(digest);
+        }
+        let mut ingest = self.ingest()?;
+        ingest.write_all(bytes).context(|| format!("write blob {digest}"))?;
+        Ok(ingest.commit_later(digest)?.digest)
     }
 
     /// The blob's file. It is not checked; see [`Content::reader`] and [`Content::read`].
@@ -282,7 +300,28 @@ impl Ingest {
     ///
     /// # Errors
     /// `Corrupt` if digest or size differ: nothing is kept then.
-    pub fn commit(mut self, expected: Option<Digest>, expected_size: Option<u64>) -> Result<Committed> {
+    pub fn commit(self, expected: Option<Digest>, expected_size: Option<u64>) -> Result<Committed> {
+        let wait = self.content.dirs.sync;
+        self.settle(expected, expected_size, wait)
+    }
+
+    /// The same, but durable only with the next sync of the whole file system: for a blob among many, before a record
+    /// names it. Until then a power cut may leave its name without its bytes, which the next open removes.
+    ///
+    /// # Errors
+    /// As [`Ingest::commit`].
+    pub(crate) fn commit_later(self, expected: Digest) -> Result<Committed> {
+        // In the place of one that a record may name already, nothing half-written is put.
+        let wait = self.content.dirs.sync && self.content.exists(&expected)?;
+        self.settle(Some(expected), None, wait)
+    }
+
+    fn settle(
+        mut self,
+        expected: Option<Digest>,
+        expected_size: Option<u64>,
+        wait: bool,
+    ) -> Result<Committed> {
         if let Some(want) = expected_size
             && want != self.size
         {
@@ -295,7 +334,7 @@ impl Ingest {
             return Err(Error::DigestMismatch { what: "blob".into(), expected, actual: digest });
         }
         let dirs = Arc::clone(&self.content.dirs);
-        if dirs.sync {
+        if wait {
             self.file.sync_all().context(|| format!("sync blob {digest}"))?;
         }
         if let Some(name) = &self.name {
@@ -305,7 +344,7 @@ impl Ingest {
         if let Some(name) = self.name.take() {
             dirs.live().remove(&name);
         }
-        if dirs.sync {
+        if wait {
             dirs.blobs.sync_all().context(|| "sync content/blobs")?;
         }
         Ok(Committed { digest, size: self.size })
@@ -319,7 +358,11 @@ impl Write for Ingest {
         }
         let n = self.file.write(buf)?;
         self.hash.update(&buf[..n]);
+        let before = self.size;
         self.size += n as u64;
+        if self.content.dirs.sync && before / WRITEBACK != self.size / WRITEBACK {
+            longshore_sys::writeback::begin(&self.file, before / WRITEBACK * WRITEBACK, WRITEBACK);
+        }
         Ok(n)
     }
 

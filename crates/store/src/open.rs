@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -46,6 +46,8 @@ struct Inner {
     driver: Box<dyn SnapshotDriver>,
     choice: DriverChoice,
     sync: bool,
+    /// Directories of the store on another file system than the driver's.
+    elsewhere: Vec<fs::File>,
     /// Held while images and layers are added or renamed: what is looked for before is still so afterwards.
     adding: Mutex<()>,
     /// Read by whoever builds on layers, written by the collector.
@@ -113,6 +115,7 @@ impl Store {
         let (driver, choice) = choose(&root, options.driver, held)?;
         tracing::info!(driver = %choice.name, reason = choice.reason, "storage driver");
         meta.commit_lazy(Batch::new().put(Table::Kv, DRIVER_KEY, choice.name.as_str()))?;
+        let elsewhere = elsewhere(&root, choice.name)?;
         let inner = Inner {
             root,
             meta,
@@ -120,6 +123,7 @@ impl Store {
             driver,
             choice,
             sync: options.sync,
+            elsewhere,
             adding: Mutex::default(),
             standing: RwLock::default(),
             blobs: Mutex::default(),
@@ -192,8 +196,18 @@ impl Store {
         self.inner.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether what is acknowledged survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.inner.sync
+    }
+
     pub(crate) fn durable(&self) -> Result<()> {
-        if self.inner.sync { self.driver().sync() } else { Ok(()) }
+        if !self.inner.sync {
+            return Ok(());
+        }
+        self.driver().sync()?;
+        let sync = |dir: &fs::File| rustix::fs::syncfs(dir).context(|| "sync the data root");
+        self.inner.elsewhere.iter().try_for_each(sync)
     }
 
     /// The layer with this chain id.
@@ -364,4 +378,18 @@ impl Store {
         let blobs = self.content().list()?;
         self.drop_blobs(blobs).map(drop)
     }
+}
+
+/// The directories of a data root that a sync of the driver's does not reach.
+fn elsewhere(root: &Path, driver: DriverName) -> Result<Vec<fs::File>> {
+    let open = |name: &str| {
+        let path = root.join(name);
+        let dir = fs::File::open(&path).context(|| format!("open {}", path.display()))?;
+        let device = dir.metadata().context(|| format!("stat {}", path.display()))?.dev();
+        Ok::<_, Error>((dir, device))
+    };
+    let (_, reached) = open(driver.as_str())?;
+    let all =
+        ["content/blobs", "content/ingest", "layers"].map(open).into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(all.into_iter().filter(|(_, device)| *device != reached).map(|(dir, _)| dir).collect())
 }

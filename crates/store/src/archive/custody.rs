@@ -45,14 +45,27 @@ impl Custody {
         self.lease.as_ref().map_or(Ok(()), |lease| lease.add_snapshot(cache_id))
     }
 
-    /// Commits an ingest, whose digest is known before.
+    /// Commits an ingest, whose digest is known before. It is durable with [`Store::durable`], which comes before any
+    /// record that names it.
     pub(super) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
+        self.hold(digest)?;
+        ingest.commit_later(digest).map(drop)
+    }
+
+    /// The same, durable at once.
+    pub(super) fn commit_durable(&self, ingest: Ingest, digest: Digest) -> Result<()> {
         self.hold(digest)?;
         ingest.commit(Some(digest), None).map(drop)
     }
 
-    /// Stores a small blob.
+    /// Stores a small blob; as [`Custody::commit`].
     pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        self.hold(Digest::of(bytes))?;
+        self.store.content().put_later(bytes)
+    }
+
+    /// Stores a small blob, durable at once.
+    pub(super) fn put_durable(&self, bytes: &[u8]) -> Result<Digest> {
         self.hold(Digest::of(bytes))?;
         self.store.content().put(bytes)
     }

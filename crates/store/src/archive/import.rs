@@ -134,8 +134,8 @@ fn finish<'a>(
         document.rootfs = longshore_oci::image::RootFs { kind: "layers".into(), diff_ids };
         let raw = serde_json::to_vec(&document)
             .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
-        store.durable()?;
         let id = custody.put(&raw)?;
+        store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), parent: parent.copied().or(row.parent), ..row };
         let mut batch = chain.records(Batch::new());

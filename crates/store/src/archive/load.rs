@@ -418,8 +418,8 @@ fn add<'a>(
                 None => return Err(Error::Invalid(format!("the archive lacks the layer {name}"))),
             }
         }
-        store.durable()?;
         custody.put(&raw)?;
+        store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), ..row };
         let mut batch = chain.records(Batch::new());

@@ -298,13 +298,13 @@ fn add<'a>(
                 None => return Err(Error::Unavailable(format!("layer {name} is gone: try again"))),
             }
         }
-        store.durable()?;
         custody.put(&image.config)?;
         let manifest = ManifestRecord {
             digest: custody.put(&image.manifest)?,
             size: image.manifest.len() as u64,
             media_type: image.media_type.clone(),
         };
+        store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), ..row };
         if !row.manifests.iter().any(|m| m.digest == manifest.digest) {

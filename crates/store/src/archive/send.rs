@@ -111,7 +111,7 @@ impl Dispatch {
         rebuild(store, snapshot, record.diff_id, &mut Counting::new(&mut gzip, progress))?;
         gzip.finish().context(|| "compress layer")?;
         let (digest, size) = (ingest.digest(), ingest.size());
-        self.custody.commit(ingest, digest)?;
+        self.custody.commit_durable(ingest, digest)?;
         let blob = BlobRecord { digest, size, media_type: media::DOCKER_LAYER_GZIP.into() };
         self.keep(chain, &blob)?;
         Ok(describe(&blob))
@@ -166,7 +166,7 @@ impl Dispatch {
     /// `NotFound` when the image was removed meanwhile.
     pub fn sent(&self, manifest: &SentManifest, name: &Reference) -> Result<()> {
         let store = &self.custody.store;
-        self.custody.put(&manifest.bytes)?;
+        self.custody.put_durable(&manifest.bytes)?;
         let _graph = store.adding();
         let mut row: ImageRow = store
             .images()

@@ -133,6 +133,7 @@ impl<'a> Staged<'a> {
             // What the tree does not show of a layer cannot be given back from it.
             recipe: Some(files.join("recipe")),
             index: Some(files.join("index")),
+            writeback: store.is_durable(),
             ..ApplyOptions::default()
         };
         let dir = driver.apply_dir(&staged.cache_id);

@@ -25,6 +25,9 @@ use super::{OPAQUE_NAME, WHITEOUT_META, WHITEOUT_PREFIX, WhiteoutFormat, is_over
 use crate::error::{Error, IoContext, Result};
 use crate::tar::{Entry, EntryKind, Limits, RawSink, Reader, Time};
 
+/// Bytes from which on a file is large enough to be sent to the disk by itself.
+const LARGE: u64 = 1 << 20;
+
 /// How a layer is unpacked.
 #[derive(Clone, Debug, Default)]
 pub struct ApplyOptions {
@@ -38,6 +41,8 @@ pub struct ApplyOptions {
     pub index: Option<PathBuf>,
     /// Wait until all is on disk.
     pub sync: bool,
+    /// Send large files on their way to the disk as they are written: a sync comes afterwards.
+    pub writeback: bool,
     /// Leave out devices: a user namespace cannot make them.
     pub skip_devices: bool,
     /// Unpack below this directory of the tree; the tree stays the root for links.
@@ -270,6 +275,9 @@ impl Apply<'_> {
         for &(offset, len) in segments {
             let crc = copy(reader, file, offset, len, self.recipe.is_some())
                 .map_err(|e| with_path(e, dir, name))?;
+            if self.options.writeback && len >= LARGE {
+                longshore_sys::writeback::begin(file, offset, len);
+            }
             if let Some(recipe) = &mut self.recipe {
                 recipe.segment(&path, offset, len, crc)?;
             }
