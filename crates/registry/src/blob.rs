@@ -214,7 +214,7 @@ impl Download {
         let from = self.reading.take().map(|r| r.from.origin.authority()).unwrap_or_default();
         let limits = &self.client.config.limits;
         // A connection that brings a byte each time it is opened is no progress.
-        if self.gained >= limits.min_rate.saturating_mul(limits.rate_window.as_secs().max(1)) {
+        if self.gained >= limits.least() {
             self.gained = 0;
             self.retry.progressed();
         }

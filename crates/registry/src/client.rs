@@ -5,7 +5,8 @@ use hyper::{Method, StatusCode};
 use longshore_oci::Reference;
 use serde::Deserialize;
 
-use crate::call::{Answer, Call, Get, Target, bare, challenges};
+use crate::answer::{Answer, Get};
+use crate::call::{Call, Target, bare, challenges};
 use crate::endpoint::{Asks, Endpoint};
 use crate::error::printable;
 use crate::token::{Scopes, Tokens, Wanted};

@@ -201,6 +201,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Bytes between two failures that count as progress.
+    pub(crate) fn least(&self) -> u64 {
+        self.min_rate.saturating_mul(self.rate_window.as_secs().max(1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,7 @@ const VAGUE: [&str; 4] = ["", "application/json", "application/octet-stream", "t
 const MAX_LAYERS: usize = 1000;
 
 /// A document that a tag or a digest can name.
+#[allow(clippy::large_enum_variant)] // There is one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     /// One image, or one artifact.

@@ -5,6 +5,7 @@
 //! Memory is flat: a blob passes in the pieces in which it came.
 
 mod address;
+mod answer;
 mod arrival;
 mod blob;
 mod call;

@@ -9,8 +9,9 @@ use longshore_oci::image::{Descriptor, Index};
 use longshore_oci::{Digest, Reference};
 use serde::Deserialize;
 
+use crate::answer::Get;
 use crate::blob::Download;
-use crate::call::{Call, Get, Target, bare};
+use crate::call::{Call, Target, bare};
 use crate::client::Source;
 use crate::document::ACCEPT;
 use crate::endpoint::Endpoint;
@@ -87,7 +88,7 @@ impl Repository {
     /// [`Error::Unsupported`] for what does not hold.
     pub async fn manifest(&self, at: &ManifestRef) -> Result<Fetched> {
         let sources = self.sources()?;
-        self.from_one_of(&sources, |source| self.manifest_from(source, at)).await
+        self.first_of(&sources, |source| self.manifest_from(source, at)).await
     }
 
     async fn manifest_from(&self, source: Source, at: &ManifestRef) -> Result<Fetched> {
@@ -194,7 +195,7 @@ impl Repository {
             }
             Ok(out.freeze())
         };
-        self.from_one_of(&self.sources()?, read).await
+        self.first_of(&self.sources()?, read).await
     }
 
     /// All tags, in the registry's order.
@@ -429,7 +430,7 @@ impl Repository {
     }
 
     /// What the first of `sources` gives that can; the error of the last.
-    async fn from_one_of<T, F: Future<Output = Result<T>>>(
+    async fn first_of<T, F: Future<Output = Result<T>>>(
         &self,
         sources: &[Source],
         get: impl Fn(Source) -> F,

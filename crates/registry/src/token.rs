@@ -10,7 +10,8 @@ use hyper::Method;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
 
-use crate::call::{Home, Outbound, read_body};
+use crate::answer::read_body;
+use crate::call::{Home, Outbound};
 use crate::client::Inner;
 use crate::endpoint::{Endpoint, Way};
 use crate::retry::Retry;
@@ -184,7 +185,7 @@ impl Inner {
             return way.profile();
         }
         let trust = self.transport.trust(&realm.origin.host, realm.origin.port).await;
-        let verify = trust == Trust::Verified && !(same_host && !way.verify);
+        let verify = trust == Trust::Verified && (way.verify || !same_host);
         let addresses = match trust {
             Trust::Insecure(Addresses::Insecure) if !at.is_public() => Addresses::Insecure,
             _ if at.is_public() => Addresses::Public,

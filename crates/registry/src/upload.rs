@@ -7,7 +7,8 @@ use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
 use hyper::{Method, StatusCode};
 use longshore_oci::Digest;
 
-use crate::call::{Answer, Call, Target, bare, drain, location};
+use crate::answer::{Answer, drain};
+use crate::call::{Call, Target, bare, location};
 use crate::client::Source;
 use crate::headers::{text, upload_range};
 use crate::retry::Retry;
@@ -34,6 +35,16 @@ struct Upload<'a> {
     session: Option<Url>,
     /// Bytes that the registry has.
     offset: u64,
+    /// How often the registry did not know of it, or stood elsewhere.
+    stumbles: u32,
+}
+
+/// What may help after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    Never,
+    FromWhereItStands,
+    Anew,
 }
 
 impl Repository {
@@ -91,19 +102,22 @@ impl Repository {
             chunk: limits.upload_chunk.max(1),
             session: None,
             offset: 0,
+            stumbles: 0,
         };
         let mut retry = Retry::new(limits, limits.attempts);
-        let mut farthest = 0;
+        let mut counted = 0;
         loop {
             let e = match upload.run(&progress).await {
                 Ok(()) => return Ok(()),
                 Err(e) => e,
             };
-            if upload.offset > farthest {
-                farthest = upload.offset;
+            // A registry that takes a byte each time is no progress.
+            if upload.offset >= counted + limits.least() {
+                counted = upload.offset;
                 retry.progressed();
             }
-            if !(is_passing(&e) || upload.can_do_otherwise(&e)) || !retry.again(asked(&e)).await {
+            let again = upload.after(&e);
+            if again == Again::Never || !retry.again(asked(&e)).await {
                 upload.cancel().await;
                 return Err(e.with_attempts(retry.made));
             }
@@ -113,7 +127,10 @@ impl Repository {
                 progress(size);
                 return Ok(());
             }
-            upload.ask_how_far().await;
+            match again {
+                Again::FromWhereItStands => upload.ask_how_far().await,
+                _ => upload.cancel().await,
+            }
         }
     }
 
@@ -214,10 +231,7 @@ impl Upload<'_> {
                 let _ = self.go_on_at(&answer);
                 self.offset = has;
             }
-            _ => {
-                self.cancel().await;
-                self.offset = 0;
-            }
+            _ => self.cancel().await,
         }
     }
 
@@ -229,17 +243,24 @@ impl Upload<'_> {
         self.session = None;
     }
 
-    /// Whether a registry that refuses a piece may take all at once.
-    fn can_do_otherwise(&mut self, e: &Error) -> bool {
-        let refused = e.refusal().is_some_and(|r| matches!(r.status, 400 | 404 | 405 | 411 | 416 | 501));
-        // 404 and 416: the upload was dropped, or stands elsewhere than we think.
-        let lost = e.refusal().is_some_and(|r| matches!(r.status, 404 | 416)) && self.session.is_some();
-        if refused && self.chunk < self.size && self.offset > 0 && !lost {
-            self.chunk = self.size;
-            self.offset = 0;
-            return true;
+    /// What may help after `e`.
+    fn after(&mut self, e: &Error) -> Again {
+        let status = e.refusal().map_or(0, |r| r.status);
+        let in_pieces = self.chunk < self.size && self.offset > 0;
+        match status {
+            _ if is_passing(e) => Again::FromWhereItStands,
+            404 | 416 if self.session.is_some() && self.stumbles == 0 => {
+                self.stumbles += 1;
+                Again::FromWhereItStands
+            }
+            // A registry that refuses a later piece may take all at once.
+            400 | 404 | 405 | 411 | 416 | 501 if in_pieces => {
+                self.chunk = self.size;
+                Again::Anew
+            }
+            404 | 416 if self.session.is_some() => Again::Anew,
+            _ => Again::Never,
         }
-        lost
     }
 
     async fn send(

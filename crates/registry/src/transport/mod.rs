@@ -26,7 +26,7 @@ pub(crate) use self::connect::{ConnectError, Peer};
 use self::connect::{Connector, io_words};
 use crate::error::printable;
 use crate::proxy::ProxyConfig;
-use crate::url::Url;
+use crate::url::{Origin, Url};
 use crate::{Config, InsecureRule, Limits};
 
 /// Connections that wait for a next request: how long, and how many to one server.
@@ -139,10 +139,16 @@ impl Transport {
     }
 
     /// Whether the server at `host` and `port` must prove itself. A rule with a network holds for a name only while
-    /// all its addresses lie in it.
+    /// all its addresses lie in it, and for no name behind a proxy, where names often cannot be looked up.
     pub(crate) async fn trust(&self, host: &str, port: u16) -> Trust {
         if self.shared.insecure.iter().any(|rule| rule.names(host, port)) {
             return Trust::Insecure(Addresses::Any);
+        }
+        let origin = Origin { tls: true, host: host.to_owned(), port };
+        if host.parse::<IpAddr>().is_err()
+            && matches!(self.shared.proxy.choose(&origin), Ok(Some(_)) | Err(_))
+        {
+            return Trust::Verified;
         }
         match self.shared.resolver.lookup(host).await {
             Ok(all) if all.iter().all(|ip| self.shared.in_insecure_network(*ip)) => {

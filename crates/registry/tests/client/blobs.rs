@@ -1,12 +1,10 @@
 //! Blobs from servers that break off, lie, dawdle or do not end.
 
-mod common;
-
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Reply, Server, bytes, client, collect, descriptor, quick, raw, reply};
+use crate::common::{Reply, Server, bytes, client, collect, descriptor, quick, raw, reply};
 use futures_util::StreamExt as _;
 use longshore_oci::Kind;
 use longshore_registry::{Credentials, Error, Limits, Mirror, Repository, Result};
@@ -333,7 +331,7 @@ async fn a_blob_that_is_not_there() {
 fn mirrored(registry: &Server, mirror: &Server) -> Repository {
     let mut config = quick();
     config.mirrors = vec![Mirror::new(&registry.host(), &mirror.url("/cache")).unwrap()];
-    client(config).repository(&registry.name(), common::me())
+    client(config).repository(&registry.name(), crate::common::me())
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! A server that answers as a test says, and what tests of the client share.
-#![allow(dead_code, missing_docs, clippy::missing_panics_doc)]
 
-pub mod tls;
+pub(crate) mod tls;
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,44 +14,46 @@ use longshore_registry::{Client, Config, Credentials, Limits, ProxyConfig, Repos
 
 /// One request as it came.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
-    pub method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// Path and query, or what else stood there.
-    pub target: String,
+    pub(crate) target: String,
     /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// The subject of the client's certificate, if it showed one.
-    pub certificate: bool,
+    pub(crate) certificate: bool,
     /// How many came before this one.
-    pub number: usize,
+    pub(crate) number: usize,
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// `GET /v2/`
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.target)
     }
 }
 
+type Writer = Box<dyn FnOnce(&mut dyn Write) + Send>;
+
 /// What the server does with a request.
-pub enum Reply {
+pub(crate) enum Reply {
     Full(u16, Vec<(String, String)>, Vec<u8>),
     /// Writes bytes itself; then the connection is closed.
-    Raw(Box<dyn FnOnce(&mut dyn Write) + Send>),
+    Raw(Writer),
 }
 
-pub fn reply(status: u16) -> Reply {
+pub(crate) fn reply(status: u16) -> Reply {
     Reply::Full(status, Vec::new(), Vec::new())
 }
 
 impl Reply {
     #[must_use]
-    pub fn with(self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(self, name: &str, value: impl Into<String>) -> Self {
         match self {
             Self::Full(status, mut headers, body) => {
                 headers.push((name.to_owned(), value.into()));
@@ -63,7 +64,7 @@ impl Reply {
     }
 
     #[must_use]
-    pub fn body(self, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn body(self, body: impl AsRef<[u8]>) -> Self {
         match self {
             Self::Full(status, headers, _) => Self::Full(status, headers, body.as_ref().to_vec()),
             Self::Raw(_) => panic!("a raw reply has no body"),
@@ -72,7 +73,7 @@ impl Reply {
 }
 
 /// Writes a head and `body`, and says that there are `length` bytes.
-pub fn raw(status: &str, length: u64, body: Vec<u8>) -> Reply {
+pub(crate) fn raw(status: &str, length: u64, body: Vec<u8>) -> Reply {
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
     Reply::Raw(Box::new(move |out| {
         let _ = out.write_all(head.as_bytes());
@@ -84,19 +85,19 @@ pub fn raw(status: &str, length: u64, body: Vec<u8>) -> Reply {
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 
 /// Ends with the test.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
 }
 
 impl Server {
-    pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1:0", None, handler)
     }
 
-    pub fn on(
+    pub(crate) fn on(
         address: &str,
         tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
         handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
@@ -125,32 +126,32 @@ impl Server {
     }
 
     /// `127.0.0.1:port`
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.address.to_string()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub fn log(&self) -> Vec<Request> {
+    pub(crate) fn log(&self) -> Vec<Request> {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.log().iter().map(Request::line).collect()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// The repository `a/b` of this registry.
-    pub fn repository(&self, credentials: Credentials) -> Repository {
+    pub(crate) fn repository(&self, credentials: Credentials) -> Repository {
         client(quick()).repository(&self.name(), credentials)
     }
 
-    pub fn name(&self) -> Reference {
+    pub(crate) fn name(&self) -> Reference {
         format!("{}/a/b", self.host()).parse().unwrap()
     }
 }
@@ -273,7 +274,7 @@ fn read_request(reader: &mut BufReader<impl Read>, out: &mut impl Write) -> Opti
 }
 
 /// Limits that let a test end soon.
-pub fn quick() -> Config {
+pub(crate) fn quick() -> Config {
     Config {
         certs_dirs: Vec::new(),
         proxy: ProxyConfig::default(),
@@ -291,18 +292,18 @@ pub fn quick() -> Config {
     }
 }
 
-pub fn client(config: Config) -> Client {
+pub(crate) fn client(config: Config) -> Client {
     Client::new(config).unwrap()
 }
 
-pub fn me() -> Credentials {
+pub(crate) fn me() -> Credentials {
     Credentials::Basic { username: "me".into(), password: "hunter2".into() }
 }
 
 /// `Basic` with [`me`].
-pub const ME: &str = "Basic bWU6aHVudGVyMg==";
+pub(crate) const ME: &str = "Basic bWU6aHVudGVyMg==";
 
-pub fn descriptor(bytes: &[u8]) -> Descriptor {
+pub(crate) fn descriptor(bytes: &[u8]) -> Descriptor {
     serde_json::from_value(serde_json::json!({
         "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
         "digest": Digest::of(bytes).to_string(),
@@ -312,7 +313,7 @@ pub fn descriptor(bytes: &[u8]) -> Descriptor {
 }
 
 /// A manifest of an image with one layer.
-pub fn manifest() -> Vec<u8> {
+pub(crate) fn manifest() -> Vec<u8> {
     let mut config = descriptor(b"{}");
     config.media_type = longshore_oci::image::media::OCI_CONFIG.into();
     serde_json::to_vec(&serde_json::json!({
@@ -324,12 +325,12 @@ pub fn manifest() -> Vec<u8> {
     .unwrap()
 }
 
-pub fn manifest_reply(bytes: &[u8]) -> Reply {
+pub(crate) fn manifest_reply(bytes: &[u8]) -> Reply {
     reply(200).with("Content-Type", longshore_oci::image::media::OCI_MANIFEST).body(bytes)
 }
 
 /// Bytes that repeat nowhere near.
-pub fn bytes(len: usize) -> Vec<u8> {
+pub(crate) fn bytes(len: usize) -> Vec<u8> {
     let mut x = 0x2545_f491_u32;
     let mut next = || {
         x ^= x << 13;
@@ -341,7 +342,7 @@ pub fn bytes(len: usize) -> Vec<u8> {
 }
 
 /// All of a stream, or its error.
-pub async fn collect(stream: longshore_registry::BlobStream) -> longshore_registry::Result<Vec<u8>> {
+pub(crate) async fn collect(stream: longshore_registry::BlobStream) -> longshore_registry::Result<Vec<u8>> {
     use futures_util::StreamExt as _;
     let mut stream = stream;
     let mut all = Vec::new();

@@ -1,11 +1,9 @@
 //! Manifests, lists, and tries again.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::{Server, client, manifest, manifest_reply, quick, reply};
 use bytes::Bytes;
-use common::{Server, client, manifest, manifest_reply, quick, reply};
 use longshore_oci::image::media;
 use longshore_oci::{Digest, Kind};
 use longshore_registry::{Credentials, Document, Error, ManifestRef, Mirror, Repository};
@@ -145,7 +143,7 @@ async fn retry_after_is_waited_for_within_a_limit() {
 #[tokio::test]
 async fn a_manifest_that_breaks_off_is_got_again() {
     let server = Server::start(|r| match r.number {
-        0 => common::raw("200 OK", 5000, manifest()),
+        0 => crate::common::raw("200 OK", 5000, manifest()),
         _ => manifest_reply(&manifest()),
     });
     assert!(of(&server).manifest(&tag("1")).await.is_ok());

@@ -1,12 +1,10 @@
 //! Who is told what: challenges, tokens, realms, redirects.
 
-mod common;
-
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{
+use crate::common::{
     ME, Request, Server, bytes, client, collect, descriptor, manifest, manifest_reply, me, quick, reply,
 };
 use longshore_oci::Kind;

@@ -11,18 +11,18 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
 /// An authority.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-pub struct Pair {
-    pub cert: String,
-    pub key: String,
+pub(crate) struct Pair {
+    pub(crate) cert: String,
+    pub(crate) key: String,
     cert_der: CertificateDer<'static>,
     key_der: PrivateKeyDer<'static>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -30,16 +30,16 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// For servers of these names and addresses.
-    pub fn server(&self, names: &[&str]) -> Pair {
+    pub(crate) fn server(&self, names: &[&str]) -> Pair {
         self.issue(names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    pub fn client(&self) -> Pair {
+    pub(crate) fn client(&self) -> Pair {
         self.issue(&["a client of the tests"], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
@@ -58,7 +58,7 @@ impl Authority {
     }
 
     /// A server with `pair`; with `clients`, only for those that show a certificate of this authority.
-    pub fn config(&self, pair: &Pair, clients: bool) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self, pair: &Pair, clients: bool) -> Arc<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

@@ -1,11 +1,9 @@
 //! Uploads to registries that take pieces, that do not, and that break off.
 
-mod common;
-
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
-use common::{Reply, Request, Server, bytes, client, me, quick, reply};
+use crate::common::{Reply, Request, Server, bytes, client, me, quick, reply};
 use longshore_oci::{Digest, Kind};
 use longshore_registry::{Credentials, Error, Repository, Result};
 
@@ -216,7 +214,7 @@ async fn atk_30_an_upload_that_is_sent_elsewhere_takes_no_authorization_there() 
     let other = taking(&store, |_, _| None);
     let place = other.url("/elsewhere");
     let registry = Server::start(move |r| match (r.header("authorization"), r.method.as_str()) {
-        (Some(common::ME), "POST") => reply(202).with("Location", place.clone()),
+        (Some(crate::common::ME), "POST") => reply(202).with("Location", place.clone()),
         _ => reply(401).with("WWW-Authenticate", "Basic"),
     });
     let blob = bytes(SIZE);
