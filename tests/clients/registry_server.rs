@@ -99,10 +99,12 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the registry's log, its last lines");
+            eprintln!("--- the registry's last answers");
             let log = self.log();
-            let first = log.lines().count().saturating_sub(30);
-            log.lines().skip(first).for_each(|l| eprintln!("{l}"));
+            // A line for each request, and a long one for programs.
+            let answers: Vec<&str> = log.lines().filter(|l| !l.starts_with('{')).collect();
+            let first = answers.len().saturating_sub(30);
+            answers[first..].iter().for_each(|l| eprintln!("{}", l.split(" \"\"").next().unwrap_or(l)));
         }
     }
 }

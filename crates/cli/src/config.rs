@@ -35,9 +35,14 @@ impl Config {
     /// What is known of the user at a registry, by its key ([`crate::credentials::key`]), and why the program that
     /// keeps it did not answer.
     pub(crate) fn credentials(&self, server: &str) -> (Credentials, Option<String>) {
-        let own = file::get(&self.value, server).unwrap_or_default();
-        let Some(helper) = self.helper(server) else { return (own, None) };
-        match helper.get(server) {
+        self.credentials_beside(server, server)
+    }
+
+    /// The same for what is kept beside a registry's credentials, by the same program.
+    pub(crate) fn credentials_beside(&self, keeper: &str, name: &str) -> (Credentials, Option<String>) {
+        let own = file::get(&self.value, name).unwrap_or_default();
+        let Some(helper) = self.helper(keeper) else { return (own, None) };
+        match helper.get(name) {
             // An address of old stands in the file, whoever keeps the rest.
             Ok(kept) => (Credentials { email: own.email, ..kept.unwrap_or_default() }, None),
             Err(e) => (own, Some(e)),
@@ -74,10 +79,15 @@ impl Config {
 
     /// Forgets what is under a name; that there is nothing is no error.
     pub(crate) fn forget(&self, server: &str) -> Result<(), String> {
-        if let Some(helper) = self.helper(server) {
-            helper.erase(server)?;
+        self.forget_beside(server, server)
+    }
+
+    /// The same for what is kept beside a registry's credentials.
+    pub(crate) fn forget_beside(&self, keeper: &str, name: &str) -> Result<(), String> {
+        if let Some(helper) = self.helper(keeper) {
+            helper.erase(name)?;
         }
-        file::update(&self.path, |config| file::remove(config, server)).map(drop)
+        file::update(&self.path, |config| file::remove(config, name)).map(drop)
     }
 
     /// The names of the registries in the file.

@@ -213,6 +213,11 @@ pub(crate) fn logout(config: &Config, args: &LogoutArgs) -> Result<()> {
             (host, names)
         }
     };
+    if shown == HUB_KEY
+        && let Err(e) = forget_web_login(config)
+    {
+        eprintln!("WARNING: {}", tty::printable(&e));
+    }
     say(&format!("Removing login credentials for {}", tty::printable(&shown)))?;
     let failed: Vec<(&String, String)> =
         names.iter().filter_map(|name| config.forget(name).err().map(|e| (name, e))).collect();
@@ -223,4 +228,24 @@ pub(crate) fn logout(config: &Config, args: &LogoutArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Forgets the tokens that docker's web-based login left beside Docker Hub's credentials.
+fn forget_web_login(config: &Config) -> Result<(), String> {
+    let [refresh, access] = ["refresh-token", "access-token"].map(|name| format!("{HUB_KEY}{name}"));
+    let (token, problem) = config.credentials_beside(HUB_KEY, &refresh);
+    if let Some(e) = problem {
+        return Err(e);
+    }
+    // A token, two dots and the program that it was given to.
+    if token.password.split("..").count() != 2 {
+        return Ok(());
+    }
+    for name in [access, refresh] {
+        let forgotten = config.forget_beside(HUB_KEY, &name);
+        forgotten.map_err(|e| format!("failed to erase tokens: {e}"))?;
+    }
+    Err("credentials erased successfully, but the token of the web-based login was not revoked at Docker Hub, which is \
+         not implemented yet"
+        .into())
 }
