@@ -5,8 +5,10 @@
 //! GET /longshore/images/{name}/which?path=&resolve=       Which
 //! GET /longshore/containers/{name}/which?path=&resolve=   Which
 //! GET /longshore/images/{name}/files?layer=N&dir=         LayerFile, one a line
-//! GET /longshore/images/{name}/file?path=&offset=&limit=  the bytes; a header tells of the file (FileStat)
-//! HEAD /longshore/images/{name}/file?path=                the header alone
+//! GET /longshore/images/{name}/file?path=&layer=&offset=&limit=
+//!                                                         the bytes; a header tells of the file (FileStat). With `layer`
+//!                                                         the image is taken without the layers above that number
+//! HEAD /longshore/images/{name}/file?path=&layer=         the header alone
 //! GET /longshore/images/diff?from=&to=&content=           DiffLine, one a line
 //! ```
 //!

@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod config;
 mod error;
+mod explore;
 mod flags;
 mod format;
 mod keys;

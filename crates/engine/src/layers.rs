@@ -91,7 +91,8 @@ impl Engine {
             let _permit = permit;
             let record = c.record();
             let store = &e.inner.store;
-            let which = store.which_in(&record.id, &path, follow)?;
+            let which = store.which_in(&record.id, &path, follow);
+            let which = which.map_err(|e| without_layer(e.into(), &record.mounts, &path))?;
             // The image may have been removed by force: then nobody knows the steps.
             let layers = store.layers_of(&record.image).ok();
             let layers = layers.map(|l| e.layer_names(&record.image, &l)).transpose()?.unwrap_or_default();
@@ -142,7 +143,8 @@ impl Engine {
         .await
     }
 
-    /// A regular file of an image: from `offset` on, `limit` bytes at most.
+    /// A regular file of an image: from `offset` on, `limit` bytes at most. With `top` the image is taken without the
+    /// layers above that number.
     ///
     /// # Errors
     /// When there is none; later failures come in the stream.
@@ -150,13 +152,14 @@ impl Engine {
         &self,
         name: &str,
         path: Vec<u8>,
+        top: Option<usize>,
         offset: u64,
         limit: Option<u64>,
     ) -> Result<(ImageFile, ByteStream)> {
         let name = name.to_owned();
         let opened = self.blocking(move |e| {
             let store = &e.inner.store;
-            Ok(store.open_in_image(&store.images().resolve(&name)?.id, &path)?)
+            Ok(store.open_in_image(&store.images().resolve(&name)?.id, &path, top)?)
         });
         let opened = opened.await?;
         let len = opened.info.size.saturating_sub(offset).min(limit.unwrap_or(u64::MAX));
@@ -265,6 +268,19 @@ fn mounted_over(mounts: &[MountPoint], path: &[u8]) -> Option<MountPoint> {
     });
     let all = own.chain(mounts.iter().cloned()).filter(|m| covers(&m.destination));
     all.max_by_key(|m| m.destination.trim_matches('/').len())
+}
+
+/// What no layer has may still be in a mount.
+fn without_layer(e: Error, mounts: &[MountPoint], path: &[u8]) -> Error {
+    let mount = longshore_store::inspect::clean_path(path).ok().and_then(|p| mounted_over(mounts, &p));
+    match mount {
+        Some(m) if e.kind() == Kind::NotFound => {
+            let what =
+                if m.kind == "engine" { "the engine's own".to_owned() } else { format!("a {}", m.kind) };
+            e.and(&format!("in the container {what} is mounted at {}", m.destination))
+        }
+        _ => e,
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod env;
 mod gpus;
 pub(crate) mod image;
 mod kinds;
+pub(crate) mod layers;
 mod mount;
 mod network;
 pub(crate) mod object;

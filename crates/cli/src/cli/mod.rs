@@ -11,6 +11,7 @@ use std::path::Path;
 pub(crate) use tree::{Command, Group, Names};
 
 use crate::args::create::{CreateArgs, RunOptions};
+use crate::args::layers::Look;
 use crate::args::{container as c, image as i, object as o};
 use crate::error::{Failure, Result};
 use crate::flags::{self, BOOL, Count, Flag, LIST, Matches, STRING, flag, help};
@@ -71,6 +72,8 @@ pub(crate) enum Action {
     Events(o::EventsArgs),
     Info(o::FormatArgs),
     Version(o::FormatArgs),
+    /// Seeing into layers.
+    Look(Look),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }

@@ -1,5 +1,7 @@
 //! Every command: its words, its options, how many arguments it takes, and what it becomes.
 
+mod layers;
+
 use super::Action;
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
@@ -657,15 +659,20 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "image",
         about: "Manage images",
         commands: &[
+            &layers::CAT,
+            &layers::DIFF,
+            &layers::EXPLORE,
             &HISTORY,
             &IMPORT,
             &IMAGE_INSPECT,
+            &layers::LAYERS,
             &LOAD,
             &IMAGES.called("ls", &["list"]),
             &IMAGE_PRUNE,
             &RMI.called("rm", &["remove"]),
             &SAVE,
             &TAG,
+            &layers::WHICH,
         ],
         later: &["build", "pull", "push"],
     },

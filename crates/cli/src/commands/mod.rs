@@ -6,6 +6,7 @@ mod exec;
 mod image;
 mod info;
 mod inspect;
+pub(crate) mod layers;
 mod lists;
 mod prune;
 mod run;
@@ -63,6 +64,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Events(_)
         | Action::Info(_)
         | Action::Version(_) => others(&app, action).await,
+        Action::Look(look) => layers::look(&app, look).await,
         _ => containers(&app, action).await,
     }
 }

@@ -75,8 +75,8 @@ pub(super) async fn answer(call: &Call, op: Op) -> Answer {
 }
 
 async fn file(call: &Call, name: &str, limit: Option<u64>, whole: bool) -> Answer {
-    let offset = call.query.number("offset")?.unwrap_or(0);
-    let (about, bytes) = call.engine().image_file(name, wanted(call)?, offset, limit).await?;
+    let (top, offset) = (call.query.number("layer")?, call.query.number("offset")?.unwrap_or(0));
+    let (about, bytes) = call.engine().image_file(name, wanted(call)?, top, offset, limit).await?;
     let len = if whole { about.len } else { about.info.size };
     let (path, path_bytes) = path_out(&about.path);
     let stat = FileStat { path, path_bytes, layer: about.layer as u64, file: out::info(about.info) };
