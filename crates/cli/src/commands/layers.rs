@@ -15,7 +15,7 @@ use crate::explore;
 use crate::format::human::{ago, ellipsis, go_time, local, short_id, size};
 use crate::format::{Columns, Object, Row, align_from, print_rows};
 use crate::streams::show;
-use crate::tty;
+use crate::tty::{self, Visible, one_line};
 
 /// Characters of a step in a table.
 const STEP: usize = 60;
@@ -53,11 +53,6 @@ fn foreign(e: Failure) -> Failure {
 /// The path of a question about an image.
 pub(crate) fn of_image(image: &str, verb: &str, pairs: &[(&str, &str)]) -> String {
     query(&format!("/longshore/images/{}/{verb}", escape(image)), pairs)
-}
-
-/// Text that stands on one line, whatever is in it.
-pub(crate) fn one_line(text: &str) -> String {
-    tty::printable(text).replace('\n', "\\x0a").replace('\t', "\\x09")
 }
 
 fn bytes(n: u64) -> String {
@@ -423,33 +418,6 @@ async fn cat(c: &Client, args: &CatArgs) -> Result<()> {
     .await
 }
 
-/// Makes bytes that come in pieces visible: control characters and what is no UTF-8.
-#[derive(Debug, Default)]
-pub(crate) struct Visible {
-    /// The start of a character whose rest is still to come.
-    rest: Vec<u8>,
-}
-
-impl Visible {
-    pub(crate) fn text(&mut self, chunk: &[u8]) -> String {
-        self.rest.extend_from_slice(chunk);
-        let mut keep = 0;
-        let mut out = String::new();
-        for piece in self.rest.utf8_chunks() {
-            out.push_str(&tty::printable(piece.valid()));
-            keep += piece.valid().len();
-            let bad = piece.invalid();
-            // At the end it may be a character that was cut.
-            if !bad.is_empty() && (keep + bad.len() < self.rest.len() || bad.len() > 3) {
-                bad.iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
-                keep += bad.len();
-            }
-        }
-        self.rest.drain(..keep);
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,14 +433,6 @@ mod tests {
         ] {
             assert_eq!(mode_text(kind, mode), want);
         }
-    }
-
-    #[test]
-    fn atk_40_files_of_images_cannot_steer_a_terminal() {
-        let mut visible = Visible::default();
-        assert_eq!(visible.text(b"a\x1b[2J\n\xff\xe2\x82"), "a\\x1b[2J\n\\xff");
-        assert_eq!(visible.text(b"\xac!"), "\u{20ac}!");
-        assert_eq!(one_line("a\nb\u{1b}"), "a\\x0ab\\x1b");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod exec;
 mod image;
 mod info;
 mod inspect;
-mod layers;
+pub(crate) mod layers;
 mod lists;
 mod login;
 mod manifest;
