@@ -14,6 +14,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use longshore_engine::{EngineOptions, Registered};
 use serde::Deserialize;
 
+use super::registries::{self, Proxies, Registries, RegistryFlags};
+
 /// The container engine's daemon: serves the Docker Engine API.
 #[derive(Debug, Parser)]
 #[command(name = "longshore daemon", version, disable_help_subcommand = true)]
@@ -66,6 +68,8 @@ struct Flags {
     /// Keep containers running while the daemon is not: always so here, accepted for configurations made for dockerd
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     live_restore: Option<bool>,
+    #[command(flatten)]
+    registries: RegistryFlags,
     /// Check the settings and exit
     #[arg(long)]
     validate: bool,
@@ -77,7 +81,7 @@ struct Flags {
 /// `daemon.json`. Unknown keys are refused by name.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct File {
+pub(super) struct File {
     hosts: Vec<String>,
     data_root: Option<PathBuf>,
     exec_root: Option<PathBuf>,
@@ -93,6 +97,15 @@ struct File {
     runtimes: BTreeMap<String, FileRuntime>,
     default_runtime: Option<String>,
     live_restore: Option<bool>,
+    pub(super) registry_mirrors: Vec<String>,
+    pub(super) insecure_registries: Vec<String>,
+    pub(super) max_concurrent_downloads: Option<usize>,
+    pub(super) max_concurrent_uploads: Option<usize>,
+    pub(super) proxies: Proxies,
+    /// Ours: mirrors of any registry, by its name.
+    pub(super) mirrors: BTreeMap<String, Vec<String>>,
+    /// Ours: folders like /etc/docker/certs.d.
+    pub(super) certs_dirs: Option<Vec<PathBuf>>,
 }
 
 /// An OCI runtime in `daemon.json`.
@@ -128,6 +141,7 @@ pub(super) struct Settings {
     pub(super) cgroup_parent: Option<String>,
     pub(super) runtimes: Vec<Registered>,
     pub(super) default_runtime: Option<String>,
+    pub(super) registries: Registries,
     /// `None`: stay for ever.
     pub(super) idle_exit: Option<Duration>,
 }
@@ -172,6 +186,9 @@ impl Settings {
             cgroup_parent: self.cgroup_parent.clone(),
             runtimes: self.runtimes.clone(),
             default_runtime: self.default_runtime.clone(),
+            registry: self.registries.config.clone(),
+            max_concurrent_downloads: self.registries.downloads,
+            max_concurrent_uploads: self.registries.uploads,
             debug: self.debug,
         }
     }
@@ -194,7 +211,7 @@ fn read_file(named: Option<&Path>) -> Result<File> {
         .with_context(|| format!("the configuration file {} is not valid", path.display()))
 }
 
-fn merge(flags: Flags, file: File) -> Result<Settings> {
+fn merge(flags: Flags, mut file: File) -> Result<Settings> {
     let data_default = if is_root() {
         PathBuf::from("/var/lib/longshore")
     } else {
@@ -208,6 +225,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
                 .context("XDG_RUNTIME_DIR is not set; pass --exec-root and --host")?,
         )
     };
+    let registries = registries::resolve(flags.registries, &mut file)?;
     let hosts = both(
         "hosts",
         (!flags.hosts.is_empty()).then_some(flags.hosts),
@@ -250,6 +268,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
         cgroup_parent: both("cgroup-parent", flags.cgroup_parent, file.cgroup_parent)?,
         runtimes: runtimes(&flags.add_runtime, file.runtimes)?,
         default_runtime: both("default-runtime", flags.default_runtime, file.default_runtime)?,
+        registries,
         idle_exit: flags.idle_exit.map(Duration::from_secs),
     })
 }
@@ -268,7 +287,7 @@ fn runtimes(flags: &[String], file: BTreeMap<String, FileRuntime>) -> Result<Vec
     Ok(all)
 }
 
-fn both<T>(name: &str, flag: Option<T>, file: Option<T>) -> Result<Option<T>> {
+pub(super) fn both<T>(name: &str, flag: Option<T>, file: Option<T>) -> Result<Option<T>> {
     match (flag, file) {
         (Some(_), Some(_)) => {
             bail!("{name} is given both as a flag and in the configuration file: leave one out")

@@ -12,9 +12,11 @@ pub mod filters;
 pub mod image;
 pub mod json;
 pub mod network;
+pub mod registry;
 pub mod stream;
 pub mod system;
 pub mod time;
+pub mod upkeep;
 pub mod version;
 pub mod volume;
 

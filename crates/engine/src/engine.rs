@@ -14,6 +14,7 @@ use crate::events::{Attributes, EventBus};
 use crate::exec::Execs;
 use crate::network::Networks;
 use crate::record::Record;
+use crate::registry::Registry;
 use crate::volume::Volumes;
 use crate::{Engine, EngineOptions, Error, Result, notes};
 
@@ -26,6 +27,7 @@ pub(crate) struct Inner {
     /// Of this boot.
     pub(crate) boot: String,
     pub(crate) store: Store,
+    pub(crate) registry: Registry,
     pub(crate) runtimes: Runtimes,
     pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,

@@ -19,6 +19,7 @@ use crate::engine::{Inner, Paths, make_dir, remove_dir};
 use crate::model::{RemoveOptions, Status};
 use crate::network::{Networks, root_hash};
 use crate::record::Record;
+use crate::registry::Registry;
 use crate::{Engine, EngineOptions, Error, Result, names, notes};
 
 const SYSTEM_ID: &str = "system-id";
@@ -85,10 +86,7 @@ impl Engine {
         let system_id = system_id(&store)?;
         let inner = Inner {
             _exec_lock: exec_lock,
-            options,
-            paths,
-            system_id,
-            boot: longshore_sys::boot::boot_id()?,
+            registry: Registry::new(&store, &options)?,
             store,
             runtimes,
             networks,
@@ -98,6 +96,10 @@ impl Engine {
             containers: RwLock::new(Index::default()),
             image_use: tokio::sync::RwLock::new(()),
             closing: watch::Sender::new(false),
+            options,
+            paths,
+            system_id,
+            boot: longshore_sys::boot::boot_id()?,
         };
         let engine = Self { inner: Arc::new(inner) };
         engine.mend_volumes()?;

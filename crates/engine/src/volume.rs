@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use longshore_store::meta::{Batch, Table};
+use longshore_store::usage::allocated;
 
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{CreateVolume, Filters, Pruned, Volume};
@@ -160,7 +161,7 @@ impl Engine {
     /// `Conflict` while a container uses it.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
         let name = name.to_owned();
-        self.blocking(move |e| match e.remove_volume_blocking(&name) {
+        self.blocking(move |e| match e.remove_volume_blocking(&name, false).map(drop) {
             Err(err) if force && err.kind() == longshore_oci::Kind::NotFound => Ok(()),
             Err(err) if err.kind() == longshore_oci::Kind::NotFound => {
                 Err(err.context(format!("get {name}")))
@@ -170,11 +171,11 @@ impl Engine {
         .await
     }
 
-    /// Removes a volume that nobody uses.
+    /// Removes a volume that nobody uses. Gives the bytes of the disk that this freed, where they are to be measured.
     ///
     /// # Errors
     /// `Conflict` while a container uses it, `NotFound` when there is none.
-    pub(crate) fn remove_volume_blocking(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove_volume_blocking(&self, name: &str, measure: bool) -> Result<u64> {
         let _one = self.inner.volumes.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.volume_blocking(name)?;
         let users = self.volume_users(name);
@@ -184,6 +185,7 @@ impl Engine {
         check_name(name)?;
         let volumes = self.inner.paths.volumes();
         let (dir, aside) = (volumes.join(name), volumes.join(format!("{REMOVING}{name}")));
+        let size = if measure { allocated(&dir).map_or(0, |a| a.bytes) } else { 0 };
         // Aside, on disk, before its record ends: a start after a crash knows what was to go, and a volume without a
         // record is never taken for that.
         remove_dir(&aside)?;
@@ -200,7 +202,7 @@ impl Engine {
         }
         remove_dir(rest)?;
         self.event("volume", "destroy", name, &[("driver", "local")]);
-        Ok(())
+        Ok(size)
     }
 
     /// Makes the directories agree with the records, for a start: removals end, and what a power cut took of an empty
@@ -253,10 +255,9 @@ impl Engine {
                 if !wanted {
                     continue;
                 }
-                let size = crate::container::tree_size(std::path::Path::new(&v.mountpoint));
-                match e.remove_volume_blocking(&name) {
-                    Ok(()) => {
-                        pruned.reclaimed += size;
+                match e.remove_volume_blocking(&name, true) {
+                    Ok(freed) => {
+                        pruned.reclaimed += freed;
                         pruned.deleted.push(name);
                     }
                     Err(err) => tracing::warn!(volume = name, "not pruned: {err}"),

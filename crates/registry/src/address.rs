@@ -14,8 +14,14 @@ pub(crate) fn in_network(ip: IpAddr, base: IpAddr, prefix: u8) -> bool {
     prefix == 0 || (ip >> shift) == (base >> shift)
 }
 
-/// An IPv4 address that is written as IPv6 is that IPv4 address: mapped, compatible, and through NAT64 or 6to4.
+/// An IPv4 address that is written as an IPv6 one (`::ffff:10.0.0.1`) is that IPv4 address.
 pub(crate) fn plain(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// The address that packets to `ip` come to in the end: an IPv4 one within it, mapped, compatible, or behind NAT64 or
+/// 6to4.
+fn reached(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
     let bits = v6.to_bits();
     #[allow(clippy::cast_possible_truncation)]
@@ -32,7 +38,7 @@ pub(crate) fn plain(ip: IpAddr) -> IpAddr {
 
 /// Link-local addresses, where clouds answer with a machine's own credentials, and what is no host at all.
 pub(crate) fn is_forbidden(ip: IpAddr) -> bool {
-    match plain(ip) {
+    match reached(ip) {
         IpAddr::V4(v4) => {
             v4.is_link_local()
                 || v4.is_unspecified()
@@ -56,7 +62,7 @@ fn is_metadata(v4: Ipv4Addr) -> bool {
 
 /// Whether `ip` is an address of the internet at large: not loopback, private, shared or reserved.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
-    match plain(ip) {
+    match reached(ip) {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
             let shared = a == 100 && (64..128).contains(&b);

@@ -18,6 +18,9 @@ pub struct Config {
     /// Folders that hold `<host[:port]>/{*.crt, x.cert with x.key}`: certificate authorities beyond the system's,
     /// and client certificates. Read when a host is first used.
     pub certs_dirs: Vec<PathBuf>,
+    /// Pairs of a registry's host and its token server's, where that lies on another domain and gets the registry's
+    /// credentials all the same.
+    pub token_servers: Vec<(String, String)>,
     /// Proxies.
     pub proxy: ProxyConfig,
     /// `User-Agent`.
@@ -33,6 +36,7 @@ impl Default for Config {
             mirrors: Vec::new(),
             insecure: Vec::new(),
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/longshore/certs.d".into()],
+            token_servers: Vec::new(),
             proxy: ProxyConfig::from_env(),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")).into(),
             limits: Limits::default(),

@@ -64,6 +64,9 @@ pub enum Error {
     /// to http, an address of this machine.
     #[error("{0}")]
     Forbidden(String),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] longshore_store::Error),
     /// This machine refused: a file could not be read, a thread not started.
     #[error("{0}")]
     Internal(String),
@@ -173,8 +176,28 @@ impl Error {
             Self::TooLarge(_) => Kind::TooLarge,
             Self::Unsupported(_) => Kind::Unimplemented,
             Self::Forbidden(_) => Kind::Denied,
+            Self::Store(e) => e.kind(),
             Self::Internal(_) => Kind::Internal,
         }
+    }
+
+    /// Itself, with the name of what it is about before it.
+    pub(crate) fn of(self, name: &str) -> Self {
+        match self {
+            Self::Corrupt(text) => Self::Corrupt(format!("{name}: {text}")),
+            Self::Unsupported(text) => Self::Unsupported(format!("{name}: {text}")),
+            other => other,
+        }
+    }
+
+    /// Itself, after so many tries.
+    pub(crate) fn with_attempts(mut self, n: u32) -> Self {
+        match &mut self {
+            Self::Unreachable { attempts, .. } | Self::TimedOut { attempts, .. } => *attempts = n,
+            Self::Refused(r) => r.attempts = n,
+            _ => {}
+        }
+        self
     }
 
     /// The registry's refusal, if that is what this is.

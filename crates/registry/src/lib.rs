@@ -5,18 +5,31 @@
 //! Memory is flat: a blob passes in the pieces in which it came.
 
 mod address;
+mod arrival;
 mod blob;
+mod call;
+mod challenge;
 mod client;
 mod config;
 mod credentials;
 mod document;
+mod endpoint;
 mod error;
+mod headers;
 mod platform;
 mod proxy;
+mod pull;
+mod push;
+mod realm;
 mod repository;
+mod retry;
+mod token;
+mod transport;
+mod upload;
 mod url;
 
 pub use blob::BlobStream;
+pub use challenge::{Challenge, parse_challenges};
 pub use client::{Client, Login, SearchHit};
 pub use config::{Config, InsecureRule, Limits, Mirror};
 pub use credentials::Credentials;
@@ -24,4 +37,6 @@ pub use document::{Document, check_image};
 pub use error::{Error, Refusal, RegistryError, Result};
 pub use platform::choose;
 pub use proxy::ProxyConfig;
+pub use pull::{PullProgress, PullStep, Puller, Resolved};
+pub use push::{Origins, PushProgress, PushStep, Pushed, Pusher};
 pub use repository::{Fetched, ManifestRef, Repository};

@@ -177,6 +177,10 @@ pub(crate) fn split_host_port(s: &str) -> Option<(String, Option<u16>)> {
     if host.is_empty() || host.len() > 253 || !host.bytes().all(known) {
         return None;
     }
+    // Such a host would name another folder where certificates are looked for by it.
+    if host.starts_with('.') || host.contains("..") {
+        return None;
+    }
     let port = match port {
         None | Some("") => None,
         Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => Some(p.parse().ok().filter(|p| *p != 0)?),
@@ -220,7 +224,9 @@ mod tests {
         assert_eq!(split("A.b:80"), Some(("a.b".into(), Some(80))));
         assert_eq!(split("[::1]:5000"), Some(("::1".into(), Some(5000))));
         assert_eq!(split("[::1]"), Some(("::1".into(), None)));
-        for bad in ["", ":80", "a:b", "a:0", "a:70000", "::1", "[x]", "[::1]5", "a/b", "a@b"] {
+        for bad in
+            ["", ":80", "a:b", "a:0", "a:70000", "::1", "[x]", "[::1]5", "a/b", "a@b", ".", "..", "a..b"]
+        {
             assert_eq!(split(bad), None, "{bad}");
         }
         let origin = Origin { tls: true, host: "::1".into(), port: 443 };

@@ -8,7 +8,7 @@ use longshore_oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{Batch, Table};
-use crate::open::Store;
+use crate::open::{Store, Unused};
 use crate::{Error, Result};
 
 /// Bytes that an image's configuration may have.
@@ -39,6 +39,16 @@ pub struct BlobRecord {
     pub media_type: String,
 }
 
+/// A manifest that names an image; its bytes are kept in the content store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ManifestRecord {
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    pub media_type: String,
+}
+
 /// An image's row; stored under its id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageRow {
@@ -47,6 +57,9 @@ pub(crate) struct ImageRow {
     pub(crate) layers: Vec<Digest>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub(crate) last_tagged: i64,
+    /// As registries have it.
+    #[serde(default)]
+    pub(crate) manifests: Vec<ManifestRecord>,
 }
 
 /// An image with its names.
@@ -66,6 +79,8 @@ pub struct ImageRecord {
     pub digests: Vec<Reference>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub last_tagged: i64,
+    /// The manifests by which registries know it.
+    pub manifests: Vec<ManifestRecord>,
 }
 
 /// One line of an image's history, newest first.
@@ -265,8 +280,25 @@ impl<'a> Images<'a> {
     /// # Errors
     /// `NotFound`; a failure to remove files is repaired at the next start.
     pub fn remove(self, id: &Digest) -> Result<Vec<Digest>> {
+        let unused = self.forget(id)?;
+        self.store.discard(&unused)?;
+        Ok(unused.chains)
+    }
+
+    /// The same; also gives the bytes of the disk that this freed, which costs a look at every file.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_counting(self, id: &Digest) -> Result<(Vec<Digest>, u64)> {
+        let unused = self.forget(id)?;
+        let freed = self.store.discard_counting(&unused)?;
+        Ok((unused.chains, freed))
+    }
+
+    /// Takes the records away.
+    fn forget(self, id: &Digest) -> Result<Unused> {
         let graph = self.store.collecting();
-        self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
+        let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let mut batch = Batch::new().delete(Table::Images, &id.to_string());
         for (reference, target) in self.references()? {
             if target == *id {
@@ -277,8 +309,8 @@ impl<'a> Images<'a> {
         let mut unused = self.store.collect_layers(&graph)?;
         drop(graph);
         unused.blobs.push(*id);
-        self.store.discard(&unused)?;
-        Ok(unused.chains)
+        unused.blobs.extend(row.manifests.iter().map(|m| m.digest));
+        Ok(unused)
     }
 
     /// All names and what they point to.
@@ -308,6 +340,7 @@ fn record(id: Digest, row: ImageRow, names: Vec<Reference>, sizes: &BTreeMap<Dig
         tags,
         digests,
         last_tagged: row.last_tagged,
+        manifests: row.manifests,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::lease::{self, Lease};
 use crate::meta::{Batch, Meta, Table};
 use crate::rw::{MountRow, Users};
 use crate::snapshot::{DriverChoice, DriverName, SnapshotDriver, choose, make_private_dir};
+use crate::usage::{Allocated, allocated};
 use crate::{Error, IoContext, Result};
 
 /// How a store is opened.
@@ -203,6 +204,18 @@ impl Store {
         self.meta().get(Table::Layers, &chain.to_string())
     }
 
+    /// What a snapshot and the files beside it take on disk.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub(crate) fn snapshot_size(&self, cache_id: &str) -> Result<Allocated> {
+        let mut size = allocated(&self.layer_files(cache_id))?;
+        for path in self.driver().paths(cache_id) {
+            size += allocated(&path)?;
+        }
+        Ok(size)
+    }
+
     /// Where a layer's recipe and index lie.
     pub(crate) fn layer_files(&self, cache_id: &str) -> PathBuf {
         self.inner.root.join("layers").join(cache_id)
@@ -220,7 +233,7 @@ impl Store {
         }
     }
 
-    /// Takes away the record of every layer that no image and no container uses. The files are the caller's to
+    /// Takes away the record of every layer that no image, no container and no lease uses. The files are the caller's to
     /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
     pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
@@ -229,10 +242,12 @@ impl Store {
         let mut used = BTreeSet::new();
         let images = self.meta().list::<ImageRow>(Table::Images)?;
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let leased = lease::held(self.meta())?.layers;
         let tops = images
             .iter()
             .filter_map(|(_, i)| i.layers.last())
-            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()));
+            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()))
+            .chain(&leased);
         for top in tops {
             let mut next = Some(*top);
             while let Some(chain) = next
@@ -267,7 +282,21 @@ impl Store {
         for snapshot in &unused.snapshots {
             done = done.and(self.drop_snapshot(snapshot));
         }
-        done.and(self.drop_blobs(unused.blobs.iter().copied()))
+        done.and(self.drop_blobs(unused.blobs.iter().copied()).map(drop))
+    }
+
+    /// The same, and tells how many bytes of the disk that gave back.
+    pub(crate) fn discard_counting(&self, unused: &Unused) -> Result<u64> {
+        let (mut freed, mut done) = (0, Ok(()));
+        for snapshot in &unused.snapshots {
+            let size = self.snapshot_size(snapshot).map_or(0, |s| s.bytes);
+            match self.drop_snapshot(snapshot) {
+                Ok(()) => freed += size,
+                failed => done = done.and(failed),
+            }
+        }
+        let blobs = self.drop_blobs(unused.blobs.iter().copied());
+        done.and(blobs).map(|bytes| freed + bytes)
     }
 
     /// Puts a blob that is about to be committed under a lease.
@@ -276,27 +305,32 @@ impl Store {
         lease.add_blob(blob)
     }
 
-    /// Deletes those of `blobs` that no lease holds and no record names.
-    pub(crate) fn drop_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<()> {
+    /// Deletes those of `blobs` that no lease holds and no record names. Gives the bytes of the disk that this freed.
+    pub(crate) fn drop_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<u64> {
         let mut blobs: BTreeSet<Digest> = blobs.into_iter().collect();
         if blobs.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         // In this order: a record is committed before its lease ends.
         let held = lease::held(self.meta())?.blobs;
         let named = self.named_blobs()?;
         blobs.retain(|blob| !held.contains(blob) && !named.contains(blob));
-        blobs.iter().try_for_each(|blob| self.content().delete(blob))
+        let mut freed = 0;
+        for blob in &blobs {
+            freed += self.content().delete(blob)?;
+        }
+        Ok(freed)
     }
 
-    /// The blobs that records name: compressed layers and configurations.
-    fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
+    /// The blobs that records name: compressed layers, configurations and manifests.
+    pub(crate) fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut named: BTreeSet<Digest> =
             layers.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect();
-        for key in self.meta().keys(Table::Images)? {
+        for (key, image) in self.meta().list::<ImageRow>(Table::Images)? {
             named.insert(parse_id(&key)?);
+            named.extend(image.manifests.iter().map(|m| m.digest));
         }
         Ok(named)
     }
@@ -328,6 +362,6 @@ impl Store {
         }
         self.mend_rw_layers()?;
         let blobs = self.content().list()?;
-        self.drop_blobs(blobs)
+        self.drop_blobs(blobs).map(drop)
     }
 }

@@ -157,17 +157,18 @@ impl Store {
     /// # Errors
     /// As [`Self::remove_rw_with`].
     pub fn remove_rw(&self, container: &str) -> Result<()> {
-        self.remove_rw_with(container, Batch::new())
+        self.remove_rw_with(container, Batch::new()).map(drop)
     }
 
     /// Removes a container's writable layer, and commits `batch` together with the end of its record: after a crash
     /// there is either all of the container or nothing. Files that cannot be removed now are at the next start.
+    /// Gives the bytes of the disk that went with layers which the container was the last to use.
     ///
     /// # Errors
     /// When the kernel refuses to unmount or the metadata to change; then all is as before.
-    pub fn remove_rw_with(&self, container: &str, batch: Batch) -> Result<()> {
+    pub fn remove_rw_with(&self, container: &str, batch: Batch) -> Result<u64> {
         let Some(row) = self.meta().get::<MountRow>(Table::Mounts, container)? else {
-            return self.meta().commit(batch);
+            return self.meta().commit(batch).map(|()| 0);
         };
         {
             let mut users = self.users();
@@ -180,14 +181,14 @@ impl Store {
         let collected = match row.top {
             Some(top) if !self.top_is_used(&top)? => {
                 let unused = self.collect_layers(&self.collecting())?;
-                self.discard(&unused)
+                self.discard_counting(&unused)
             }
-            _ => Ok(()),
+            _ => Ok(0),
         };
-        if let Err(e) = removed.and(collected) {
+        Ok(removed.and(collected).unwrap_or_else(|e| {
             tracing::warn!(container, error = %e, "its files stay until the next start");
-        }
-        Ok(())
+            0
+        }))
     }
 
     fn top_is_used(&self, top: &Digest) -> Result<bool> {
@@ -272,6 +273,15 @@ impl Store {
     /// When the tree cannot be read.
     pub fn rw_size(&self, container: &str) -> Result<u64> {
         Ok(self.driver().usage(&self.mount_row(container)?.mount_id)?.bytes)
+    }
+
+    /// Bytes of the disk that a container's writable layer takes, with the init layer below it.
+    ///
+    /// # Errors
+    /// When the container has none, or it cannot be looked at.
+    pub fn rw_allocated(&self, container: &str) -> Result<u64> {
+        let row = self.mount_row(container)?;
+        Ok(self.snapshot_size(&row.mount_id)?.bytes + self.snapshot_size(&row.init_id())?.bytes)
     }
 
     /// The directories for `GraphDriver.Data` of inspect.

@@ -13,6 +13,7 @@ mod mount;
 mod network;
 pub(crate) mod object;
 mod ports;
+pub(crate) mod system;
 mod ulimit;
 pub(crate) mod units;
 

@@ -11,7 +11,7 @@ use std::path::Path;
 pub(crate) use tree::{Command, Group, Names};
 
 use crate::args::create::{CreateArgs, RunOptions};
-use crate::args::{container as c, image as i, object as o};
+use crate::args::{container as c, image as i, object as o, system as s};
 use crate::error::{Failure, Result};
 use crate::flags::{self, BOOL, Count, Flag, LIST, Matches, STRING, flag, help};
 
@@ -71,6 +71,9 @@ pub(crate) enum Action {
     Events(o::EventsArgs),
     Info(o::FormatArgs),
     Version(o::FormatArgs),
+    SystemDf(s::DfArgs),
+    SystemPrune(s::SystemPruneArgs),
+    NetworkPrune(s::NetworkPruneArgs),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }

@@ -3,7 +3,7 @@
 use super::Action;
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
-use crate::args::{image as i, object as o};
+use crate::args::{image as i, object as o, system as s};
 use crate::flags::{Count, Flag, Matches, Options};
 
 /// What a command's arguments are, for shells that complete them.
@@ -483,6 +483,25 @@ const VERSION: Command = command(
     |m| Action::Version(Options::from_matches(m)),
 );
 
+const SYSTEM_DF: Command =
+    command("df", "[OPTIONS]", "Show docker disk usage", Exactly(0), &[s::DfArgs::FLAGS], |m| {
+        Action::SystemDf(Options::from_matches(m))
+    });
+
+const SYSTEM_PRUNE: Command =
+    command("prune", "[OPTIONS]", "Remove unused data", Exactly(0), &[s::SystemPruneArgs::FLAGS], |m| {
+        Action::SystemPrune(Options::from_matches(m))
+    });
+
+const NETWORK_PRUNE: Command = command(
+    "prune",
+    "[OPTIONS]",
+    "Remove all unused networks",
+    Exactly(0),
+    &[s::NetworkPruneArgs::FLAGS],
+    |m| Action::NetworkPrune(Options::from_matches(m)),
+);
+
 const CONTAINER_PRUNE: Command = command(
     "prune",
     "[OPTIONS]",
@@ -672,14 +691,14 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         name: "network",
         about: "Manage networks",
-        commands: &[&NETWORK_INSPECT, &NETWORK_LS],
-        later: &["connect", "create", "disconnect", "prune", "rm", "remove"],
+        commands: &[&NETWORK_INSPECT, &NETWORK_LS, &NETWORK_PRUNE],
+        later: &["connect", "create", "disconnect", "rm", "remove"],
     },
     Group {
         name: "system",
         about: "Manage the engine",
-        commands: &[&EVENTS, &INFO],
-        later: &["df", "dial-stdio", "prune"],
+        commands: &[&SYSTEM_DF, &EVENTS, &INFO, &SYSTEM_PRUNE],
+        later: &["dial-stdio"],
     },
     Group {
         name: "volume",

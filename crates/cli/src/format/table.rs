@@ -42,6 +42,11 @@ impl Row {
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         Self { value: Value::Object(pairs.into_iter().collect()), labels: labels.clone() }
     }
+
+    /// Its fields, in order of their names.
+    pub(crate) fn into_value(self) -> Value {
+        self.value
+    }
 }
 
 /// Prints rows. With `quiet`, the default table is only that field of each.

@@ -10,12 +10,14 @@ mod images;
 mod keys;
 mod others;
 mod query;
+mod registry;
 pub(crate) mod reply;
 pub(crate) mod route;
 mod shape;
 mod streams;
 mod system;
 mod translate;
+mod upkeep;
 
 use std::panic::AssertUnwindSafe;
 
@@ -156,7 +158,14 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::ImageHistory(name) => images::history(call, &name).await,
         Route::ImageTag(name) => images::tag(call, &name).await,
         Route::ImageRemove(name) => images::remove(call, &name).await,
+        Route::ImagePush(name) => registry::push(call, &name, request).await,
+        Route::ImageSearch => registry::search(call, request.headers()).await,
+        Route::Auth => registry::auth(call, request).await,
+        Route::Distribution(name) => registry::distribution(call, &name, request.headers()).await,
+        Route::Manifest(name) => registry::manifest(call, &name, request.headers()).await,
+        Route::Referrers(name) => registry::referrers(call, &name, request.headers()).await,
         Route::Commit => images::commit(call, request).await,
+        Route::BuildPrune => upkeep::prune_build_cache(call),
         Route::VolumeList => others::volumes(call).await,
         Route::VolumeCreate => others::create_volume(call, request).await,
         Route::VolumePrune => others::prune_volumes(call).await,

@@ -27,8 +27,17 @@ pub(crate) enum Route {
     ImageInspect(String),
     ImageHistory(String),
     ImageTag(String),
+    ImagePush(String),
+    ImageSearch,
     ImageRemove(String),
     Commit,
+    Auth,
+    Distribution(String),
+    /// Ours: a manifest as a registry has it.
+    Manifest(String),
+    /// Ours: what refers to a manifest in a registry.
+    Referrers(String),
+    BuildPrune,
     VolumeList,
     VolumeCreate,
     VolumePrune,
@@ -99,9 +108,10 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("info", "") if get => Route::Info,
         ("events", "") if get => Route::Events,
         ("system", "df") if get => Route::DiskUsage,
-        ("auth", "") if post => Route::Missing("logging in to a registry"),
+        ("auth", "") if post => Route::Auth,
         ("commit", "") if post => Route::Commit,
-        ("build", "" | "prune" | "cancel") if post => Route::Missing("building images"),
+        ("build", "prune") if post => Route::BuildPrune,
+        ("build", "" | "cancel") if post => Route::Missing("building images"),
         ("session" | "grpc", "") if post => Route::Missing("building images"),
         ("containers", rest) => return container(method, rest),
         ("exec", rest) => return exec(method, rest),
@@ -110,9 +120,11 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("networks", rest) => return network(method, rest),
         ("plugins", "") if get => Route::PluginList,
         ("plugins", rest) if !rest.is_empty() => return plugin(method, rest),
-        ("distribution", rest) if get && rest.ends_with("/json") => {
-            Route::Missing("asking a registry about an image")
-        }
+        ("distribution", rest) if get => match name_and_verb(rest)? {
+            (name, "json") => Route::Distribution(name),
+            _ => return None,
+        },
+        ("longshore", rest) => return own(method, rest),
         ("swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", _) => return swarm(method, path),
         _ => return None,
     })
@@ -181,7 +193,7 @@ fn image(method: &Method, rest: &str) -> Option<Route> {
     let (get, post) = (method == Method::GET, method == Method::POST);
     match rest {
         "json" if get => return Some(Route::ImageList),
-        "search" if get => return Some(Route::Missing("searching a registry")),
+        "search" if get => return Some(Route::ImageSearch),
         "get" if get => return Some(Route::ImageSave(None)),
         "create" if post => return Some(Route::ImageCreate),
         "load" if post => return Some(Route::ImageLoad),
@@ -195,8 +207,19 @@ fn image(method: &Method, rest: &str) -> Option<Route> {
         "json" if get => Some(Route::ImageInspect(name)),
         "history" if get => Some(Route::ImageHistory(name)),
         "get" if get => Some(Route::ImageSave(Some(name))),
-        "push" if post => Some(Route::Missing("pushing images")),
+        "push" if post => Some(Route::ImagePush(name)),
         "tag" if post => Some(Route::ImageTag(name)),
+        _ => None,
+    }
+}
+
+/// What Docker does not have.
+fn own(method: &Method, rest: &str) -> Option<Route> {
+    let get = method == Method::GET;
+    let (family, name) = rest.split_once('/').filter(|(_, name)| !name.is_empty())?;
+    match family {
+        "manifests" if get => Some(Route::Manifest(name.to_owned())),
+        "referrers" if get => Some(Route::Referrers(name.to_owned())),
         _ => None,
     }
 }
@@ -293,7 +316,9 @@ mod tests {
         assert_eq!(at("DELETE /images/foo/bar:1"), Some(Route::ImageRemove("foo/bar:1".into())));
         assert_eq!(at("GET /images/a/b/get"), Some(Route::ImageSave(Some("a/b".into()))));
         assert_eq!(at("GET /images/get"), Some(Route::ImageSave(None)));
-        assert_eq!(at("POST /images/a/push"), Some(Route::Missing("pushing images")));
+        assert_eq!(at("POST /images/a:5/b/push"), Some(Route::ImagePush("a:5/b".into())));
+        assert_eq!(at("GET /distribution/a/b/json"), Some(Route::Distribution("a/b".into())));
+        assert_eq!(at("GET /longshore/manifests/a/b:1"), Some(Route::Manifest("a/b:1".into())));
     }
 
     #[test]

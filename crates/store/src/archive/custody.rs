@@ -13,20 +13,36 @@ use crate::open::Store;
 /// Holds blobs by a lease until records name them. When it ends, those that no record names are deleted, whether what
 /// they came for succeeded or not.
 #[derive(Debug)]
-pub(super) struct Custody<'a> {
-    pub(super) store: &'a Store,
+pub(super) struct Custody {
+    pub(super) store: Store,
     lease: Option<Lease>,
     blobs: Mutex<BTreeSet<Digest>>,
 }
 
-impl<'a> Custody<'a> {
-    pub(super) fn new(store: &'a Store, reason: &str) -> Result<Self> {
-        Ok(Self { store, lease: Some(store.lease(reason)?), blobs: Mutex::default() })
+impl Custody {
+    pub(super) fn new(store: &Store, reason: &str) -> Result<Self> {
+        Ok(Self { store: store.clone(), lease: Some(store.lease(reason)?), blobs: Mutex::default() })
     }
 
-    fn hold(&self, blob: Digest) -> Result<()> {
+    /// Keeps a blob that may be there already.
+    pub(super) fn hold(&self, blob: Digest) -> Result<()> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(blob);
         self.lease.as_ref().map_or(Ok(()), |lease| self.store.hold_blob(lease, blob))
+    }
+
+    /// Keeps a layer that has a record, and those below it.
+    pub(super) fn hold_layer(&self, chain: Digest) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.add_layer(chain))
+    }
+
+    /// Ends the lease before its time: nothing is held any longer.
+    pub(super) fn release(&mut self) {
+        drop(self.lease.take());
+    }
+
+    /// Holds a snapshot that is about to be made.
+    pub(super) fn hold_snapshot(&self, cache_id: &str) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.add_snapshot(cache_id))
     }
 
     /// Commits an ingest, whose digest is known before.
@@ -42,7 +58,7 @@ impl<'a> Custody<'a> {
     }
 }
 
-impl Drop for Custody<'_> {
+impl Drop for Custody {
     fn drop(&mut self) {
         drop(self.lease.take());
         let blobs = std::mem::take(&mut *self.blobs.lock().unwrap_or_else(PoisonError::into_inner));

@@ -3,14 +3,20 @@
 mod apply;
 pub mod compress;
 mod diff;
+mod gzip;
 mod index;
+mod index_file;
+mod index_writer;
 mod recipe;
 mod tree;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
-pub use index::{Index, IndexEntry, IndexKind};
+pub use gzip::{COMPRESSOR, ParallelGzip};
+pub use index::{Index, IndexEntry, IndexKind, is_below, tree_order};
+pub use index_file::{IndexFile, OwnedEntry, Said};
 pub use recipe::{describe, rebuild};
+pub(crate) use tree::reopen;
 
 /// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

@@ -39,7 +39,7 @@ const FSCONFIG_MAX: usize = 256;
 /// Bytes that the options of mount(2) may have, with their end: the smallest page that there is.
 const CLASSIC_MAX: usize = 4096;
 /// Ends the names of snapshots that are being removed.
-pub(super) const REMOVING: &str = "-removing";
+pub(crate) const REMOVING: &str = "-removing";
 
 /// How overlays are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -365,6 +365,14 @@ impl SnapshotDriver for Overlay {
         Ok(data)
     }
 
+    fn paths(&self, id: &str) -> Vec<PathBuf> {
+        if check_id(id).is_err() {
+            return Vec::new();
+        }
+        let link = self.read(id, "link").ok().filter(|l| is_link_name(l));
+        std::iter::once(self.dir(id)).chain(link.map(|l| self.root.join("l").join(l))).collect()
+    }
+
     fn remove(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.dir(id);
@@ -514,7 +522,8 @@ fn link_name() -> Result<String> {
         .collect())
 }
 
-fn is_link_name(text: &str) -> bool {
+/// Whether this is a name in `l/`.
+pub(crate) fn is_link_name(text: &str) -> bool {
     text.len() == 26 && text.bytes().all(|b| BASE32.contains(&b))
 }
 

@@ -1,0 +1,38 @@
+//! The store's upkeep: what it takes, what it drops, whether it is whole. Extensions of ours, not Docker's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::is_default;
+
+/// Every byte under the data root, in `GET /system/df`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ledger {
+    /// By kind, then by name.
+    pub ledger: Vec<LedgerRow>,
+    /// Allocated bytes of all rows: on an idle engine what `du -s --block-size=1` says of the data root.
+    pub total: u64,
+    #[allow(missing_docs)]
+    pub data_root: String,
+}
+
+/// One object of the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LedgerRow {
+    /// `layer`, `compressed-layer`, `document`, `writable-layer`, `container-files`, `log`, `volume`, `metadata`,
+    /// `arriving`, `leftover`.
+    pub kind: String,
+    /// A chain id, a digest, a container's id, a volume's name, or a path from the data root.
+    pub name: String,
+    /// Allocated bytes (blocks of 512).
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+    /// How many images have it; absent where that means nothing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub shared: u64,
+    /// A name of the image or container that it belongs to.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub of: String,
+}

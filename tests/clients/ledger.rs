@@ -1,0 +1,282 @@
+//! What the store takes, what it gives back, and whether it is whole: `system df`, the prunes, `system check`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{Client, Daemon, Done, wait_until};
+
+/// What `du` says of one file system, in bytes of blocks.
+pub(crate) fn du(path: &Path) -> u64 {
+    let out = Command::new("du").args(["-sx", "--block-size=1"]).arg(path).output().expect("du");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).expect("utf-8");
+    text.split_whitespace().next().expect("a number").parse().expect("a number")
+}
+
+/// An answer of the API.
+pub(crate) fn api(d: &Daemon, method: &str, path: &str) -> Value {
+    let answer = d.raw(&format!("{method} {path} HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.contains(" 200 "), "{answer}");
+    serde_json::from_str(body).expect("JSON")
+}
+
+/// The ledger, once it agrees with `du`: what was just written may still be on its way to the disk.
+fn agreed(d: &Daemon) -> Value {
+    let mut ledger = Value::Null;
+    wait_until("system df is what du says", || {
+        assert!(Command::new("sync").arg("-f").arg(d.data_root()).status().expect("sync").success());
+        let before = du(&d.data_root());
+        ledger = api(d, "GET", "/system/df")["Longshore"].take();
+        ledger["Total"] == before && before == du(&d.data_root())
+    });
+    let rows = ledger["Ledger"].as_array().expect("rows");
+    let sum: u64 = rows.iter().map(|r| r["Bytes"].as_u64().expect("bytes")).sum();
+    assert_eq!(ledger["Total"], sum);
+    ledger
+}
+
+fn named<'a>(ledger: &'a Value, kind: &str) -> Vec<&'a str> {
+    let rows = ledger["Ledger"].as_array().expect("rows").iter();
+    rows.filter(|r| r["Kind"] == kind).map(|r| r["Name"].as_str().expect("name")).collect()
+}
+
+fn accounts(d: &Daemon) {
+    d.load("busybox");
+    d.docker([
+        "run",
+        "-d",
+        "--name",
+        "up",
+        "-v",
+        "data:/data",
+        "busybox",
+        "sh",
+        "-c",
+        "echo logged; head -c 300000 /dev/zero > /data/file; head -c 50000 /dev/zero > /own; exec sleep 1000",
+    ])
+    .ok();
+    d.docker(["run", "--name", "ended", "-v", "/anonymous", "busybox", "true"]).ok();
+    d.docker(["commit", "up", "made"]).ok();
+    fs::write(d.data_root().join("note"), "not ours").expect("write");
+    let ledger = agreed(d);
+    assert_eq!(ledger["DataRoot"], d.data_root().to_string_lossy().as_ref());
+    for (kind, count) in [
+        ("layer", 2),
+        ("document", 2),
+        ("writable-layer", 2),
+        ("log", 2),
+        ("container-files", 2),
+        ("volume", 2),
+    ] {
+        assert_eq!(named(&ledger, kind).len(), count, "{kind}: {ledger:#}");
+    }
+    assert_eq!(named(&ledger, "leftover"), ["note"]);
+    let of = |name: &str| {
+        let rows = ledger["Ledger"].as_array().expect("rows").iter();
+        rows.filter(|r| r["Of"] == name).map(|r| r["Kind"].as_str().expect("kind")).collect::<Vec<_>>()
+    };
+    assert_eq!(of("up"), ["writable-layer", "container-files", "log"]);
+    assert_eq!(of("made:latest"), ["layer", "document"]);
+
+    // Docker's rows are the same in both; ours come below them.
+    for line in [
+        "system df --format json",
+        "system df --format raw",
+        "system df -v --format json",
+        "system df -v --format raw",
+        "system df --format table·{{.Type}}\\t{{.Reclaimable}}",
+        "system df -v --format {{range·.Volumes}}{{.Name}}={{.Links}}·{{end}}",
+        "system df --format {{",
+    ] {
+        let words = || line.split(' ').map(|w| w.replace('·', " "));
+        let both = || {
+            let all = |done: Done| (done.code, done.stdout, done.stderr);
+            (all(d.docker(words())), all(d.run(Client::Longshore, words())))
+        };
+        let (mut theirs, mut ours) = both();
+        // Ages change with time, at any moment.
+        for _ in 0..5 {
+            if ours != theirs {
+                (theirs, ours) = both();
+            }
+        }
+        assert_eq!(ours, theirs, "{line}");
+    }
+    for line in [["system", "df"].as_slice(), &["system", "df", "-v"]] {
+        let mut rest = String::new();
+        wait_until("docker's tables come first", || {
+            let (theirs, ours) = (d.docker(line).ok(), d.run(Client::Longshore, line).ok());
+            ours.strip_prefix(&theirs).map(|r| rest = r.to_owned()).is_some()
+        });
+        assert!(
+            rest.starts_with(&format!("\n\nOn the disk, below {}:\n", d.data_root().display())),
+            "{rest}"
+        );
+        let kinds = ["ayer", "ocument", "og", "olume", "etadata", "eftover", "otal"];
+        assert!(kinds.iter().all(|k| rest.contains(k)), "{rest}");
+    }
+    d.docker(["rm", "-f", "up", "ended"]).ok();
+    agreed(d);
+}
+
+#[test]
+fn privileged_the_ledger_adds_up_on_overlay2() {
+    let d = Daemon::start();
+    accounts(&d);
+    d.finish();
+}
+
+#[test]
+fn privileged_the_ledger_adds_up_on_vfs() {
+    let d = Daemon::start_with(&["--storage-driver", "vfs"]);
+    accounts(&d);
+    d.finish();
+}
+
+/// What `du` says without the database, which grows and shrinks as it likes, once it is settled.
+fn settled(d: &Daemon) -> u64 {
+    assert!(Command::new("sync").arg("-f").arg(d.data_root()).status().expect("sync").success());
+    du(&d.data_root()) - fs::metadata(d.data_root().join("longshore.db")).map_or(0, |m| m.blocks() * 512)
+}
+
+/// Bytes that a prune says it reclaimed, which must be what the disk has more of.
+fn reclaims(d: &Daemon, path: &str) -> u64 {
+    let before = settled(d);
+    let said = api(d, "POST", path)["SpaceReclaimed"].as_u64().expect("a number");
+    assert_eq!(before - settled(d), said, "{path}");
+    said
+}
+
+fn prunes(d: &Daemon) {
+    d.load("busybox");
+    fs::write(d.dir().join("file"), vec![7; 500_000]).expect("write");
+    let tar = d.dir().join("root.tar");
+    let made =
+        Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(d.dir()).arg("file").status().expect("tar");
+    assert!(made.success());
+    d.docker(["import", tar.to_str().expect("utf-8"), "imported"]).ok();
+    d.docker(["run", "--name", "one", "-v", "/anonymous", "-v", "named:/named", "busybox", "sh", "-c",
+        "echo said; head -c 400000 /dev/zero > /own; head -c 70000 /dev/zero > /anonymous/x; echo x > /named/y"]).ok();
+    d.docker(["commit", "one", "made"]).ok();
+    d.docker(["run", "-d", "--name", "up", "made", "sleep", "1000"]).ok();
+    assert!(reclaims(d, "/containers/prune") > 400_000);
+    assert_eq!(d.docker(["ps", "-aq"]).ok().lines().count(), 1);
+    assert!(reclaims(d, "/volumes/prune") > 70_000);
+    assert_eq!(d.docker(["volume", "ls", "-q", "--filter", "dangling=true"]).ok(), "named");
+    assert!(reclaims(d, "/volumes/prune?filters=%7B%22all%22%3A%5B%22true%22%5D%7D") > 0);
+    assert_eq!(reclaims(d, "/images/prune"), 0, "none dangles");
+    d.docker(["commit", "up", "made"]).ok();
+    assert_eq!(reclaims(d, "/images/prune"), 0, "the one without a name is used");
+    assert!(reclaims(d, "/images/prune?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D") > 500_000);
+    d.docker(["rm", "-f", "up"]).ok();
+    assert!(reclaims(d, "/images/prune") > 1_000_000);
+    assert_eq!(d.docker(["images", "-aq"]).ok(), "");
+    // The layers that a container kept alive go with it.
+    d.load("busybox");
+    d.docker(["create", "--name", "last", "busybox"]).ok();
+    d.docker(["rmi", "-f", "busybox"]).ok();
+    assert!(reclaims(d, "/containers/prune") > 1_000_000);
+    assert_eq!(reclaims(d, "/build/prune"), 0);
+}
+
+#[test]
+fn privileged_prunes_free_what_they_say_on_overlay2() {
+    let d = Daemon::start();
+    prunes(&d);
+    d.finish();
+}
+
+#[test]
+fn privileged_prunes_free_what_they_say_on_vfs() {
+    let d = Daemon::start_with(&["--storage-driver", "vfs"]);
+    prunes(&d);
+    d.finish();
+}
+
+/// Words, questions and answers of both command lines, against the same daemon in the same state.
+#[test]
+fn privileged_prunes_have_dockers_words() {
+    let d = Daemon::start();
+    let filled = || {
+        d.load("busybox");
+        d.docker(["create", "--name", "one", "-v", "/anonymous", "busybox"]).ok();
+        d.docker(["tag", "busybox", "other:1"]).ok();
+    };
+    filled();
+    let run = |client: Client, words: &str, input: &str| {
+        let mut child = d.command(client);
+        child.args(words.split(' ')).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Errors name the program.
+        child.arg0("docker");
+        let mut child = child.spawn().expect("a command line");
+        let mut stdin = child.stdin.take().expect("stdin");
+        // It may ask nothing, and be gone.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let out = child.wait_with_output().expect("its end");
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    for (words, input) in [
+        ("system prune", "n\n"),
+        ("system prune", ""),
+        ("system prune -a --volumes --filter label=x", "no\n"),
+        ("system prune --filter label=x --filter label!=y --filter until=3h", "\n"),
+        ("system prune --volumes --filter until=1h", ""),
+        ("system prune -f --filter foo=x", ""),
+        ("system prune --filter foo", ""),
+        ("system prune x", ""),
+        ("system prune --help", ""),
+        ("network prune", "n\n"),
+        ("network prune -f", ""),
+        ("network prune -f --filter foo=x", ""),
+        ("network prune --help", ""),
+        ("image prune -a --filter until=1h", ""),
+        ("image prune -f --filter until=1h --filter until=2h", ""),
+        ("container prune", "x"),
+        ("container prune -f --filter until=nonsense", ""),
+        ("container prune -f --filter label=foo", ""),
+        ("volume prune", ""),
+        ("volume prune --all --filter all=1", ""),
+    ] {
+        assert_eq!(run(Client::Longshore, words, input), run(Client::Docker, words, input), "{words}");
+    }
+    // What is removed is the same, twice; ids of containers and volumes differ.
+    let blank = |(code, out, err): (Option<i32>, String, String)| {
+        let words: Vec<String> = out
+            .split_inclusive('\n')
+            .map(|l| if l.trim().len() == 64 { "<id>\n".to_owned() } else { l.to_owned() })
+            .collect();
+        (code, words.concat(), err)
+    };
+    for (words, input) in [
+        ("container prune", "y\n"),
+        ("container prune --force", ""),
+        ("image prune -af", ""),
+        ("system prune -af", ""),
+        ("system prune -a --volumes", "y\n"),
+    ] {
+        let theirs = blank(run(Client::Docker, words, input));
+        d.docker(["volume", "prune", "-f"]).ok();
+        filled_again(&d, &filled);
+        let ours = blank(run(Client::Longshore, words, input));
+        d.docker(["volume", "prune", "-f"]).ok();
+        filled_again(&d, &filled);
+        assert_eq!(ours, theirs, "{words}");
+        assert!(theirs.1.contains("Total reclaimed space: "), "{theirs:?}");
+    }
+    d.finish();
+}
+
+/// Empties a daemon and fills it again.
+fn filled_again(d: &Daemon, fill: &dyn Fn()) {
+    d.docker(["system", "prune", "-af", "--volumes"]).ok();
+    fill();
+}
