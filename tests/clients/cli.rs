@@ -56,6 +56,17 @@ const READING: &[&str] = &[
     "volume create --help",
     "network ls --help",
     "image rm --help",
+    "pull --help",
+    "image push --help",
+    "login --help",
+    "logout --help",
+    "search --help",
+    "pull",
+    "pull a b",
+    "push",
+    "search",
+    "manifest foo",
+    "manifest inspect",
     // Lists.
     "ps -q",
     "ps -aq",
@@ -176,6 +187,33 @@ const READING: &[&str] = &[
     "cp up:/etc /nope/x",
     "cp a b",
     "cp a:b c:d",
+    // Registries, as far as nobody is asked.
+    "pull FOO",
+    "pull -q FOO",
+    "pull a@sha256:12",
+    "pull -a a:b",
+    "pull --disable-content-trust=maybe x",
+    "push FOO",
+    "push -a a:b",
+    "push --platform foo a",
+    "-H unix:///nope pull busybox",
+    "-H unix:///nope push busybox",
+    "-H unix:///nope pull FOO",
+    "-H unix:///nope search busybox",
+    "-H unix:///nope logout x",
+    "login 127.0.0.1:1",
+    "login -u a 127.0.0.1:1",
+    "login",
+    "login -u a --password-stdin -p x",
+    "login --password-stdin 127.0.0.1:1",
+    "login -u= -p x",
+    "login -u x -p=",
+    "logout",
+    "logout nosuch",
+    "logout https://127.0.0.1:1/v1/",
+    "search --limit x a",
+    "search --filter foo a",
+    "manifest inspect FOO",
     // Events and versions.
     "events --since 1 --until 2",
     "events --until x",
@@ -249,6 +287,7 @@ const REFUSED: &[&str] = &[
     "-q nosuch",
     "--pull never nosuch",
     "--pull always busybox",
+    "--pull= nosuch",
     "-it busybox true",
     "--volumes-from nosuch busybox",
     "--network nosuch busybox",
@@ -256,7 +295,7 @@ const REFUSED: &[&str] = &[
     "--rm=maybe busybox",
 ];
 
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     // A dot in the middle stands for a space inside a word.
     line.split_whitespace().map(|w| w.replace('·', " ")).collect()
 }
@@ -278,7 +317,7 @@ fn as_docker(d: &Daemon) -> Command {
     command
 }
 
-fn run(mut command: Command, line: &[String]) -> (i32, String, String) {
+pub(crate) fn run(mut command: Command, line: &[String]) -> (i32, String, String) {
     let out = command.args(line).stdin(Stdio::null()).output().expect("the command line");
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
@@ -354,7 +393,22 @@ fn leftovers(d: &Daemon) -> usize {
 fn privileged_what_is_not_there_yet_is_named() {
     let d = Daemon::start();
     for (line, code, want) in [
-        ("pull busybox", 1, "'docker pull' is not implemented yet"),
+        ("build .", 1, "'docker build' is not implemented yet"),
+        ("image build .", 1, "'docker image build' is not implemented yet"),
+        ("manifest create a b", 1, "'docker manifest create' is not implemented yet"),
+        ("manifest inspect a b", 1, "manifest lists that are kept on this machine are not implemented yet"),
+        (
+            "manifest inspect --insecure 10.0.0.1:1/a",
+            1,
+            "--insecure: it is the daemon that talks to 10.0.0.1:1; name it among the daemon's insecure-registries",
+        ),
+        (
+            "pull --disable-content-trust=false busybox",
+            1,
+            "content trust (--disable-content-trust=false) is not implemented yet",
+        ),
+        ("push --disable-content-trust=false busybox", 1, "content trust"),
+        ("run --disable-content-trust=false busybox", 125, "content trust"),
         ("container stats", 1, "'docker container stats' is not implemented yet"),
         ("network create x", 1, "'docker network create' is not implemented yet"),
         ("images --tree", 1, "images --tree is not implemented yet"),
@@ -394,6 +448,18 @@ fn privileged_settings_and_shells() {
     compare(&d, lines.iter().map(|l| words(l)).filter(|l| l[0] != "run"));
     let (_, env, _) = run(as_docker(&d), &words("run --rm busybox env"));
     assert!(env.contains("NO_PROXY=x\n") && env.contains("no_proxy=x\n"), "{env}");
+    for damaged in [
+        "{",
+        "",
+        "[]",
+        r#"{"auths": 5}"#,
+        r#"{"auths": {"a": {"auth": "!"}}}"#,
+        r#"{"auths": {"a": {"auth": "OnA="}}}"#,
+        r#"{"psFormat": "{{.Names}}"} more"#,
+    ] {
+        fs::write(&config, damaged).expect("config.json");
+        compare(&d, ["ps"].iter().map(|l| words(l)));
+    }
     fs::write(&config, "{").expect("config.json");
     let (code, ids, warning) = run(as_docker(&d), &words("ps -q"));
     assert!(code == 0 && !ids.is_empty() && warning.starts_with("WARNING: Error"), "{warning}");
@@ -501,20 +567,40 @@ fn privileged_copies_end_up_where_docker_puts_them() {
     d.finish();
 }
 
+/// What is done at a terminal: to its controlling end, or to the process.
+pub(crate) type Act<'a> = &'a dyn Fn(&mut fs::File, u32);
+
 /// Runs a command line on a terminal; gives what it showed and its status. Each step waits until something new is
 /// shown, and then types.
 fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (String, i32) {
+    let mut command = d.command(client);
+    command.args(args).env("TERM", "dumb");
+    let typing: Vec<_> = steps
+        .iter()
+        .map(|(_, keys)| move |terminal: &mut fs::File, _| terminal.write_all(keys.as_bytes()).expect("type"))
+        .collect();
+    let steps: Vec<(&str, Act<'_>)> = steps.iter().zip(&typing).map(|((s, _), act)| (*s, act as _)).collect();
+    on_a_terminal(command, (33, 101), &steps)
+}
+
+/// Runs a command on a terminal of so many rows and columns; gives what it showed and its status. Each step waits until
+/// something new is shown, and then acts.
+pub(crate) fn on_a_terminal(
+    mut command: Command,
+    (rows, columns): (u16, u16),
+    steps: &[(&str, Act<'_>)],
+) -> (String, i32) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&controller).expect("grantpt");
     unlockpt(&controller).expect("unlockpt");
     let name = ptsname(&controller, Vec::new()).expect("ptsname");
     let path = PathBuf::from(name.to_str().expect("utf-8").to_owned());
-    let size = rustix::termios::Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&controller, size).expect("size");
     let end = || fs::OpenOptions::new().read(true).write(true).open(&path).expect("the terminal's other end");
-    let mut command = d.command(client);
-    command.args(args).env("TERM", "dumb").stdin(end()).stdout(end()).stderr(end()).process_group(0);
+    command.stdin(end()).stdout(end()).stderr(end()).process_group(0);
+    let called = format!("{command:?}");
     let mut child = command.spawn().expect("the command line");
     drop(command);
     let mut terminal = fs::File::from(controller);
@@ -529,16 +615,16 @@ fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (
     });
     let shown = || String::from_utf8_lossy(&screen.lock().expect("screen")).into_owned();
     let mut seen = 0;
-    for (shows, keys) in steps {
-        let context = || format!("{client:?} {args:?} shows {shows:?}; so far {:?}", shown());
+    for (shows, act) in steps {
+        let context = || format!("{called} shows {shows:?}; so far {:?}", shown());
         wait_until_with(context, || {
             let at = shown()[seen..].find(shows);
             seen += at.map_or(0, |at| at + shows.len());
             at.is_some()
         });
-        terminal.write_all(keys.as_bytes()).expect("type");
+        act(&mut terminal, child.id());
     }
-    wait_until(&format!("{client:?} {args:?} ends"), || child.try_wait().expect("wait").is_some());
+    wait_until(&format!("{called} ends"), || child.try_wait().expect("wait").is_some());
     let status = child.wait().expect("wait").code().unwrap_or(-1);
     reading.join().expect("reader");
     (shown(), status)

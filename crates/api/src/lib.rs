@@ -11,6 +11,7 @@ pub mod exec;
 pub mod filters;
 pub mod image;
 pub mod json;
+pub mod layers;
 pub mod network;
 pub mod registry;
 pub mod stream;

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::credentials::Credentials;
 use crate::error::{Context, Failure, Result};
 
 /// Where the daemon is.
@@ -40,6 +41,15 @@ pub(crate) enum Payload {
     Json(Value),
     /// Bytes as they come, of this type.
     Stream(&'static str, mpsc::Receiver<io::Result<Bytes>>),
+}
+
+/// What a request asks for besides.
+enum Extra<'a> {
+    None,
+    /// The connection itself.
+    Upgrade,
+    /// Work at a registry for this user.
+    Registry(&'a Credentials),
 }
 
 /// A body made of chunks.
@@ -104,7 +114,7 @@ impl Client {
 
     /// Settles for what an older daemon speaks.
     pub(crate) async fn negotiate(&mut self) -> Result<()> {
-        let answer = self.send(Method::HEAD, "/_ping", Payload::Empty, false).await?;
+        let answer = self.send(Method::HEAD, "/_ping", Payload::Empty, Extra::None).await?;
         let theirs = answer.headers().get("api-version").and_then(|v| v.to_str().ok()).unwrap_or("1.24");
         let number = |v: &str| {
             v.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)))
@@ -142,7 +152,7 @@ impl Client {
         method: Method,
         path: &str,
         payload: Payload,
-        upgrade: bool,
+        extra: Extra<'_>,
     ) -> Result<Response<Incoming>> {
         if self.debug {
             eprintln!("DEBU {method} {path}");
@@ -152,8 +162,14 @@ impl Client {
             .uri(path)
             .header("Host", "longshore")
             .header("User-Agent", "longshore");
-        if upgrade {
-            request = request.header("Connection", "Upgrade").header("Upgrade", "tcp");
+        match extra {
+            Extra::None => {}
+            Extra::Upgrade => {
+                request = request.header("Connection", "Upgrade").header("Upgrade", "tcp");
+            }
+            Extra::Registry(credentials) => {
+                request = request.header("X-Registry-Auth", credentials.header());
+            }
         }
         let body = match payload {
             Payload::Empty => OutBody::Whole(None),
@@ -203,11 +219,18 @@ impl Client {
         path: &str,
         payload: Payload,
     ) -> Result<Response<Incoming>> {
-        let answer = self.send(method, &self.versioned(path), payload, false).await?;
-        if answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED {
-            return Ok(answer);
-        }
-        Err(refusal(answer).await)
+        accepted(self.send(method, &self.versioned(path), payload, Extra::None).await?).await
+    }
+
+    /// The same for what the daemon does at a registry on behalf of a user.
+    pub(crate) async fn call_as(
+        &self,
+        credentials: &Credentials,
+        method: Method,
+        path: &str,
+    ) -> Result<Response<Incoming>> {
+        let extra = Extra::Registry(credentials);
+        accepted(self.send(method, &self.versioned(path), Payload::Empty, extra).await?).await
     }
 
     /// The same, and reads a JSON answer.
@@ -236,7 +259,7 @@ impl Client {
 
     /// Takes a connection over.
     pub(crate) async fn hijack(&self, path: &str, payload: Payload) -> Result<Hijacked> {
-        let answer = self.send(Method::POST, &self.versioned(path), payload, true).await?;
+        let answer = self.send(Method::POST, &self.versioned(path), payload, Extra::Upgrade).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(if answer.status().is_success() {
                 Failure::new("the daemon did not hand the connection over")
@@ -247,6 +270,14 @@ impl Client {
         let upgraded = hyper::upgrade::on(answer).await.context(|| "take the connection over".into())?;
         Ok(Hijacked { stream: TokioIo::new(upgraded) })
     }
+}
+
+/// An answer whose status is none of an error.
+async fn accepted(answer: Response<Incoming>) -> Result<Response<Incoming>> {
+    if answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED {
+        return Ok(answer);
+    }
+    Err(refusal(answer).await)
 }
 
 /// What the daemon says is wrong.
@@ -288,33 +319,48 @@ pub(crate) async fn each_chunk(
     Ok(())
 }
 
+/// Longest line of a stream of JSON.
+const MAX_LINE: usize = 16 << 20;
+
+/// A stream of JSON, one value a line, as it arrives in pieces of any size.
+#[derive(Default)]
+pub(crate) struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes a piece and gives every line that is whole now to `f`.
+    pub(crate) fn push(&mut self, chunk: &[u8], mut f: impl FnMut(Value) -> Result<()>) -> Result<()> {
+        for piece in chunk.split_inclusive(|b| *b == b'\n') {
+            self.rest.extend_from_slice(piece);
+            if self.rest.len() > MAX_LINE {
+                return Err(Failure::new("the daemon's progress has an endless line"));
+            }
+            if piece.ends_with(b"\n") {
+                self.end(&mut f)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what remains.
+    pub(crate) fn end(&mut self, mut f: impl FnMut(Value) -> Result<()>) -> Result<()> {
+        let line = std::mem::take(&mut self.rest);
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        f(serde_json::from_slice(&line).context(|| "the daemon's progress is not JSON".into())?)
+    }
+}
+
 /// Gives every JSON line of a body to `f` as it arrives.
 pub(crate) async fn each_line(
     answer: Response<Incoming>,
     mut f: impl FnMut(Value) -> Result<()>,
 ) -> Result<()> {
-    let mut rest: Vec<u8> = Vec::new();
-    let mut take = |line: &[u8]| -> Result<()> {
-        if line.trim_ascii().is_empty() {
-            return Ok(());
-        }
-        let value = serde_json::from_slice(line).context(|| "the daemon's progress is not JSON".into())?;
-        f(value)
-    };
-    each_chunk(answer, |chunk| {
-        rest.extend_from_slice(chunk);
-        while let Some(at) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=at).collect();
-            take(&line)?;
-        }
-        if rest.len() > MAX_ANSWER {
-            Err(Failure::new("the daemon's progress has an endless line"))
-        } else {
-            Ok(())
-        }
-    })
-    .await?;
-    take(&rest)
+    let mut lines = Lines::default();
+    each_chunk(answer, |chunk| lines.push(chunk, &mut f)).await?;
+    lines.end(&mut f)
 }
 
 /// Writes `text` so that it can stand in a URL's path or query.
@@ -345,6 +391,24 @@ pub(crate) fn query(path: &str, pairs: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_arrive_in_any_pieces() {
+        let text = b"{\"a\":1}\r\n\n[2]\n{\"c\":3}";
+        for size in 1..=text.len() {
+            let (mut lines, mut seen) = (Lines::default(), Vec::new());
+            let mut keep = |v: Value| {
+                seen.push(v.to_string());
+                Ok(())
+            };
+            text.chunks(size).for_each(|chunk| lines.push(chunk, &mut keep).unwrap());
+            lines.end(&mut keep).unwrap();
+            assert_eq!(seen, ["{\"a\":1}", "[2]", "{\"c\":3}"], "{size}");
+        }
+        assert!(Lines::default().push(b"{\"a\":[\n", |_| Ok(())).is_err());
+        let mut lines = Lines::default();
+        assert!((0..100).any(|_| lines.push(&vec![b'x'; 1 << 20], |_| Ok(())).is_err()), "endless");
+    }
 
     #[test]
     fn urls_are_escaped() {

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, Hijacked, escape, query};
 use crate::error::{Context, Failure, Result};
+use crate::interrupt::Interrupt;
 use crate::keys::Keys;
 use crate::tty;
 
@@ -216,6 +217,8 @@ pub(crate) fn proxy_signals(client: &Client, container: &str) -> Vec<tokio::task
         .map(|(name, kind)| {
             let (client, container, ends) = (client.clone(), container.to_owned(), ends.clone());
             tokio::spawn(async move {
+                // Those that would end this program do not while they are passed on.
+                let _listening = Interrupt::listen();
                 let Ok(mut signals) = signal(kind) else { return };
                 while signals.recv().await.is_some() {
                     if ["INT", "TERM"].contains(&name) && ends.fetch_add(1, Ordering::Relaxed) == 2 {

@@ -40,6 +40,27 @@ pub(crate) fn size() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
+/// A terminal's standard input without echo, until this is dropped.
+pub(crate) struct NoEcho(Termios);
+
+impl NoEcho {
+    /// Ends the echo, if standard input is a terminal.
+    pub(crate) fn start() -> Option<Self> {
+        let stdin = rustix::stdio::stdin();
+        let before = rustix::termios::tcgetattr(stdin).ok()?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &silent).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
 /// Whether standard input is a terminal.
 pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
@@ -48,6 +69,20 @@ pub(crate) fn stdin_is_terminal() -> bool {
 /// Whether standard output is a terminal.
 pub(crate) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
+}
+
+/// Whether standard error is a terminal.
+pub(crate) fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Rows and columns of the terminal that standard output, or standard error, is.
+pub(crate) fn size_of(stream: longshore_api::stream::Stream) -> Option<(u16, u16)> {
+    let size = match stream {
+        longshore_api::stream::Stream::Stderr => rustix::termios::tcgetwinsize(rustix::stdio::stderr()),
+        _ => rustix::termios::tcgetwinsize(rustix::stdio::stdout()),
+    };
+    size.ok().filter(|s| s.ws_row > 0 && s.ws_col > 0).map(|s| (s.ws_row, s.ws_col))
 }
 
 /// Text as it may be shown on a terminal: control characters made visible.

@@ -14,6 +14,8 @@
 //! images: image(name) -> ImageView   images(filters, flags) -> Vec<ImageView>   history   tag(name, Reference)   remove_image(name, force, prune) -> Vec<ImageDeleted>
 //!   load(body stream, quiet) -> Stream<ProgressEvent>   save(names) -> Stream<Bytes>   import(ImportRequest, body) -> Stream<ProgressEvent>   commit(CommitRequest) -> Digest   prune_images(filters) -> ImagesPruned
 //! registries: pull(PullRequest) push(PushRequest) -> Stream<ProgressEvent>   distribution manifest referrers(Reference, &Credentials)   login(registry, Credentials)   search(SearchRequest)
+//! layers: image_layers(name) -> LayersView   which_image(name, path, follow), which_container(..) -> WhichView   layer_files(name, layer, dir) -> Stream<batch of LayerFile>
+//!   diff_images(from, to, options) -> Stream<batch of DiffRow>   image_file(name, path, top, offset, limit) -> (ImageFile, Stream<Bytes>)
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
 //! ```
 
@@ -27,6 +29,7 @@ mod filters;
 mod image;
 mod image_remove;
 mod info;
+mod layers;
 pub mod model;
 mod names;
 mod network;
@@ -37,6 +40,7 @@ mod record;
 mod recover;
 mod registry;
 mod signals;
+mod steps;
 mod stream;
 mod time;
 mod usage;
@@ -50,7 +54,8 @@ pub use error::{Error, Result};
 pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;
 pub use stream::{
-    AttachSession, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream, WaitFuture,
+    AttachSession, BatchStream, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream,
+    WaitFuture,
 };
 
 /// The daemon's settings, as far as the engine needs them.

@@ -74,7 +74,7 @@ fn agrees_with_mounts(driver: DriverName) {
             }
             // The bytes, if it is a file; also through every link that leads to one.
             let Some((at, meta)) = there else { continue };
-            let got = b.store.open_in_image(image, path).map(|mut f| {
+            let got = b.store.open_in_image(image, path, None).map(|mut f| {
                 let mut bytes = Vec::new();
                 f.file.read_to_end(&mut bytes).unwrap();
                 bytes
@@ -154,7 +154,7 @@ fn privileged_atk_17_links_are_followed_inside_the_image_only() {
     let image = images[3];
     let read = |path: &str| {
         let mut text = String::new();
-        b.store.open_in_image(&image, path.as_bytes()).map(|mut f| {
+        b.store.open_in_image(&image, path.as_bytes(), None).map(|mut f| {
             f.file.read_to_string(&mut text).unwrap();
             (text, String::from_utf8(f.path).unwrap(), f.layer)
         })
@@ -182,6 +182,13 @@ fn privileged_atk_17_links_are_followed_inside_the_image_only() {
         assert!(e.kind() == kind && e.to_string().contains(words), "{path}: {e}");
     }
     assert_eq!(read(&"x/".repeat(3000)).unwrap_err().kind(), Kind::TooLarge);
+    // As it was below a layer.
+    let below = |top| b.store.open_in_image(&image, b"/bin/sh", Some(top)).map(|f| f.layer);
+    assert_eq!((below(1).unwrap(), below(2).unwrap(), below(4).unwrap()), (1, 2, 2));
+    assert_eq!(
+        (below(0).unwrap_err().kind(), below(5).unwrap_err().kind()),
+        (Kind::NotFound, Kind::NotFound)
+    );
     // Each link is told; without following, the link itself is asked about.
     let w = which(&b, &image, "/etc/to-deep/one");
     assert_eq!(w.links, [(b"etc/to-deep".to_vec(), b"../usr/lib/deep".to_vec())]);
@@ -370,18 +377,18 @@ fn privileged_a_damaged_layer_is_named() {
     let layers = b.store.layers_of(&image).unwrap();
     let dir = b.store.driver().apply_dir(&layers[1].record.cache_id);
     fs::write(dir.join("etc/file"), "of another size").unwrap();
-    let e = b.store.open_in_image(&image, b"/etc/file").unwrap_err();
+    let e = b.store.open_in_image(&image, b"/etc/file", None).unwrap_err();
     assert!(e.kind() == Kind::Corrupt && e.to_string().contains("layer 2 (sha256:"), "{e}");
     fs::remove_file(dir.join("etc/file")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", dir.join("etc/file")).unwrap();
-    assert_eq!(b.store.open_in_image(&image, b"/etc/file").unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(b.store.open_in_image(&image, b"/etc/file", None).unwrap_err().kind(), Kind::Corrupt);
     let index = b.store.root().join("layers").join(&layers[0].record.cache_id).join("index");
     let whole = fs::read(&index).unwrap();
     fs::write(&index, &whole[..whole.len() / 2]).unwrap();
     for e in [
         b.store.which(&image, b"/etc/file", true).unwrap_err(),
         b.store.tally(&image).unwrap_err(),
-        b.store.open_in_image(&image, b"/etc/file").unwrap_err(),
+        b.store.open_in_image(&image, b"/etc/file", None).unwrap_err(),
     ] {
         assert!(e.kind() == Kind::Corrupt && e.to_string().contains("layer 1 (sha256:"), "{e}");
         assert!(e.to_string().contains("longshore system check"), "{e}");
@@ -394,7 +401,7 @@ fn privileged_names_are_bytes() {
     let image = images(&b, &awkward(b.dir.path()))[0];
     let name = OsStr::from_bytes(b"not\xffutf8");
     let mut text = String::new();
-    let mut found = b.store.open_in_image(&image, name.as_bytes()).unwrap();
+    let mut found = b.store.open_in_image(&image, name.as_bytes(), None).unwrap();
     found.file.read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), found.path.as_slice()), ("x", name.as_bytes()));
 }
@@ -449,7 +456,7 @@ fn privileged_indexes_of_the_first_version_serve_as_well() {
                 })
                 .collect();
         let mut text = String::new();
-        b.store.open_in_image(&image, b"/bin/sh").unwrap().file.read_to_string(&mut text).unwrap();
+        b.store.open_in_image(&image, b"/bin/sh", None).unwrap().file.read_to_string(&mut text).unwrap();
         let counts: Vec<_> = b
             .store
             .tally(&image)

@@ -8,7 +8,6 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 
 use longshore_oci::Digest;
-use longshore_store::ChangeKind;
 use longshore_store::inspect::{DiffOptions, DiffRow, Event};
 use longshore_store::snapshot::DriverName;
 
@@ -48,15 +47,15 @@ fn diffs_are_of_trees(driver: DriverName) {
                         if same {
                             continue;
                         }
-                        ChangeKind::Modified
+                        Event::Changed
                     }
-                    (Some(_), None) => ChangeKind::Deleted,
-                    _ => ChangeKind::Added,
+                    (Some(_), None) => Event::Deleted,
+                    _ => Event::Added,
                 };
                 want.insert(path.clone(), kind);
             }
-            let got: BTreeMap<Vec<u8>, ChangeKind> =
-                diff(&b, from, to, false).into_iter().map(|r| (r.path, r.kind)).collect();
+            let got: BTreeMap<Vec<u8>, Event> =
+                diff(&b, from, to, false).into_iter().map(|r| (r.path, r.event)).collect();
             assert_eq!(got, want, "{driver} {i} {k}");
         }
     }
@@ -128,7 +127,7 @@ fn privileged_a_mark_at_the_root_does_what_the_driver_does() {
         let deleted = b.store.tally(&images[1]).unwrap().layers[1].deleted;
         let gone: Vec<_> = diff(&b, &images[0], &images[1], false)
             .into_iter()
-            .filter(|r| r.kind == ChangeKind::Deleted)
+            .filter(|r| r.event == Event::Deleted)
             .collect();
         let lost = trees[0].keys().filter(|p| !top.contains_key(*p));
         assert_eq!(gone.iter().map(|r| &r.path).collect::<Vec<_>>(), lost.collect::<Vec<_>>());

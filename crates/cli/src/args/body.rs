@@ -80,10 +80,6 @@ impl CreateArgs {
             (self.log_driver != "none" || self.log_opt.is_empty(), "invalid logging opts for driver none"),
             (!self.use_api_socket, "--use-api-socket is not implemented yet"),
             (
-                self.disable_content_trust,
-                "content trust (--disable-content-trust=false) is not implemented yet",
-            ),
-            (
                 !self.rm || ["", "no"].contains(&self.restart.as_str()),
                 "conflicting options: cannot specify both --restart and --rm",
             ),
@@ -92,6 +88,7 @@ impl CreateArgs {
                 return Err(Failure::new(message));
             }
         }
+        super::registry::no_content_trust(self.disable_content_trust)?;
         if let Some(s) = self.memory_swappiness.filter(|s| !(-1..=100).contains(s)) {
             return Err(Failure::new(format!("invalid value: {s}. Valid memory swappiness range is 0-100")));
         }

@@ -44,7 +44,7 @@ options! {
             flag("device-write-bps", RATE, "Limit write rate (bytes per second) to a device").shows("[]"),
         device_write_iops: Vec<String> =
             flag("device-write-iops", IOPS, "Limit write rate (IO per second) to a device").shows("[]"),
-        disable_content_trust: bool =
+        disable_content_trust: Option<bool> =
             flag("disable-content-trust", BOOL, "Skip image verification").default("true"),
         dns: Vec<String> = flag("dns", IP, "Set custom DNS servers"),
         dns_option: Vec<String> = flag("dns-option", LIST, "Set DNS options"),
@@ -101,7 +101,8 @@ options! {
         oom_score_adj: i64 = flag("oom-score-adj", INT, "Tune host's OOM preferences (-1000 to 1000)"),
         pid: String = flag("pid", STRING, "PID namespace to use"),
         pids_limit: Option<i64> = flag("pids-limit", INT, "Tune container pids limit (set -1 for unlimited)"),
-        platform: String = flag("platform", STRING, "Set platform if server is multi-platform capable"),
+        platform: Option<String> =
+            flag("platform", STRING, "Set platform if server is multi-platform capable"),
         privileged: bool = flag("privileged", BOOL, "Give extended privileges to this container"),
         publish: Vec<String> = flag("publish", LIST, "Publish a container's port(s) to the host").short('p'),
         publish_all: bool = flag("publish-all", BOOL, "Publish all exposed ports to random ports").short('P'),

@@ -45,7 +45,8 @@ options! {
         change: Vec<String> =
             flag("change", LIST, "Apply Dockerfile instruction to the created image").short('c'),
         message: String = flag("message", STRING, "Set commit message for imported image").short('m'),
-        platform: String = flag("platform", STRING, "Set platform if server is multi-platform capable"),
+        platform: Option<String> =
+            flag("platform", STRING, "Set platform if server is multi-platform capable"),
         ; file: String, reference: Option<String>
     }
 }

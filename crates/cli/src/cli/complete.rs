@@ -161,6 +161,7 @@ fn value(flag: &Flag, current: &str) -> Place {
         }
         "restart" => words(&["always", "no", "on-failure", "unless-stopped"]),
         "pull" => words(&["always", "missing", "never"]),
+        "platform" => words(PLATFORMS),
         "log-level" => words(&["debug", "info", "warn", "error", "fatal"]),
         "context" => words(&["default"]),
         "cap-add" | "cap-drop" => {
@@ -174,6 +175,23 @@ fn value(flag: &Flag, current: &str) -> Place {
         _ => Place::Known(Answer::none(NO_FILES)),
     }
 }
+
+/// Those that docker offers.
+const PLATFORMS: &[&str] = &[
+    "linux/386",
+    "linux/amd64",
+    "linux/arm",
+    "linux/arm/v5",
+    "linux/arm/v6",
+    "linux/arm/v7",
+    "linux/arm64",
+    "linux/arm64/v8",
+    "linux/ppc64le",
+    "linux/s390x",
+    "linux/riscv64",
+    "windows/amd64",
+    "wasip1/wasm",
+];
 
 fn filters(current: &str) -> Place {
     let keys = [
@@ -223,9 +241,15 @@ fn options(flags: &[Flag], current: &str) -> Answer {
     Answer { items, directive: NO_FILES }
 }
 
+/// Names that are known without a daemon.
+pub(crate) fn chosen(names: Vec<String>, given: &[String], current: &str) -> Answer {
+    let fits = names.into_iter().filter(|n| n.starts_with(current) && !given.contains(n));
+    Answer { items: fits.map(|n| (n, String::new())).collect(), directive: NO_FILES }
+}
+
 /// Asks the daemon for names; without an answer there are none.
 pub(crate) async fn ask(c: &Client, what: Names, given: &[String], current: &str) -> Answer {
-    let mut items = match what {
+    let items = match what {
         Names::Images => images(c).await,
         Names::Volumes => column(c, "/volumes", "Volumes", "Name").await,
         Names::Networks => column(c, "/networks", "", "Name").await,
@@ -238,8 +262,7 @@ pub(crate) async fn ask(c: &Client, what: Names, given: &[String], current: &str
         }
         _ => containers(c, what).await,
     };
-    items.retain(|n| n.starts_with(current) && !given.contains(n));
-    Answer { items: items.into_iter().map(|n| (n, String::new())).collect(), directive: NO_FILES }
+    chosen(items, given, current)
 }
 
 fn texts<'a>(list: &'a Value, key: &'a str) -> impl Iterator<Item = String> + 'a {
@@ -316,6 +339,21 @@ mod tests {
             ("volume inspect ", &["Volumes"]),
             ("logs a ", &[]),
             ("run --pull=al", &["always"]),
+            (
+                "pull --platform linux/ar",
+                &[
+                    "linux/arm",
+                    "linux/arm/v5",
+                    "linux/arm/v6",
+                    "linux/arm/v7",
+                    "linux/arm64",
+                    "linux/arm64/v8",
+                ],
+            ),
+            ("pull ", &[]),
+            ("push -q ", &["Images"]),
+            ("logout ", &["Registries"]),
+            ("manifest ", &["inspect"]),
             ("nonsense ", &[]),
             ("ps -f sta", &["status="]),
         ] {

@@ -1,6 +1,7 @@
 //! From a command line to what is to be done.
 
 pub(crate) mod complete;
+mod registry;
 mod scripts;
 mod tree;
 
@@ -11,7 +12,8 @@ use std::path::Path;
 pub(crate) use tree::{Command, Group, Names};
 
 use crate::args::create::{CreateArgs, RunOptions};
-use crate::args::{container as c, image as i, object as o, system as s};
+use crate::args::layers::Look;
+use crate::args::{container as c, image as i, object as o, registry as r, system as s};
 use crate::error::{Failure, Result};
 use crate::flags::{self, BOOL, Count, Flag, LIST, Matches, STRING, flag, help};
 
@@ -60,6 +62,12 @@ pub(crate) enum Action {
     History(i::HistoryArgs),
     ImageInspect(i::ImageInspectArgs),
     ImagePrune(i::ImagePruneArgs),
+    Pull(r::PullArgs),
+    Push(r::PushArgs),
+    Login(r::LoginArgs),
+    Logout(r::LogoutArgs),
+    Search(r::SearchArgs),
+    ManifestInspect(r::ManifestInspectArgs),
     VolumeCreate(o::VolumeCreateArgs),
     VolumeLs(o::VolumeLsArgs),
     VolumeInspect(o::VolumeInspectArgs),
@@ -74,6 +82,8 @@ pub(crate) enum Action {
     SystemDf(s::DfArgs),
     SystemPrune(s::SystemPruneArgs),
     NetworkPrune(s::NetworkPruneArgs),
+    /// Seeing into layers.
+    Look(Look),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }
@@ -186,7 +196,7 @@ fn grouped(global: Global, group: &Group, path: &str, words: &[String]) -> Resul
         Some(command) => leaf(global, command, format!("{path} {}", command.name), rest),
         None => {
             let program = path.split(' ').next().unwrap_or_default();
-            let usage = format!("Usage:  {path}\n\n");
+            let usage = format!("Usage:  {path}{}\n\n", group.usage);
             Err(unknown(program, &full, group.later.contains(&word.as_str()), &usage))
         }
     }
@@ -368,7 +378,8 @@ mod tests {
                 1,
                 "docker: unknown command: docker image foo\n\nUsage:  docker image\n\nRun 'docker image --help' for more information",
             ),
-            ("pull x", 1, "docker: 'docker pull' is not implemented yet"),
+            ("build x", 1, "docker: 'docker build' is not implemented yet"),
+            ("manifest create x", 1, "docker: 'docker manifest create' is not implemented yet"),
             ("network create x", 1, "docker: 'docker network create' is not implemented yet"),
             (
                 "ps --foo",

@@ -1,6 +1,9 @@
 //! Every command: its words, its options, how many arguments it takes, and what it becomes.
 
+mod layers;
+
 use super::Action;
+use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, PULL, PUSH, SEARCH};
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
 use crate::args::{image as i, object as o, system as s};
@@ -23,6 +26,8 @@ pub(crate) enum Names {
     Images,
     Volumes,
     Networks,
+    /// Registries whose credentials are kept.
+    Registries,
     /// Containers, images, volumes and networks.
     Objects,
 }
@@ -56,6 +61,8 @@ pub(crate) struct Command {
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
+    /// What follows the name in the usage of a word that it does not know; docker has it at one group only.
+    pub(crate) usage: &'static str,
     pub(crate) commands: &'static [&'static Command],
     /// Docker's that are not there yet.
     pub(crate) later: &'static [&'static str],
@@ -63,7 +70,7 @@ pub(crate) struct Group {
 
 const MANY: usize = usize::MAX;
 
-const fn command(
+pub(super) const fn command(
     name: &'static str,
     usage: &'static str,
     about: &'static str,
@@ -88,31 +95,31 @@ const fn command(
 }
 
 impl Command {
-    const fn also(mut self, also: &'static [&'static str]) -> Self {
+    pub(super) const fn also(mut self, also: &'static [&'static str]) -> Self {
         self.also = also;
         self
     }
 
-    const fn names(mut self, names: Names, named: usize) -> Self {
+    pub(super) const fn names(mut self, names: Names, named: usize) -> Self {
         self.names = names;
         self.named = named;
         self
     }
 
     /// The same command under another name of a group.
-    const fn called(mut self, name: &'static str, aliases: &'static [&'static str]) -> Self {
+    pub(super) const fn called(mut self, name: &'static str, aliases: &'static [&'static str]) -> Self {
         self.name = name;
         self.aliases = aliases;
         self
     }
 
     /// What follows the first argument is another program's.
-    const fn foreign_tail(mut self) -> Self {
+    pub(super) const fn foreign_tail(mut self) -> Self {
         self.mixed = false;
         self
     }
 
-    const fn long(mut self, long: &'static str) -> Self {
+    pub(super) const fn long(mut self, long: &'static str) -> Self {
         self.long = long;
         self
     }
@@ -606,7 +613,8 @@ const NETWORK_INSPECT: Command = command(
 .names(Names::Networks, MANY);
 
 /// The commands that people use most.
-pub(crate) const COMMON: &[&Command] = &[&RUN, &EXEC, &PS, &IMAGES, &VERSION, &INFO];
+pub(crate) const COMMON: &[&Command] =
+    &[&RUN, &EXEC, &PS, &PULL, &PUSH, &IMAGES, &LOGIN, &LOGOUT, &SEARCH, &VERSION, &INFO];
 
 /// The other commands without a group.
 pub(crate) const OTHERS: &[&Command] = &[
@@ -623,14 +631,8 @@ pub(crate) const LATER: &[&str] = &[
     "compose",
     "config",
     "context",
-    "login",
-    "logout",
-    "manifest",
     "node",
     "plugin",
-    "pull",
-    "push",
-    "search",
     "secret",
     "service",
     "stack",
@@ -645,6 +647,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         name: "container",
         about: "Manage containers",
+        usage: "",
         commands: &[
             &ATTACH,
             &COMMIT,
@@ -675,34 +678,52 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         name: "image",
         about: "Manage images",
+        usage: "",
         commands: &[
+            &layers::CAT,
+            &layers::DIFF,
+            &layers::EXPLORE,
             &HISTORY,
             &IMPORT,
             &IMAGE_INSPECT,
+            &layers::LAYERS,
             &LOAD,
             &IMAGES.called("ls", &["list"]),
             &IMAGE_PRUNE,
+            &PULL,
+            &PUSH,
             &RMI.called("rm", &["remove"]),
             &SAVE,
             &TAG,
+            &layers::WHICH,
         ],
-        later: &["build", "pull", "push"],
+        later: &["build"],
+    },
+    Group {
+        name: "manifest",
+        about: "Manage image manifests and manifest lists",
+        usage: " COMMAND",
+        commands: &[&MANIFEST_INSPECT],
+        later: &["annotate", "create", "push", "rm"],
     },
     Group {
         name: "network",
         about: "Manage networks",
+        usage: "",
         commands: &[&NETWORK_INSPECT, &NETWORK_LS, &NETWORK_PRUNE],
         later: &["connect", "create", "disconnect", "rm", "remove"],
     },
     Group {
         name: "system",
         about: "Manage the engine",
+        usage: "",
         commands: &[&SYSTEM_DF, &EVENTS, &INFO, &SYSTEM_PRUNE],
         later: &["dial-stdio"],
     },
     Group {
         name: "volume",
         about: "Manage volumes",
+        usage: "",
         commands: &[&VOLUME_CREATE, &VOLUME_INSPECT, &VOLUME_LS, &VOLUME_PRUNE, &VOLUME_RM],
         later: &["update"],
     },

@@ -3,19 +3,17 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::{Method, Response};
+use hyper::Method;
 use longshore_api::ImageDelete;
 use longshore_api::stream::Stream;
 use tokio::sync::mpsc;
 
 use super::container::{download, repository_and_tag};
+use super::progress::show_progress;
 use super::{each, say};
 use crate::args::image::{ImportArgs, LoadArgs, RmiArgs, SaveArgs, TagArgs};
-use crate::client::{Client, Payload, each_line, escape, query};
+use crate::client::{Client, Payload, escape, query};
 use crate::error::{Context, Failure, Result};
-use crate::format::progress::Progress;
-use crate::streams::show;
 use crate::tty;
 
 const CHUNK: usize = 256 << 10;
@@ -34,20 +32,7 @@ pub(crate) async fn load(c: &Client, args: &LoadArgs) -> Result<()> {
         &[("quiet", if quiet { "1" } else { "0" }), ("platform", &platform_json(&args.platform)?)],
     );
     let answer = c.call(Method::POST, &path, Payload::Stream("application/x-tar", chunks)).await?;
-    show_progress(answer).await
-}
-
-/// Shows a progress stream to its end; an error in it is the command's.
-pub(super) async fn show_progress(answer: Response<Incoming>) -> Result<()> {
-    let columns = tty::stdout_is_terminal().then(|| tty::size().map_or(80, |(_, columns)| columns));
-    let mut progress = Progress::new(columns);
-    each_line(answer, |line| {
-        if let Some(e) = line["errorDetail"]["message"].as_str().or(line["error"].as_str()) {
-            return Err(Failure::new(e));
-        }
-        show(Stream::Stdout, progress.text(&line).as_bytes())
-    })
-    .await
+    show_progress(answer, Stream::Stdout, false).await.map(drop)
 }
 
 fn open(input: &str) -> Result<Box<dyn Read + Send>> {
@@ -101,18 +86,19 @@ pub(crate) async fn import(c: &Client, args: &ImportArgs) -> Result<()> {
     let remote = args.file.contains("://");
     let source = if remote { args.file.as_str() } else { "-" };
     let (repo, tag) = repository_and_tag(args.reference.as_deref().unwrap_or_default())?;
+    let platform = super::registry::platform(args.platform.as_deref());
     let mut pairs = vec![
         ("fromSrc", source),
         ("repo", &repo),
         ("tag", &tag),
         ("message", &args.message),
-        ("platform", &args.platform),
+        ("platform", &platform),
     ];
     pairs.extend(args.change.iter().map(|ch| ("changes", ch.as_str())));
     let payload =
         if remote { Payload::Empty } else { Payload::Stream("application/x-tar", upload(open(&args.file)?)) };
     let answer = c.call(Method::POST, &query("/images/create", &pairs), payload).await?;
-    show_progress(answer).await
+    show_progress(answer, Stream::Stdout, false).await.map(drop)
 }
 
 /// `tag`.

@@ -7,8 +7,13 @@ mod exec;
 mod image;
 mod info;
 mod inspect;
+mod layers;
 mod lists;
+mod login;
+mod manifest;
+mod progress;
 mod prune;
+mod registry;
 mod run;
 mod start;
 mod system;
@@ -20,7 +25,7 @@ use hyper::Method;
 use serde_json::{Map, Value};
 
 use self::inspect::Kind;
-use crate::cli::{Action, Global, complete};
+use crate::cli::{Action, Global, Names, complete};
 use crate::client::{Client, Payload};
 use crate::config::Config;
 use crate::error::{Failure, Result};
@@ -31,7 +36,13 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
     let config = Config::load(global.config.as_deref());
     let target = Target::resolve(&global, &config)?;
     if let Action::Complete(words, describe) = &action {
-        return completion(&target, words, *describe).await;
+        return completion(&target, &config, words, *describe).await;
+    }
+    match &action {
+        // What is kept here needs no daemon.
+        Action::Logout(args) => return login::logout(&config, args),
+        Action::Login(args) => login::check(args)?,
+        _ => {}
     }
     let client = match target.connect(global.debug).await {
         // The client's own version is known without a daemon.
@@ -40,7 +51,8 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
             return system::version(Err(e), args);
         }
         Err(e) if matches!(action, Action::Run(_)) => return Err(run::wrong(called, "run", e)),
-        other => other?,
+        Err(e) => return Err(registry::without_daemon(&action, e)),
+        Ok(client) => client,
     };
     let app = App { client, config, called };
     match action {
@@ -53,6 +65,11 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::History(_)
         | Action::ImageInspect(_)
         | Action::ImagePrune(_) => images(&app, action).await,
+        Action::Pull(_)
+        | Action::Push(_)
+        | Action::Login(_)
+        | Action::Search(_)
+        | Action::ManifestInspect(_) => registries(&app, action).await,
         Action::VolumeCreate(_)
         | Action::VolumeLs(_)
         | Action::VolumeInspect(_)
@@ -67,6 +84,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::SystemPrune(_)
         | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
+        Action::Look(look) => layers::look(&app, look).await,
         _ => containers(&app, action).await,
     }
 }
@@ -131,6 +149,17 @@ async fn images(app: &App<'_>, action: Action) -> Result<()> {
     }
 }
 
+async fn registries(app: &App<'_>, action: Action) -> Result<()> {
+    match action {
+        Action::Pull(args) => registry::pull(app, &args).await,
+        Action::Push(args) => registry::push(app, &args).await,
+        Action::Login(args) => login::login(app, &args).await,
+        Action::Search(args) => registry::search(app, &args).await,
+        Action::ManifestInspect(args) => manifest::inspect(app, &args).await,
+        _ => Ok(()),
+    }
+}
+
 async fn others(app: &App<'_>, action: Action) -> Result<()> {
     let c = &app.client;
     match action {
@@ -157,11 +186,14 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
     }
 }
 
-async fn completion(target: &Target, words: &[String], describe: bool) -> Result<()> {
+async fn completion(target: &Target, config: &Config, words: &[String], describe: bool) -> Result<()> {
     let current = words.last().map_or("", String::as_str);
     let current = current.split_once('=').filter(|_| current.starts_with('-')).map_or(current, |(_, v)| v);
     let answer = match complete::place(words) {
         complete::Place::Known(answer) => answer,
+        complete::Place::Names(Names::Registries, given) => {
+            complete::chosen(config.registries(), &given, current)
+        }
         complete::Place::Names(what, given) => match target.reach().await {
             Ok(client) => complete::ask(&client, what, &given, current).await,
             Err(_) => complete::Answer::default(),

@@ -3,15 +3,19 @@
 use std::fs;
 
 use hyper::Method;
+use longshore_api::stream::Stream;
 use longshore_api::{ContainerCreated, WaitResponse};
+use longshore_oci::Reference;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use super::progress::show_progress;
 use super::{App, say};
 use crate::args::Attached;
 use crate::args::create::CreateArgs;
 use crate::cli::RunArgs;
 use crate::client::{Client, Hijacked, Payload, escape, query, read};
+use crate::credentials::key;
 use crate::error::{Context, Failure, Result};
 use crate::keys::Keys;
 use crate::streams::{self, End, Resize, Session};
@@ -32,7 +36,7 @@ pub(crate) async fn run(app: &App<'_>, args: &RunArgs) -> Result<()> {
     if create.tty && attached.stdin && !tty::stdin_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
-    let id = make(c, create, body).await.map_err(|e| failed(app, e))?;
+    let id = make(app, create, body).await.map_err(|e| failed(app, e))?;
     if attached == Attached::NONE {
         start_one(c, &id).await.map_err(|e| failed(app, e))?;
         say(&id)?;
@@ -67,7 +71,9 @@ async fn attached_run(app: &App<'_>, args: &RunArgs, id: &str, attached: Attache
 /// where the process is at fault.
 fn failed(app: &App<'_>, e: Failure) -> Failure {
     let has = |words: &[&str]| words.iter().any(|w| e.message.contains(w));
-    let code = if has(&["executable file not found", "no such file or directory"]) {
+    let code = if e.message.is_empty() {
+        e.code
+    } else if has(&["executable file not found", "no such file or directory"]) {
         127
     } else if has(&["permission denied", "is a directory"]) {
         126
@@ -79,6 +85,10 @@ fn failed(app: &App<'_>, e: Failure) -> Failure {
 
 /// The message and status of a command that got no further than its options.
 pub(super) fn wrong(called: &str, command: &str, e: Failure) -> Failure {
+    if e.message.is_empty() {
+        // The user ended it.
+        return e;
+    }
     let program = called.split(' ').next().unwrap_or_default();
     let hint = format!("Run '{program} {command} --help' for more information");
     let message = format!("{program}: {}\n\n{hint}", e.message);
@@ -127,7 +137,7 @@ pub(super) async fn finish(end: End, ended: JoinHandle<Result<WaitResponse>>) ->
 /// `create`.
 pub(crate) async fn create(app: &App<'_>, args: &CreateArgs) -> Result<()> {
     let body = request(app, args, args.attached()).map_err(|e| wrong(app.called, "create", e))?;
-    let id = make(&app.client, args, body).await?;
+    let id = make(app, args, body).await?;
     say(&id)
 }
 
@@ -149,7 +159,7 @@ fn request(app: &App<'_>, create: &CreateArgs, attached: Attached) -> Result<Val
 }
 
 /// Makes the container; an image that is missing is asked for first.
-async fn make(c: &Client, create: &CreateArgs, body: Value) -> Result<String> {
+async fn make(app: &App<'_>, create: &CreateArgs, body: Value) -> Result<String> {
     if !create.cidfile.is_empty() && fs::metadata(&create.cidfile).is_ok() {
         return Err(Failure::new(format!(
             "container ID file found, make sure the other container isn't running or delete {}",
@@ -157,8 +167,9 @@ async fn make(c: &Client, create: &CreateArgs, body: Value) -> Result<String> {
         )));
     }
     super::image::reference(&create.image)?;
-    if !create.platform.is_empty() {
-        super::image::platform(&create.platform)
+    let platform = super::registry::platform(create.platform.as_deref());
+    if !platform.is_empty() {
+        super::image::platform(&platform)
             .map_err(|e| Failure::new(format!("error parsing specified platform: {e}")))?;
     }
     // Made before the container, so that nothing is left behind where it cannot be written.
@@ -169,7 +180,7 @@ async fn make(c: &Client, create: &CreateArgs, body: Value) -> Result<String> {
             Failure::new(format!("failed to create the container ID file: open {file}: {e}"))
         })?),
     };
-    let made = ask(c, create, body).await;
+    let made = ask(app, create, &platform, body).await;
     let made = match (made, cidfile) {
         (Ok(made), Some(mut file)) => {
             std::io::Write::write_all(&mut file, made.id.as_bytes())
@@ -188,38 +199,42 @@ async fn make(c: &Client, create: &CreateArgs, body: Value) -> Result<String> {
     Ok(made.id)
 }
 
-async fn ask(c: &Client, create: &CreateArgs, body: Value) -> Result<ContainerCreated> {
-    let path = query(
-        "/containers/create",
-        &[("name", create.name.as_deref().unwrap_or_default()), ("platform", &create.platform)],
-    );
-    if create.pull == "always" {
-        pull(c, &create.image, &create.platform).await?;
+/// Asks for the container, and before that, or where it is missing, for its image.
+async fn ask(app: &App<'_>, create: &CreateArgs, platform: &str, body: Value) -> Result<ContainerCreated> {
+    let c = &app.client;
+    let name = create.name.as_deref().unwrap_or_default();
+    let path = query("/containers/create", &[("name", name), ("platform", platform)]);
+    // An id is no name that a registry knows.
+    let image = create.image.parse::<Reference>().ok().map(Reference::or_latest);
+    if create.pull == "always"
+        && let Some(image) = &image
+    {
+        pull(app, create, image, platform).await?;
     }
-    match c.json(Method::POST, &path, Payload::Json(body.clone())).await {
-        Err(e)
-            if e.is_not_found()
-                && ["No such image", "image with reference"].iter().any(|t| e.message.contains(t))
-                && ["missing", ""].contains(&create.pull.as_str()) =>
-        {
+    let missing = |e: &Failure| {
+        e.is_not_found() && ["No such image", "image with reference"].iter().any(|t| e.message.contains(t))
+    };
+    match (c.json(Method::POST, &path, Payload::Json(body.clone())).await, image) {
+        (Err(e), Some(image)) if missing(&e) && create.pull == "missing" => {
             if !create.quiet {
-                let shown = create
-                    .image
-                    .parse::<longshore_oci::Reference>()
-                    .map_or(create.image.clone(), |r| r.or_latest().familiar());
-                eprintln!("Unable to find image '{shown}' locally");
+                eprintln!("Unable to find image '{}' locally", image.familiar());
             }
-            pull(c, &create.image, &create.platform).await?;
+            pull(app, create, &image, platform).await?;
             c.json(Method::POST, &path, Payload::Json(body)).await
         }
-        other => other,
+        (other, _) => other,
     }
 }
 
-async fn pull(c: &Client, image: &str, platform: &str) -> Result<()> {
-    let path = query("/images/create", &[("fromImage", image), ("platform", platform)]);
-    let answer = c.call(Method::POST, &path, Payload::Empty).await?;
-    super::image::show_progress(answer).await
+/// Pulls a container's image; what goes on is no result of the command's.
+async fn pull(app: &App<'_>, create: &CreateArgs, image: &Reference, platform: &str) -> Result<()> {
+    let (user, problem) = app.config.credentials(key(image.registry()));
+    if let Some(e) = problem {
+        return Err(Failure::new(e));
+    }
+    let path = super::registry::pull_path(image, platform);
+    let answer = app.client.call_as(&user, Method::POST, &path).await?;
+    show_progress(answer, Stream::Stderr, create.quiet).await.map(drop)
 }
 
 /// Starts a container.

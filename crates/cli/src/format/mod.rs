@@ -1,6 +1,7 @@
 //! Rows on the screen: tables, JSON lines and templates, as the docker command line prints them.
 
 pub(crate) mod human;
+pub(crate) mod indent;
 pub(crate) mod progress;
 mod table;
 

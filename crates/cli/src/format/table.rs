@@ -29,24 +29,40 @@ pub(crate) struct Columns {
 /// One row: an object whose keys are the fields, and its labels.
 pub(crate) struct Row {
     value: Value,
+    /// The same where JSON differs from what the cells show.
+    json: Option<Value>,
     labels: Value,
 }
 
 impl Row {
     /// A row; JSON shows its fields in order of their names.
     pub(crate) fn new(fields: Value, labels: &Value) -> Self {
-        let mut pairs: Vec<(String, Value)> = match fields {
-            Value::Object(map) => map.into_iter().collect(),
-            _ => Vec::new(),
-        };
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        Self { value: Value::Object(pairs.into_iter().collect()), labels: labels.clone() }
+        Self { value: sorted(fields), json: None, labels: labels.clone() }
     }
 
     /// Its fields, in order of their names.
     pub(crate) fn into_value(self) -> Value {
         self.value
     }
+
+    /// The same with other values for JSON.
+    pub(crate) fn with_json(mut self, fields: Value) -> Self {
+        self.json = Some(sorted(fields));
+        self
+    }
+
+    fn json(&self) -> &Value {
+        self.json.as_ref().unwrap_or(&self.value)
+    }
+}
+
+fn sorted(fields: Value) -> Value {
+    let mut pairs: Vec<(String, Value)> = match fields {
+        Value::Object(map) => map.into_iter().collect(),
+        _ => Vec::new(),
+    };
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    Value::Object(pairs.into_iter().collect())
 }
 
 /// Prints rows. With `quiet`, the default table is only that field of each.
@@ -64,7 +80,7 @@ pub(crate) fn print_rows(
             table(&fields.join("\t"), columns, rows, &mut out)?;
         }
         (_, "json") => rows.iter().for_each(|row| {
-            out.push_str(&template::escaped_json(&row.value));
+            out.push_str(&template::escaped_json(row.json()));
             out.push('\n');
         }),
         (quiet, "raw") if !columns.raw.0.is_empty() => {
@@ -111,7 +127,7 @@ fn parse(text: &str, columns: &Columns) -> Result<Template> {
 }
 
 fn line(template: &Template, columns: &Columns, row: &Row) -> Result<String> {
-    let style = Style::Row { labels: &row.labels, kind: columns.kind };
+    let style = Style::Row { labels: &row.labels, json: row.json(), kind: columns.kind };
     template.render(&row.value, style).map_err(|e| failed(columns, &e))
 }
 

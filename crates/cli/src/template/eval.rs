@@ -251,8 +251,8 @@ impl State<'_> {
         match (self.style, args) {
             (Style::Headers { .. }, [header, ..]) if LEFT_ALONE.contains(&name) => return Ok(header.clone()),
             // Docker writes rows with another encoder than everything else.
-            (Style::Row { .. }, [row]) if name == "json" && row == self.root => {
-                return Ok(Value::from(funcs::escaped_json(row)));
+            (Style::Row { json, .. }, [row]) if name == "json" && row == self.root => {
+                return Ok(Value::from(funcs::escaped_json(json)));
             }
             (Style::Typed { json, .. }, [value]) if name == "json" => {
                 let named = self.with_json_names(value, json);

@@ -53,8 +53,13 @@ pub(super) fn show(v: &Value) -> String {
 
 /// JSON with the characters written out that mean something in HTML, as Go does by itself.
 pub(crate) fn escaped_json(v: &Value) -> String {
-    let mut out = String::new();
-    for c in v.to_string().chars() {
+    escape_html(&v.to_string())
+}
+
+/// The same for JSON that is text already.
+pub(crate) fn escape_html(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
         match c {
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => out.push(c),

@@ -23,15 +23,16 @@ impl fmt::Display for Error {
     }
 }
 
-pub(crate) use funcs::escaped_json;
+pub(crate) use funcs::{escape_html, escaped_json};
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// What a template is carried out for. Docker's data is typed where ours is JSON; this makes up the difference.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Style<'a> {
-    /// A row of a list, with its labels for `.Label "name"`. The name of docker's type stands in errors.
-    Row { labels: &'a Value, kind: &'static str },
+    /// A row of a list, with its labels for `.Label "name"`, and as JSON shows it. The name of docker's type stands in
+    /// errors.
+    Row { labels: &'a Value, json: &'a Value, kind: &'static str },
     /// The headers of a list: functions leave them alone, and `.Label "name"` is the name.
     Headers { kind: &'static str },
     /// One object; fields that docker's type has, but the JSON left out, have their type's empty value.

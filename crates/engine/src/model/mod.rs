@@ -4,6 +4,7 @@
 mod container;
 mod event;
 mod image;
+mod layers;
 mod network;
 mod system;
 mod volume;
@@ -11,6 +12,7 @@ mod volume;
 pub use container::*;
 pub use event::*;
 pub use image::*;
+pub use layers::*;
 pub use network::*;
 pub use system::*;
 pub use volume::*;

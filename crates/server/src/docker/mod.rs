@@ -8,6 +8,7 @@ pub(crate) mod hijack;
 mod human;
 mod images;
 mod keys;
+mod layers;
 mod others;
 mod query;
 mod registry;
@@ -178,6 +179,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::PluginList => Ok(reply::json(&serde_json::json!([]))),
         Route::NoPlugin(name) => Err(ApiError::of(Kind::NotFound, format!("plugin {name:?} not found"))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),
+        Route::Layers(op) => layers::answer(call, op).await,
         Route::Missing(what) => Err(ApiError::unimplemented(what)),
     }
 }

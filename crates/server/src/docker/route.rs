@@ -2,6 +2,8 @@
 
 use hyper::Method;
 
+use super::layers;
+
 /// What a request wants. Names are decoded and not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -51,6 +53,8 @@ pub(crate) enum Route {
     /// A plugin that is not there.
     NoPlugin(String),
     Swarm,
+    /// Of our own, below `/longshore`.
+    Layers(layers::Op),
     /// Known, and not built yet; the text names it.
     Missing(&'static str),
 }
@@ -118,6 +122,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("images", rest) => return image(method, rest),
         ("volumes", rest) => return volume(method, rest),
         ("networks", rest) => return network(method, rest),
+        ("longshore", rest) => return layers::find(method, rest).map(Route::Layers),
         ("plugins", "") if get => Route::PluginList,
         ("plugins", rest) if !rest.is_empty() => return plugin(method, rest),
         ("distribution", rest) if get => match name_and_verb(rest)? {

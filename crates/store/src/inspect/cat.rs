@@ -5,7 +5,7 @@ use std::fs::File;
 use longshore_oci::Digest;
 
 use super::stack::{Shown, Stack, os_path};
-use super::{FileInfo, FileKind, clean_path, damaged};
+use super::{FileInfo, FileKind, clean_path, damaged, has_layer};
 use crate::layer::reopen;
 use crate::open::Store;
 use crate::snapshot::{look_beneath, open_root};
@@ -25,14 +25,19 @@ pub struct OpenedFile {
 }
 
 impl Store {
-    /// Opens a regular file of an image where it lies, in a layer's directory. Links are followed inside the image.
+    /// Opens a regular file of an image where it lies, in a layer's directory. Links are followed inside the image. With
+    /// `top` the image is taken without the layers above that number.
     ///
     /// # Errors
-    /// `NotFound` for an image or a path that is not there, `Invalid` for what is no regular file, `Corrupt` when the
+    /// `NotFound` for an image, a layer or a path that is not there, `Invalid` for what is no regular file, `Corrupt` when the
     /// layer holds another file than its index says.
-    pub fn open_in_image(&self, image: &Digest, path: &[u8]) -> Result<OpenedFile> {
+    pub fn open_in_image(&self, image: &Digest, path: &[u8], top: Option<usize>) -> Result<OpenedFile> {
         clean_path(path)?;
-        let layers = self.layers_of(image)?;
+        let mut layers = self.layers_of(image)?;
+        if let Some(top) = top {
+            has_layer(&layers, top)?;
+            layers.truncate(top);
+        }
         let found = Stack::of_image(self, &layers)?.resolve(path, true, true)?;
         let shown = String::from_utf8_lossy(&found.path).into_owned();
         let refuse = |what: &str| Err(Error::Invalid(format!("/{shown} is {what}, not a regular file")));

@@ -7,10 +7,10 @@ use longshore_oci::Digest;
 
 use super::stack::os_path;
 use super::walk::{Bits, Walk};
-use super::{FileInfo, FileKind, Layer, damaged};
+use super::{Event, FileInfo, FileKind, Layer, damaged};
 use crate::layer::reopen;
 use crate::open::Store;
-use crate::snapshot::{ChangeKind, look_beneath, open_root};
+use crate::snapshot::{look_beneath, open_root};
 use crate::{Error, IoContext, Result};
 
 /// Paths after which the caller is asked whether it still listens.
@@ -49,8 +49,8 @@ impl Differs {
 pub struct DiffRow {
     /// Clean; the root is empty.
     pub path: Vec<u8>,
-    #[allow(missing_docs)]
-    pub kind: ChangeKind,
+    /// Added, changed or deleted.
+    pub event: Event,
     /// What it is in the first image; unknown for a directory that is only implied.
     pub from: Option<FileInfo>,
     /// The same in the second.
@@ -136,11 +136,11 @@ impl Store {
         options: DiffOptions,
     ) -> Result<Option<DiffRow>> {
         let path = walk.path().to_vec();
-        let row = |kind, from, to, differs| Some(DiffRow { path: path.clone(), kind, from, to, differs });
+        let row = |event, from, to, differs| Some(DiffRow { path: path.clone(), event, from, to, differs });
         Ok(match (old, new) {
             (None, None) => None,
-            (None, Some((_, to))) => row(ChangeKind::Added, None, to, Differs::default()),
-            (Some((_, from)), None) => row(ChangeKind::Deleted, from, None, Differs::default()),
+            (None, Some((_, to))) => row(Event::Added, None, to, Differs::default()),
+            (Some((_, from)), None) => row(Event::Deleted, from, None, Differs::default()),
             (Some((i, _)), Some((k, _))) if i == k => None,
             (Some((i, from)), Some((k, to))) => {
                 let mut differs = looks(from.as_ref(), to.as_ref());
@@ -153,7 +153,7 @@ impl Store {
                         differs.content = !self.same_bytes(&layers[i], &layers[k], &path)?;
                     }
                 }
-                if differs.any() { row(ChangeKind::Modified, from, to, differs) } else { None }
+                if differs.any() { row(Event::Changed, from, to, differs) } else { None }
             }
         })
     }

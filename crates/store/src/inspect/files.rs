@@ -3,10 +3,10 @@
 use longshore_oci::Digest;
 
 use super::walk::Walk;
-use super::{Event, FileInfo, FileKind, Layer, clean_path};
+use super::{Event, FileInfo, FileKind, Layer, clean_path, has_layer};
+use crate::Result;
 use crate::layer::{Said, is_below};
 use crate::open::Store;
-use crate::{Error, Result};
 
 /// An entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +37,7 @@ impl Store {
         each: &mut dyn FnMut(LayerFile) -> Result<()>,
     ) -> Result<()> {
         let layers = self.layers_of(image)?;
-        let Some(at) = number.checked_sub(1).filter(|at| *at < layers.len()) else {
-            return Err(Error::NotFound(format!("the image has no layer {number}, it has {}", layers.len())));
-        };
+        let at = has_layer(&layers, number)?;
         let dir = dir.map(clean_path).transpose()?.unwrap_or_default();
         let mut walk = Walk::open(self, &layers, |i| i == at)?;
         while walk.advance()? {

@@ -120,7 +120,7 @@ impl FileInfo {
 ///
 /// # Errors
 /// `Invalid` for an empty path or one with a NUL, `TooLarge` for one that no file can have.
-pub(crate) fn clean_path(path: &[u8]) -> Result<Vec<u8>> {
+pub fn clean_path(path: &[u8]) -> Result<Vec<u8>> {
     if path.is_empty() {
         return Err(Error::Invalid("the path is empty".into()));
     }
@@ -196,6 +196,13 @@ impl Store {
     fn shares_directories(&self) -> bool {
         self.driver().whiteouts() == crate::layer::WhiteoutFormat::Remove
     }
+}
+
+/// The position of the layer with this number.
+fn has_layer(layers: &[Layer], number: usize) -> Result<usize> {
+    number.checked_sub(1).filter(|at| *at < layers.len()).ok_or_else(|| {
+        Error::NotFound(format!("the image has no layer {number}: there are {}", layers.len()))
+    })
 }
 
 /// A layer is not what its record and index say.
