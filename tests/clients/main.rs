@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod harness;
 mod images;
+mod kills;
 mod ledger;
 mod misbehaving;
 mod network;

@@ -90,13 +90,14 @@ fn runs(d: &Daemon, name: &str) -> Option<String> {
     (done.code != 0).then(|| format!("container {name} does not start: {}", done.stderr.trim()))
 }
 
-fn names(d: &Daemon, dir: &str) -> Vec<String> {
+/// The names in a folder of the data root.
+pub(crate) fn names(d: &Daemon, dir: &str) -> Vec<String> {
     let entries = fs::read_dir(d.data_root().join(dir)).into_iter().flatten().flatten();
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| n != "l").collect()
 }
 
 /// Reads an image back and compares every layer with what its configuration says.
-fn whole(d: &Daemon, id: &str) -> Result<(), String> {
+pub(crate) fn whole(d: &Daemon, id: &str) -> Result<(), String> {
     let file = d.dir().join("saved.tar");
     let done = d.docker(["save", "-o", file.to_str().expect("utf-8"), id]);
     if done.code != 0 {

@@ -2,7 +2,7 @@
 //! the power had gone. On every copy a daemon is started: what was acknowledged before the cut is there and whole, what
 //! was not is there or not, nothing is half made, and work goes on. `LONGSHORE_LONG=1` makes 200 cuts, else a few.
 
-mod check;
+pub(crate) mod check;
 mod disk;
 mod work;
 mod world;

@@ -45,8 +45,15 @@ pub(super) struct Tokens {
     account: Account,
     /// Whether nobody in particular may pull.
     anonymous: bool,
+    given: Arc<Mutex<Given>>,
+}
+
+#[derive(Debug, Default)]
+struct Given {
+    /// How many there were.
+    count: u64,
     /// What each allows: scopes, `repository:<name>:<action>,<action>`.
-    given: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+    scopes: BTreeMap<String, Vec<String>>,
 }
 
 /// Instead of a password, at `POST /token`.
@@ -59,21 +66,21 @@ impl Tokens {
 
     /// Makes all tokens so far worthless.
     pub(super) fn expire(&self) {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).scopes.clear();
     }
 
     fn give(&self, scopes: Vec<String>) -> Answer {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let token =
-            Digest::of(format!("{} {scopes:?} {}", given.len(), self.account.password).as_bytes()).hex();
-        given.insert(token.clone(), scopes);
+        given.count += 1;
+        let token = Digest::of(format!("{} {}", given.count, self.account.password).as_bytes()).hex();
+        given.scopes.insert(token.clone(), scopes);
         Answer::new(200).json(&json!({"token": token, "access_token": token, "expires_in": 300}))
     }
 
     fn allows(&self, header: Option<&str>, need: Option<&Need>) -> bool {
         let Some(token) = header.and_then(|h| h.strip_prefix("Bearer ")) else { return false };
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(scopes) = given.get(token) else { return false };
+        let Some(scopes) = given.scopes.get(token) else { return false };
         need.is_none_or(|need| {
             scopes.iter().any(|scope| {
                 let rest = scope.strip_prefix("repository:").and_then(|s| s.rsplit_once(':'));

@@ -131,6 +131,11 @@ impl Incoming {
 
     /// The next request's head; `None` at the end of the connection.
     pub(super) fn head(&mut self) -> io::Result<Option<Request>> {
+        // Somebody who speaks TLS waits for an answer before there is a line.
+        if self.stream.fill_buf()?.first().is_some_and(|b| !b.is_ascii_uppercase()) {
+            let _ = self.out().write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+            return Ok(None);
+        }
         let mut raw = Vec::new();
         loop {
             let before = raw.len();
