@@ -36,3 +36,29 @@ pub struct LedgerRow {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub of: String,
 }
+
+/// `POST /longshore/compressed/prune`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CompressedPruned {
+    #[allow(missing_docs)]
+    pub dropped: Vec<CompressedForm>,
+    #[allow(missing_docs)]
+    pub kept: Vec<CompressedForm>,
+    /// Bytes of the disk (blocks) that this freed.
+    pub space_reclaimed: u64,
+}
+
+/// A compressed layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CompressedForm {
+    #[allow(missing_docs)]
+    pub digest: String,
+    /// Bytes of the disk (blocks) that dropping it gave back.
+    #[serde(skip_serializing_if = "is_default")]
+    pub bytes: u64,
+    /// Why it was kept.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}

@@ -264,6 +264,12 @@ impl Ingest {
         self.size
     }
 
+    /// The digest of what was written so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.hash.clone().finish()
+    }
+
     /// Reads back what was written, from `offset`.
     ///
     /// # Errors

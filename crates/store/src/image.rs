@@ -37,6 +37,34 @@ pub struct BlobRecord {
     /// Bytes.
     pub size: u64,
     pub media_type: String,
+    #[serde(default)]
+    pub origin: Origin,
+    /// It was dropped on purpose: it may be missing, and was proven to come back.
+    #[serde(default)]
+    pub dropped: bool,
+}
+
+impl BlobRecord {
+    /// One that is in the content store.
+    pub fn new(digest: Digest, size: u64, media_type: impl Into<String>, origin: Origin) -> Self {
+        Self { digest, size, media_type: media_type.into(), origin, dropped: false }
+    }
+}
+
+/// Where a compressed layer came from, and so who could give it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A file: nobody, unless it was proven otherwise.
+    #[default]
+    File,
+    /// A registry; [`Store::sources`] says which repositories.
+    Registry,
+    /// Compressed here, or found to be as if it were.
+    Made {
+        /// A [`crate::layer::Compressor`] as text.
+        compressor: String,
+    },
 }
 
 /// An image's row; stored under its id.

@@ -3,6 +3,7 @@
 //! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
 
 pub mod archive;
+mod compressed;
 pub mod content;
 mod error;
 pub mod image;
@@ -15,6 +16,7 @@ pub mod snapshot;
 pub mod tar;
 pub mod usage;
 
+pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{ImageRecord, Images};
 pub use open::{Store, StoreOptions};

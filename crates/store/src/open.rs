@@ -318,7 +318,19 @@ impl Store {
         for blob in &blobs {
             freed += self.content().delete(blob)?;
         }
+        // Where they could be had matters no longer.
+        let forget = blobs.iter().fold(Batch::new(), |b, blob| b.delete(Table::Sources, &blob.to_string()));
+        self.meta().commit_lazy(forget)?;
         Ok(freed)
+    }
+
+    /// Deletes a blob unless a lease holds it; the bytes of the disk that this freed.
+    pub(crate) fn delete_unheld(&self, blob: &Digest) -> Result<Option<u64>> {
+        let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease::held(self.meta())?.blobs.contains(blob) {
+            return Ok(None);
+        }
+        self.content().delete(blob).map(Some)
     }
 
     /// The blobs that records name: compressed layers and configurations.
@@ -358,6 +370,14 @@ impl Store {
             }
         }
         let blobs = self.content().list()?;
-        self.drop_blobs(blobs).map(drop)
+        self.drop_blobs(blobs)?;
+        let named = self.named_blobs()?;
+        let mut stale = Batch::new();
+        for key in self.meta().keys(Table::Sources)? {
+            if parse_id(&key).map_or(true, |blob| !named.contains(&blob)) {
+                stale = stale.delete(Table::Sources, &key);
+            }
+        }
+        self.meta().commit_lazy(stale)
     }
 }

@@ -16,6 +16,8 @@ options! {
     /// `system prune`.
     SystemPruneArgs {
         all: bool = flag("all", BOOL, "Remove all unused images not just dangling ones").short('a'),
+        compressed: bool =
+            flag("compressed", BOOL, "Drop the compressed forms of layers that can be made or fetched again (Longshore's daemon only)"),
         filter: Vec<String> = flag("filter", FILTER, "Provide filter values (e.g. \"label=<key>=<value>\")"),
         force: bool = flag("force", BOOL, "Do not prompt for confirmation").short('f'),
         volumes: bool = flag("volumes", BOOL, "Prune anonymous volumes"),

@@ -6,6 +6,7 @@ mod event;
 mod image;
 mod network;
 mod system;
+mod upkeep;
 mod volume;
 
 pub use container::*;
@@ -13,4 +14,5 @@ pub use event::*;
 pub use image::*;
 pub use network::*;
 pub use system::*;
+pub use upkeep::*;
 pub use volume::*;

@@ -13,14 +13,14 @@ use crate::open::Store;
 /// Holds blobs by a lease until records name them. When it ends, those that no record names are deleted, whether what
 /// they came for succeeded or not.
 #[derive(Debug)]
-pub(super) struct Custody<'a> {
-    pub(super) store: &'a Store,
+pub(crate) struct Custody<'a> {
+    pub(crate) store: &'a Store,
     lease: Option<Lease>,
     blobs: Mutex<BTreeSet<Digest>>,
 }
 
 impl<'a> Custody<'a> {
-    pub(super) fn new(store: &'a Store, reason: &str) -> Result<Self> {
+    pub(crate) fn new(store: &'a Store, reason: &str) -> Result<Self> {
         Ok(Self { store, lease: Some(store.lease(reason)?), blobs: Mutex::default() })
     }
 
@@ -30,18 +30,18 @@ impl<'a> Custody<'a> {
     }
 
     /// Holds a snapshot that is about to be made.
-    pub(super) fn hold_snapshot(&self, cache_id: &str) -> Result<()> {
+    pub(crate) fn hold_snapshot(&self, cache_id: &str) -> Result<()> {
         self.lease.as_ref().map_or(Ok(()), |lease| lease.add_snapshot(cache_id))
     }
 
     /// Commits an ingest, whose digest is known before.
-    pub(super) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
+    pub(crate) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
         self.hold(digest)?;
         ingest.commit(Some(digest), None).map(drop)
     }
 
     /// Stores a small blob.
-    pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest> {
+    pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         self.hold(Digest::of(bytes))?;
         self.store.content().put(bytes)
     }

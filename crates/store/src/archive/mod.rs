@@ -11,3 +11,6 @@ mod staged;
 pub use import::{NewImage, commit, import};
 pub use load::{LoadEvent, Loaded, load};
 pub use save::{SaveItem, save};
+
+pub(crate) use custody::Custody;
+pub(crate) use staged::rebuild;

@@ -9,7 +9,7 @@ use longshore_oci::image::media;
 
 use super::custody::Custody;
 use crate::content::random_id;
-use crate::image::{BlobRecord, LayerRecord};
+use crate::image::{BlobRecord, LayerRecord, Origin};
 use crate::layer::compress::Compression;
 use crate::layer::{self, ApplyOptions};
 use crate::meta::{Batch, Table};
@@ -122,7 +122,7 @@ impl<'a> Staged<'a> {
                 let done = layer::apply(&dir, Tee { inner: source, copy: &mut ingest }, &options)?;
                 let (digest, size) = (done.compressed, done.compressed_size);
                 custody.commit(ingest, digest)?;
-                staged.blob = Some(BlobRecord { digest, size, media_type: media_type.into() });
+                staged.blob = Some(BlobRecord::new(digest, size, media_type, Origin::File));
                 done
             }
         };
@@ -178,7 +178,7 @@ fn again<'a>(
 }
 
 /// Writes a layer's tar again, to the byte.
-pub(super) fn rebuild(
+pub(crate) fn rebuild(
     store: &Store,
     cache_id: &str,
     diff_id: Digest,

@@ -5,12 +5,14 @@ pub mod compress;
 mod diff;
 mod index;
 mod recipe;
+pub(crate) mod recompress;
 mod tree;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
 pub use index::{Index, IndexEntry, IndexKind};
 pub use recipe::{describe, rebuild};
+pub use recompress::Compressor;
 
 /// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

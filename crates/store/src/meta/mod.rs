@@ -48,13 +48,15 @@ pub enum Table {
     Volumes,
     /// Leases by id.
     Leases,
+    /// Repositories that have a blob, by its digest.
+    Sources,
     /// Single values by name.
     Kv,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Images,
         Self::Tags,
         Self::Layers,
@@ -63,6 +65,7 @@ impl Table {
         Self::Networks,
         Self::Volumes,
         Self::Leases,
+        Self::Sources,
         Self::Kv,
     ];
 
@@ -78,6 +81,7 @@ impl Table {
             Self::Networks => "networks",
             Self::Volumes => "volumes",
             Self::Leases => "leases",
+            Self::Sources => "sources",
             Self::Kv => "kv",
         }
     }

@@ -19,3 +19,17 @@ pub(crate) fn ledger(found: model::Ledger) -> upkeep::Ledger {
         data_root: found.data_root,
     }
 }
+
+/// What became of the compressed layers.
+pub(crate) fn compressed(done: model::CompressedPruned) -> upkeep::CompressedPruned {
+    let form = |digest: longshore_oci::Digest, bytes: u64, reason: String| upkeep::CompressedForm {
+        digest: digest.to_string(),
+        bytes,
+        reason,
+    };
+    upkeep::CompressedPruned {
+        dropped: done.dropped.into_iter().map(|(d, bytes)| form(d, bytes, String::new())).collect(),
+        kept: done.kept.into_iter().map(|(d, why)| form(d, 0, why)).collect(),
+        space_reclaimed: done.reclaimed,
+    }
+}
