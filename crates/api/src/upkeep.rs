@@ -62,3 +62,40 @@ pub struct CompressedForm {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
+
+/// `POST /longshore/gc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Collected {
+    /// Nothing was removed.
+    pub dry_run: bool,
+    /// Bytes of the disk (blocks) that everything under the data root may take.
+    pub limit: u64,
+    /// Bytes that it took.
+    pub before: u64,
+    /// Bytes that this freed, or would free.
+    pub freed: u64,
+    /// What goes, in order; then what stays.
+    pub decisions: Vec<Decision>,
+}
+
+/// One thing that could be collected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Decision {
+    /// `drop` or `keep`.
+    pub action: String,
+    /// `leftover`, `compressed-layer` or `image`.
+    pub kind: String,
+    /// A path from the data root, a digest, or an image's id.
+    pub name: String,
+    /// What a person calls it.
+    pub called: String,
+    /// Bytes of the disk (blocks) that this freed, or would free.
+    pub bytes: u64,
+    #[allow(missing_docs)]
+    pub reason: String,
+    /// Why it is there even so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}

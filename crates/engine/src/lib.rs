@@ -32,6 +32,7 @@ mod network;
 mod notes;
 mod pipe;
 mod prune;
+mod prune_budget;
 mod record;
 mod recover;
 mod signals;
@@ -71,6 +72,8 @@ pub struct EngineOptions {
     pub runtimes: Vec<Registered>,
     /// Which is taken when none is named; `None`: the embedded one.
     pub default_runtime: Option<String>,
+    /// What the data root may take; `None`: nothing is collected by itself.
+    pub disk_budget: Option<model::DiskBudget>,
     /// Shown by info.
     pub debug: bool,
 }

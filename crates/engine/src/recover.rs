@@ -53,6 +53,7 @@ impl Engine {
         for f in found {
             engine.take_up(f);
         }
+        engine.keep_budget();
         Ok(engine)
     }
 
@@ -97,6 +98,7 @@ impl Engine {
             execs: Default::default(),
             containers: RwLock::new(Index::default()),
             image_use: tokio::sync::RwLock::new(()),
+            image_added: tokio::sync::Notify::new(),
             closing: watch::Sender::new(false),
         };
         let engine = Self { inner: Arc::new(inner) };

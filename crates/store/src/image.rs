@@ -94,6 +94,9 @@ pub struct ImageRecord {
     pub digests: Vec<Reference>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub last_tagged: i64,
+    /// When it was last loaded, pulled, tagged, or a container was made from it. Nanoseconds since 1970; 0: never, as far
+    /// as is known.
+    pub last_used: i64,
 }
 
 /// One line of an image's history, newest first.
@@ -128,11 +131,13 @@ impl<'a> Images<'a> {
         for (reference, id) in self.references()? {
             names.entry(id).or_default().push(reference);
         }
+        let used: BTreeMap<String, i64> = self.store.meta().list(Table::Used)?.into_iter().collect();
         let rows = self.store.meta().list::<ImageRow>(Table::Images)?;
         rows.into_iter()
             .map(|(key, row)| {
                 let id = parse_id(&key)?;
-                Ok(record(id, row, names.remove(&id).unwrap_or_default(), &sizes))
+                let used = used.get(&key).copied();
+                Ok(record(id, row, used, names.remove(&id).unwrap_or_default(), &sizes))
             })
             .collect()
     }
@@ -144,7 +149,8 @@ impl<'a> Images<'a> {
     pub fn get(self, id: &Digest) -> Result<ImageRecord> {
         let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let names = self.references()?.into_iter().filter(|(_, i)| i == id).map(|(r, _)| r).collect();
-        Ok(record(*id, row, names, &self.layer_sizes()?))
+        let used = self.store.meta().get(Table::Used, &id.to_string())?;
+        Ok(record(*id, row, used, names, &self.layer_sizes()?))
     }
 
     pub(crate) fn row(self, id: &Digest) -> Result<Option<ImageRow>> {
@@ -312,7 +318,8 @@ impl<'a> Images<'a> {
     fn forget(self, id: &Digest) -> Result<Unused> {
         let graph = self.store.collecting();
         self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
-        let mut batch = Batch::new().delete(Table::Images, &id.to_string());
+        let key = id.to_string();
+        let mut batch = Batch::new().delete(Table::Images, &key).delete(Table::Used, &key);
         for (reference, target) in self.references()? {
             if target == *id {
                 batch = batch.delete(Table::Tags, &reference.to_string());
@@ -340,7 +347,13 @@ impl<'a> Images<'a> {
     }
 }
 
-fn record(id: Digest, row: ImageRow, names: Vec<Reference>, sizes: &BTreeMap<Digest, u64>) -> ImageRecord {
+fn record(
+    id: Digest,
+    row: ImageRow,
+    used: Option<i64>,
+    names: Vec<Reference>,
+    sizes: &BTreeMap<Digest, u64>,
+) -> ImageRecord {
     let (tags, digests) = names.into_iter().partition(|r| r.digest().is_none());
     // A layer that stands twice in a chain is two layers with two chain ids.
     let size = row.layers.iter().collect::<BTreeSet<_>>().into_iter().filter_map(|l| sizes.get(l)).sum();
@@ -352,6 +365,7 @@ fn record(id: Digest, row: ImageRow, names: Vec<Reference>, sizes: &BTreeMap<Dig
         tags,
         digests,
         last_tagged: row.last_tagged,
+        last_used: used.unwrap_or(0).max(row.last_tagged),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod archive;
 mod compressed;
 pub mod content;
 mod error;
+pub mod gc;
 pub mod image;
 pub mod layer;
 pub mod lease;

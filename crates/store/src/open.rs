@@ -274,6 +274,20 @@ impl Store {
         })
     }
 
+    /// Chain ids of the layers that containers or leases need.
+    pub(crate) fn needed_layers(&self) -> Result<BTreeSet<Digest>> {
+        let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let mut todo: Vec<Digest> = mounts.into_iter().filter_map(|(_, m)| m.top).collect();
+        todo.extend(lease::held(self.meta())?.layers);
+        let mut needed = BTreeSet::new();
+        while let Some(chain) = todo.pop() {
+            if needed.insert(chain) {
+                todo.extend(self.layer(&chain)?.and_then(|l| l.parent));
+            }
+        }
+        Ok(needed)
+    }
+
     /// Deletes what lost its record. Goes on after a failure and tells the first.
     pub(crate) fn discard(&self, unused: &Unused) -> Result<()> {
         let mut done = Ok(());
@@ -373,6 +387,11 @@ impl Store {
         self.drop_blobs(blobs)?;
         let named = self.named_blobs()?;
         let mut stale = Batch::new();
+        for key in self.meta().keys(Table::Used)? {
+            if !self.meta().contains(Table::Images, &key)? {
+                stale = stale.delete(Table::Used, &key);
+            }
+        }
         for key in self.meta().keys(Table::Sources)? {
             if parse_id(&key).map_or(true, |blob| !named.contains(&blob)) {
                 stale = stale.delete(Table::Sources, &key);

@@ -73,6 +73,7 @@ pub(crate) enum Action {
     Version(o::FormatArgs),
     SystemDf(s::DfArgs),
     SystemPrune(s::SystemPruneArgs),
+    SystemGc(s::GcArgs),
     NetworkPrune(s::NetworkPruneArgs),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),

@@ -12,6 +12,7 @@ mod prune;
 mod run;
 mod start;
 mod system;
+mod upkeep;
 mod volume;
 
 use std::io::Write;
@@ -65,6 +66,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Info(_)
         | Action::SystemDf(_)
         | Action::SystemPrune(_)
+        | Action::SystemGc(_)
         | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
         _ => containers(&app, action).await,
@@ -148,6 +150,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
         }
         Action::Inspect(args) => inspect::any(c, &args).await,
         Action::Events(args) => system::events(c, &args).await,
+        Action::SystemGc(args) => upkeep::gc(c, &args).await,
         Action::SystemPrune(args) => prune::system(app, &args).await,
         Action::NetworkPrune(args) => prune::networks(app, &args).await,
         Action::SystemDf(args) => df::df(c, &args).await,

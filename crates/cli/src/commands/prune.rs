@@ -5,6 +5,7 @@ use std::io::Write;
 use hyper::Method;
 use serde_json::Value;
 
+use super::upkeep::only_ours;
 use super::{App, filters, say};
 use crate::args::image::ImagePruneArgs;
 use crate::args::object::{ContainerPruneArgs, VolumePruneArgs};
@@ -13,7 +14,6 @@ use crate::client::{Client, Payload, query};
 use crate::error::{Failure, Result};
 use crate::format::human::total;
 
-const NOT_OURS: &str = "--compressed works with Longshore's daemon only: this one is another";
 const CONTAINERS: &str = "all stopped containers";
 const NETWORKS: &str = "all networks not used by at least one container";
 const COMPRESSED: &str = "compressed forms of layers that can be made or fetched again";
@@ -116,7 +116,7 @@ async fn prune_compressed(c: &Client) -> Result<Pruned> {
     let done: Value = c
         .json(Method::POST, "/longshore/compressed/prune", Payload::Empty)
         .await
-        .map_err(|e| if e.is_not_found() { Failure::new(NOT_OURS) } else { e })?;
+        .map_err(|e| only_ours("--compressed", e))?;
     let gone = done["Dropped"].as_array().into_iter().flatten();
     let gone = gone.filter_map(|d| Some(format!("dropped: {}", d["Digest"].as_str()?)));
     Ok(pruned(&done, "Dropped compressed layers:", gone.collect()))

@@ -36,6 +36,8 @@ pub enum Table {
     Images,
     /// Image ids by reference.
     Tags,
+    /// When each image was last used (nanoseconds since 1970), by image id.
+    Used,
     /// Layer records by chain id.
     Layers,
     /// Writable layers by container id.
@@ -56,9 +58,10 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Images,
         Self::Tags,
+        Self::Used,
         Self::Layers,
         Self::Mounts,
         Self::Containers,
@@ -75,6 +78,7 @@ impl Table {
         match self {
             Self::Images => "images",
             Self::Tags => "tags",
+            Self::Used => "used",
             Self::Layers => "layers",
             Self::Mounts => "mounts",
             Self::Containers => "containers",

@@ -33,3 +33,23 @@ pub(crate) fn compressed(done: model::CompressedPruned) -> upkeep::CompressedPru
         space_reclaimed: done.reclaimed,
     }
 }
+
+/// What a collection did, or would do.
+pub(crate) fn collected(done: model::Collected, dry_run: bool) -> upkeep::Collected {
+    let decision = |d: model::Decision| upkeep::Decision {
+        action: if d.drop { "drop" } else { "keep" }.to_owned(),
+        kind: d.kind.to_owned(),
+        name: d.name,
+        called: d.called,
+        bytes: d.bytes,
+        reason: d.reason,
+        error: d.error.unwrap_or_default(),
+    };
+    upkeep::Collected {
+        dry_run,
+        limit: done.limit,
+        before: done.before,
+        freed: done.freed,
+        decisions: done.decisions.into_iter().map(decision).collect(),
+    }
+}
