@@ -32,8 +32,11 @@ fn budget(limit: u64) -> Budget {
     Budget { limit, keep_last_used: Duration::from_secs(3 * 3600), keep_tagged: false }
 }
 
+type Gone = Vec<(String, u64)>;
+type Kept = Vec<(String, String)>;
+
 /// What goes, with what it frees, and what stays, with why.
-fn decided(plan: &Plan) -> (Vec<(String, u64)>, Vec<(String, String)>) {
+fn decided(plan: &Plan) -> (Gone, Kept) {
     let (drop, keep): (Vec<_>, Vec<_>) = plan.decisions.iter().cloned().partition(|d| d.drop);
     assert_eq!(plan.freed, drop.iter().map(|d| d.bytes).sum::<u64>());
     (
@@ -42,11 +45,11 @@ fn decided(plan: &Plan) -> (Vec<(String, u64)>, Vec<(String, String)>) {
     )
 }
 
-fn gone(plan: &Plan) -> Vec<(String, u64)> {
+fn gone(plan: &Plan) -> Gone {
     decided(plan).0
 }
 
-fn pairs(list: &[(&str, u64)]) -> Vec<(String, u64)> {
+fn pairs(list: &[(&str, u64)]) -> Gone {
     list.iter().map(|(n, b)| ((*n).to_owned(), *b)).collect()
 }
 
