@@ -1,7 +1,7 @@
 //! A registry that keeps its word.
 
 use longshore_oci::Platform;
-use longshore_testkit::registry::{Image, Lie, Rule, put_index};
+use longshore_testkit::registry::{Flaw, Image, Lie, Rule, put_index};
 
 use super::{BOTH, address, image, netns, on_disk, registry, registry_with};
 use crate::harness::{Client, Daemon};
@@ -261,6 +261,16 @@ fn privileged_certificates_are_checked() {
     d.launch();
     pull(&d, &secure).ok();
     pull(&d, &plain).fails(1);
+    // The authority does not make a bad certificate good.
+    for flaw in [Flaw::Expired, Flaw::NotYet, Flaw::OtherName] {
+        let flawed = registry_with(&d, |b| b.flawed(flaw).on(address));
+        let certs = d.dir().join("certs.d").join(flawed.host());
+        std::fs::create_dir_all(&certs).expect("folder");
+        std::fs::write(certs.join("ca.crt"), flawed.ca().expect("TLS")).expect("certificate");
+        let said = pull(&d, &flawed).fails(1);
+        assert!(said.contains("certificate"), "{flaw:?}: {said}");
+        assert!(flawed.requests().is_empty(), "{flaw:?}");
+    }
     d.docker(["rmi", &secure.reference("zoo/lion", "1")]).ok();
     // Or by name, whatever it shows.
     std::fs::remove_dir_all(d.dir().join("certs.d")).expect("folder");
