@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use longshore_engine::model::DiskBudget;
 use longshore_engine::{EngineOptions, Registered};
 use serde::Deserialize;
 
@@ -70,6 +71,15 @@ struct Flags {
     live_restore: Option<bool>,
     #[command(flatten)]
     registries: RegistryFlags,
+    /// Bytes that everything under the data root may take, 20GB or 20GiB: what is over is collected
+    #[arg(long, value_name = "SIZE")]
+    disk_budget: Option<String>,
+    /// With a disk budget: keep images that were used so recently (default: 24h)
+    #[arg(long, value_name = "DURATION", requires = "disk_budget")]
+    disk_budget_keep_last_used: Option<String>,
+    /// With a disk budget: keep images that have a name (default: true)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", requires = "disk_budget")]
+    disk_budget_keep_tagged: Option<bool>,
     /// Check the settings and exit
     #[arg(long)]
     validate: bool,
@@ -106,6 +116,16 @@ pub(super) struct File {
     pub(super) mirrors: BTreeMap<String, Vec<String>>,
     /// Ours: folders like /etc/docker/certs.d.
     pub(super) certs_dirs: Option<Vec<PathBuf>>,
+    disk_budget: Option<FileBudget>,
+}
+
+/// The disk budget in `daemon.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct FileBudget {
+    limit: String,
+    keep_last_used: Option<String>,
+    keep_tagged: Option<bool>,
 }
 
 /// An OCI runtime in `daemon.json`.
@@ -142,6 +162,7 @@ pub(super) struct Settings {
     pub(super) runtimes: Vec<Registered>,
     pub(super) default_runtime: Option<String>,
     pub(super) registries: Registries,
+    pub(super) disk_budget: Option<DiskBudget>,
     /// `None`: stay for ever.
     pub(super) idle_exit: Option<Duration>,
 }
@@ -189,6 +210,7 @@ impl Settings {
             registry: self.registries.config.clone(),
             max_concurrent_downloads: self.registries.downloads,
             max_concurrent_uploads: self.registries.uploads,
+            disk_budget: self.disk_budget,
             debug: self.debug,
         }
     }
@@ -250,6 +272,15 @@ fn merge(flags: Flags, mut file: File) -> Result<Settings> {
             "live-restore cannot be turned off: containers outlive the daemon; stop them with `longshore stop`"
         );
     }
+    let flag_budget = flags.disk_budget.map(|limit| FileBudget {
+        limit,
+        keep_last_used: flags.disk_budget_keep_last_used,
+        keep_tagged: flags.disk_budget_keep_tagged,
+    });
+    let disk_budget = both("disk-budget", flag_budget, file.disk_budget)?
+        .map(|b| DiskBudget::read(&b.limit, b.keep_last_used.as_deref(), b.keep_tagged))
+        .transpose()
+        .context("disk-budget")?;
     Ok(Settings {
         hosts,
         data_root: absolute(both("data-root", flags.data_root, file.data_root)?.unwrap_or(data_default))?,
@@ -269,6 +300,7 @@ fn merge(flags: Flags, mut file: File) -> Result<Settings> {
         runtimes: runtimes(&flags.add_runtime, file.runtimes)?,
         default_runtime: both("default-runtime", flags.default_runtime, file.default_runtime)?,
         registries,
+        disk_budget,
         idle_exit: flags.idle_exit.map(Duration::from_secs),
     })
 }
@@ -367,6 +399,31 @@ mod tests {
         assert_eq!(resolve(&["--config-file", file]).expect("valid").data_root, PathBuf::from("/d"));
         let twice = resolve(&["--config-file", file, "--data-root", "/x"]).expect_err("twice");
         assert!(twice.to_string().contains("both as a flag and in the configuration file"), "{twice}");
+    }
+
+    #[test]
+    fn a_disk_budget_comes_from_flags_or_from_the_file() {
+        let f =
+            config(r#"{"disk-budget": {"limit": "20GB", "keep-last-used": "72h", "keep-tagged": false}}"#);
+        let file = f.path().to_str().expect("utf-8");
+        let budget = resolve(&["--config-file", file]).expect("valid").disk_budget.expect("a budget");
+        assert_eq!((budget.limit, budget.keep_tagged), (20_000_000_000, false));
+        let flags =
+            ["--disk-budget=1GiB", "--disk-budget-keep-last-used=2h", "--disk-budget-keep-tagged=false"];
+        let budget = resolve(&flags).expect("valid").disk_budget.expect("a budget");
+        assert_eq!((budget.limit, budget.keep_last_used.as_secs()), (1 << 30, 7200));
+        for (args, word) in [
+            (vec!["--disk-budget=much"], "is no size"),
+            (vec!["--disk-budget=1GB", "--disk-budget-keep-last-used=soon"], "is no duration"),
+            (vec!["--disk-budget-keep-tagged"], "--disk-budget"),
+            (
+                vec!["--disk-budget=1GB", "--config-file", file],
+                "both as a flag and in the configuration file",
+            ),
+        ] {
+            let e = resolve(&args).expect_err("refused");
+            assert!(format!("{e:#}").contains(word), "{args:?}: {e:#}");
+        }
     }
 
     #[test]

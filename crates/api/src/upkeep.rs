@@ -36,3 +36,66 @@ pub struct LedgerRow {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub of: String,
 }
+
+/// `POST /longshore/compressed/prune`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CompressedPruned {
+    #[allow(missing_docs)]
+    pub dropped: Vec<CompressedForm>,
+    #[allow(missing_docs)]
+    pub kept: Vec<CompressedForm>,
+    /// Bytes of the disk (blocks) that this freed.
+    pub space_reclaimed: u64,
+}
+
+/// A compressed layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CompressedForm {
+    #[allow(missing_docs)]
+    pub digest: String,
+    /// Bytes of the disk (blocks) that dropping it gave back.
+    #[serde(skip_serializing_if = "is_default")]
+    pub bytes: u64,
+    /// Why it was kept.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// `POST /longshore/gc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Collected {
+    /// Nothing was removed.
+    pub dry_run: bool,
+    /// Bytes of the disk (blocks) that everything under the data root may take.
+    pub limit: u64,
+    /// Bytes that it took.
+    pub before: u64,
+    /// Bytes that this freed, or would free.
+    pub freed: u64,
+    /// What goes, in order; then what stays.
+    pub decisions: Vec<Decision>,
+}
+
+/// One thing that could be collected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Decision {
+    /// `drop` or `keep`.
+    pub action: String,
+    /// `leftover`, `compressed-layer` or `image`.
+    pub kind: String,
+    /// A path from the data root, a digest, or an image's id.
+    pub name: String,
+    /// What a person calls it.
+    pub called: String,
+    /// Bytes of the disk (blocks) that this freed, or would free.
+    pub bytes: u64,
+    #[allow(missing_docs)]
+    pub reason: String,
+    /// Why it is there even so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}

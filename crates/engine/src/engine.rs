@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) containers: RwLock<Index>,
     /// Held (shared) while a container is made from an image, alone while one is removed.
     pub(crate) image_use: tokio::sync::RwLock<()>,
+    /// Told when there is an image more.
+    pub(crate) image_added: tokio::sync::Notify,
     /// True once the daemon stops: no restarts any more.
     pub(crate) closing: watch::Sender<bool>,
 }

@@ -75,6 +75,15 @@ impl Engine {
         self.delete_chain(record.id, prune, force, by_name, out)
     }
 
+    /// Removes an image with all its names, if nothing needs it; its parents stay.
+    pub(crate) fn drop_image(&self, record: &ImageRecord, out: &mut Removal) -> Result<()> {
+        if let Some(conflict) = self.conflict(record, false, true)? {
+            return Err(conflict.error);
+        }
+        self.untag_all(record, out)?;
+        self.delete_chain(record.id, false, false, false, out)
+    }
+
     /// Takes the name away that a client gave; true if the image has more of them.
     fn untag_one(&self, name: &str, record: &ImageRecord, force: bool, out: &mut Removal) -> Result<bool> {
         if !force

@@ -36,6 +36,7 @@ mod network;
 mod notes;
 mod pipe;
 mod prune;
+mod prune_budget;
 mod record;
 mod recover;
 mod registry;
@@ -85,6 +86,8 @@ pub struct EngineOptions {
     pub max_concurrent_downloads: Option<usize>,
     /// Layers that are uploaded at once; `None`: 5.
     pub max_concurrent_uploads: Option<usize>,
+    /// What the data root may take; `None`: nothing is collected by itself.
+    pub disk_budget: Option<model::DiskBudget>,
     /// Shown by info.
     pub debug: bool,
 }

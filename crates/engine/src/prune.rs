@@ -2,9 +2,10 @@
 //! is what the disk got back: bytes of blocks, not lengths of files.
 
 use longshore_oci::Reference;
+use longshore_store::DropPolicy;
 
 use crate::image_remove::Removal;
-use crate::model::{Filters, ImagesPruned};
+use crate::model::{CompressedPruned, Filters, ImagesPruned};
 use crate::time::parse_rfc3339;
 use crate::{Engine, Result, filters};
 
@@ -67,6 +68,19 @@ impl Engine {
                 tracing::debug!(image = name, "not removed: {e}");
             }
         }
+    }
+
+    /// Drops the compressed forms of layers that a registry can give again, or that can be made again to the byte; of
+    /// those that came from files this is found out by doing it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn prune_compressed(&self) -> Result<CompressedPruned> {
+        self.blocking(|e| {
+            let done = e.inner.store.drop_compressed(&DropPolicy { prove: true, only: None })?;
+            Ok(CompressedPruned { reclaimed: done.bytes(), dropped: done.dropped, kept: done.kept })
+        })
+        .await
     }
 
     /// Removes what builds left for later ones: there are no builds, and so nothing. Gives the bytes reclaimed.

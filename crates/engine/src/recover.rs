@@ -54,6 +54,7 @@ impl Engine {
         for f in found {
             engine.take_up(f);
         }
+        engine.keep_budget();
         Ok(engine)
     }
 
@@ -95,6 +96,7 @@ impl Engine {
             execs: Default::default(),
             containers: RwLock::new(Index::default()),
             image_use: tokio::sync::RwLock::new(()),
+            image_added: tokio::sync::Notify::new(),
             closing: watch::Sender::new(false),
             options,
             paths,

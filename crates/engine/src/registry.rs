@@ -283,10 +283,8 @@ impl Engine {
             PushStep::Mounted(from) => told.layer(layer, format!("Mounted from {from}"), None),
         };
         let tag = reference.tag().unwrap_or_default();
-        let record = self.blocking(move |e| Ok(e.inner.store.images().get(&id)?)).await?;
-        let origins: Vec<String> =
-            record.digests.iter().map(|r| format!("{}/{}", r.registry(), r.repository())).collect();
-        let origins = Arc::new(move |_: &Digest| origins.clone());
+        let store = self.inner.store.clone();
+        let origins = Arc::new(move |blob: &Digest| store.sources(blob).unwrap_or_default());
         let pushed = self.inner.registry.pusher.push(id, repository, tag, origins, Arc::new(progress)).await;
         let pushed = pushed.map_err(push_error)?;
         lines.status(format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));

@@ -156,12 +156,14 @@ impl Puller {
         let _alone = lock.lock().await;
         let image = &resolved.image;
         let config = self.config(resolved).await?;
+        let repository = resolved.repository.name();
         let remote = Remote {
             config,
             manifest: resolved.manifest.bytes.to_vec(),
             media_type: resolved.manifest.media_type.clone(),
             layers: image.layers.clone(),
             names,
+            source: format!("{}/{}", repository.registry(), repository.repository()),
         };
         let diff_ids = remote.diff_ids()?;
         let (store, reason) = (self.store.clone(), format!("pull {}", resolved.repository.name().familiar()));

@@ -107,7 +107,7 @@ impl Pusher {
             });
         }
         let name: Reference = repository.name().clone().with_digest(digest);
-        blocking(move || Ok(dispatch.sent(&sent, &name)?)).await?;
+        blocking(move || Ok(dispatch.sent(&sent, &descriptors, &name)?)).await?;
         Ok(Pushed { digest, size })
     }
 

@@ -79,7 +79,7 @@ fn image(archive: &str) -> (Remote, Vec<(Descriptor, Vec<u8>)>) {
         .iter()
         .map(|name| {
             let mut bytes = Vec::new();
-            let mut gzip = ParallelGzip::new(&mut bytes).unwrap();
+            let mut gzip = ParallelGzip::new(&mut bytes, 5).unwrap();
             gzip.write_all(&members[name.as_str().unwrap()]).unwrap();
             gzip.finish().unwrap();
             let descriptor = Descriptor {
@@ -98,5 +98,6 @@ fn image(archive: &str) -> (Remote, Vec<(Descriptor, Vec<u8>)>) {
     // Nobody reads this one.
     let manifest = b"{}".to_vec();
     let names = vec!["bench:latest".parse().unwrap()];
-    (Remote { config, manifest, media_type: media::OCI_MANIFEST.into(), layers, names }, blobs)
+    let source = "bench/bench".to_owned();
+    (Remote { config, manifest, media_type: media::OCI_MANIFEST.into(), layers, names, source }, blobs)
 }

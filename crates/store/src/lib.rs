@@ -3,8 +3,10 @@
 //! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
 
 pub mod archive;
+mod compressed;
 pub mod content;
 mod error;
+pub mod gc;
 pub mod image;
 pub mod inspect;
 pub mod layer;
@@ -16,6 +18,7 @@ pub mod snapshot;
 pub mod tar;
 pub mod usage;
 
+pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};

@@ -290,6 +290,20 @@ impl Store {
         })
     }
 
+    /// Chain ids of the layers that containers or leases need.
+    pub(crate) fn needed_layers(&self) -> Result<BTreeSet<Digest>> {
+        let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let mut todo: Vec<Digest> = mounts.into_iter().filter_map(|(_, m)| m.top).collect();
+        todo.extend(lease::held(self.meta())?.layers);
+        let mut needed = BTreeSet::new();
+        while let Some(chain) = todo.pop() {
+            if needed.insert(chain) {
+                todo.extend(self.layer(&chain)?.and_then(|l| l.parent));
+            }
+        }
+        Ok(needed)
+    }
+
     /// Deletes what lost its record. Goes on after a failure and tells the first.
     pub(crate) fn discard(&self, unused: &Unused) -> Result<()> {
         let mut done = Ok(());
@@ -334,7 +348,19 @@ impl Store {
         for blob in &blobs {
             freed += self.content().delete(blob)?;
         }
+        // Where they could be had matters no longer.
+        let forget = blobs.iter().fold(Batch::new(), |b, blob| b.delete(Table::Sources, &blob.to_string()));
+        self.meta().commit_lazy(forget)?;
         Ok(freed)
+    }
+
+    /// Deletes a blob unless a lease holds it; the bytes of the disk that this freed.
+    pub(crate) fn delete_unheld(&self, blob: &Digest) -> Result<Option<u64>> {
+        let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease::held(self.meta())?.blobs.contains(blob) {
+            return Ok(None);
+        }
+        self.content().delete(blob).map(Some)
     }
 
     /// The blobs that records name: compressed layers, configurations and manifests.
@@ -376,7 +402,20 @@ impl Store {
         }
         self.mend_rw_layers()?;
         let blobs = self.content().list()?;
-        self.drop_blobs(blobs).map(drop)
+        self.drop_blobs(blobs)?;
+        let named = self.named_blobs()?;
+        let mut stale = Batch::new();
+        for key in self.meta().keys(Table::Used)? {
+            if !self.meta().contains(Table::Images, &key)? {
+                stale = stale.delete(Table::Used, &key);
+            }
+        }
+        for key in self.meta().keys(Table::Sources)? {
+            if parse_id(&key).map_or(true, |blob| !named.contains(&blob)) {
+                stale = stale.delete(Table::Sources, &key);
+            }
+        }
+        self.meta().commit_lazy(stale)
     }
 }
 

@@ -11,6 +11,7 @@ use longshore_oci::{Digest, IdMap};
 use serde::{Deserialize, Serialize};
 
 use crate::content::random_id;
+use crate::image::now;
 use crate::layer::{TreeKind, WhiteoutFormat, write_changes, write_tree};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -80,7 +81,11 @@ impl Store {
             if !driver.mends() {
                 self.durable()?;
             }
-            self.meta().commit_lazy(Batch::new().put(Table::Mounts, container, &row))
+            let batch = Batch::new().put(Table::Mounts, container, &row);
+            self.meta().commit_lazy(match image {
+                Some(id) => batch.put(Table::Used, &id.to_string(), &now()),
+                None => batch,
+            })
         })();
         if let Err(e) = made {
             let _ = driver.remove(&row.mount_id);

@@ -80,6 +80,7 @@ fn remote(layers: &[&Layer], name: &str) -> Remote {
         media_type: media::OCI_MANIFEST.into(),
         layers: descriptors,
         names: vec![name.parse::<Reference>().unwrap().or_latest()],
+        source: "registry.test:5000/a/b".into(),
     }
 }
 
@@ -301,7 +302,7 @@ fn send(store: &Store, id: &Digest) -> (SentManifest, Vec<(Descriptor, Vec<u8>)>
     let layers: Vec<Descriptor> = blobs.iter().map(|(d, _)| d.clone()).collect();
     let manifest = dispatch.manifest(&layers).unwrap();
     let name: Reference = "elsewhere.test/x".parse().unwrap();
-    dispatch.sent(&manifest, &name.with_digest(manifest.digest)).unwrap();
+    dispatch.sent(&manifest, &layers, &name.with_digest(manifest.digest)).unwrap();
     (manifest, blobs)
 }
 
@@ -342,7 +343,8 @@ fn privileged_what_was_loaded_is_compressed_once_and_always_the_same() {
     let layers: Vec<Descriptor> = blobs.iter().map(|(d, _)| d.clone()).collect();
     let sources = blobs.iter().map(|(d, bytes)| (d.clone(), stream(bytes))).collect();
     let names = vec!["a/b:1".parse().unwrap()];
-    let image = Remote { config, manifest: manifest.bytes, media_type: manifest.media_type, layers, names };
+    let (media_type, source) = (manifest.media_type, "x.test/a".to_owned());
+    let image = Remote { config, manifest: manifest.bytes, media_type, layers, names, source };
     let reception = Reception::new(&other.store, "pull test").unwrap();
     assert_eq!(reception.finish(&image, sources, &|_| {}).unwrap(), id);
 }

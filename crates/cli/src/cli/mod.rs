@@ -81,6 +81,7 @@ pub(crate) enum Action {
     Version(o::FormatArgs),
     SystemDf(s::DfArgs),
     SystemPrune(s::SystemPruneArgs),
+    SystemGc(s::GcArgs),
     NetworkPrune(s::NetworkPruneArgs),
     /// Seeing into layers.
     Look(Look),

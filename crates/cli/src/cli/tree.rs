@@ -495,6 +495,20 @@ const SYSTEM_DF: Command =
         Action::SystemDf(Options::from_matches(m))
     });
 
+const SYSTEM_GC: Command = command(
+    "gc",
+    "[OPTIONS]",
+    "Remove what the disk budget does not allow for",
+    Exactly(0),
+    &[s::GcArgs::FLAGS],
+    |m| Action::SystemGc(Options::from_matches(m)),
+)
+.long(
+    "Remove what the disk budget does not allow for: leftovers, compressed layers that can be\n\
+     made or fetched again, and images that nothing uses, those used last going last.\n\
+     Longshore's daemon only; it does so by itself when a disk budget is set.",
+);
+
 const SYSTEM_PRUNE: Command =
     command("prune", "[OPTIONS]", "Remove unused data", Exactly(0), &[s::SystemPruneArgs::FLAGS], |m| {
         Action::SystemPrune(Options::from_matches(m))
@@ -717,7 +731,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "system",
         about: "Manage the engine",
         usage: "",
-        commands: &[&SYSTEM_DF, &EVENTS, &INFO, &SYSTEM_PRUNE],
+        commands: &[&SYSTEM_DF, &EVENTS, &SYSTEM_GC, &INFO, &SYSTEM_PRUNE],
         later: &["dial-stdio"],
     },
     Group {

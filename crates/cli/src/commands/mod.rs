@@ -17,6 +17,7 @@ mod registry;
 mod run;
 mod start;
 mod system;
+mod upkeep;
 mod volume;
 
 use std::io::Write;
@@ -82,6 +83,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Info(_)
         | Action::SystemDf(_)
         | Action::SystemPrune(_)
+        | Action::SystemGc(_)
         | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
         Action::Look(look) => layers::look(&app, look).await,
@@ -177,6 +179,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
         }
         Action::Inspect(args) => inspect::any(c, &args).await,
         Action::Events(args) => system::events(c, &args).await,
+        Action::SystemGc(args) => upkeep::gc(c, &args).await,
         Action::SystemPrune(args) => prune::system(app, &args).await,
         Action::NetworkPrune(args) => prune::networks(app, &args).await,
         Action::SystemDf(args) => df::df(c, &args).await,

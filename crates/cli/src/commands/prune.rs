@@ -5,6 +5,7 @@ use std::io::Write;
 use hyper::Method;
 use serde_json::Value;
 
+use super::upkeep::only_ours;
 use super::{App, filters, say};
 use crate::args::image::ImagePruneArgs;
 use crate::args::object::{ContainerPruneArgs, VolumePruneArgs};
@@ -15,6 +16,7 @@ use crate::format::human::total;
 
 const CONTAINERS: &str = "all stopped containers";
 const NETWORKS: &str = "all networks not used by at least one container";
+const COMPRESSED: &str = "compressed forms of layers that can be made or fetched again";
 const VOLUMES: &str = "all anonymous volumes not used by at least one container";
 
 /// What one prune did.
@@ -109,6 +111,17 @@ async fn prune_build_cache(c: &Client, all: bool, wanted: &[String]) -> Result<P
     Ok(pruned(&done, "Deleted build cache objects:", names(&done["CachesDeleted"])))
 }
 
+/// What remains belongs to images that remain.
+async fn prune_compressed(c: &Client) -> Result<Pruned> {
+    let done: Value = c
+        .json(Method::POST, "/longshore/compressed/prune", Payload::Empty)
+        .await
+        .map_err(|e| only_ours("--compressed", e))?;
+    let gone = done["Dropped"].as_array().into_iter().flatten();
+    let gone = gone.filter_map(|d| Some(format!("dropped: {}", d["Digest"].as_str()?)));
+    Ok(pruned(&done, "Dropped compressed layers:", gone.collect()))
+}
+
 /// `system prune`.
 pub(crate) async fn system(app: &App<'_>, args: &SystemPruneArgs) -> Result<()> {
     if args.volumes && args.filter.iter().any(|f| f.split('=').next() == Some("until")) {
@@ -131,6 +144,9 @@ pub(crate) async fn system(app: &App<'_>, args: &SystemPruneArgs) -> Result<()> 
     }
     tell(prune_images(c, args.all, &wanted).await?)?;
     tell(prune_build_cache(c, args.all, &wanted).await?)?;
+    if args.compressed {
+        tell(prune_compressed(c).await?)?;
+    }
     say(&format!("Total reclaimed space: {}", total(sum)))
 }
 
@@ -141,6 +157,7 @@ fn system_question(args: &SystemPruneArgs, wanted: &[String]) -> String {
         true => ["all images without at least one container associated to them", "all build cache"],
         false => ["all dangling images", "unused build cache"],
     });
+    what.extend(args.compressed.then_some(COMPRESSED));
     let mut text = String::from("WARNING! This will remove:\n");
     what.iter().for_each(|w| text += &format!("  - {w}\n"));
     if !wanted.is_empty() {

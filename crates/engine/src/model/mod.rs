@@ -7,6 +7,7 @@ mod image;
 mod layers;
 mod network;
 mod system;
+mod upkeep;
 mod volume;
 
 pub use container::*;
@@ -15,4 +16,5 @@ pub use image::*;
 pub use layers::*;
 pub use network::*;
 pub use system::*;
+pub use upkeep::*;
 pub use volume::*;

@@ -167,6 +167,8 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::Referrers(name) => registry::referrers(call, &name, request.headers()).await,
         Route::Commit => images::commit(call, request).await,
         Route::BuildPrune => upkeep::prune_build_cache(call),
+        Route::CompressedPrune => upkeep::prune_compressed(call).await,
+        Route::Collect => upkeep::collect(call).await,
         Route::VolumeList => others::volumes(call).await,
         Route::VolumeCreate => others::create_volume(call, request).await,
         Route::VolumePrune => others::prune_volumes(call).await,

@@ -40,6 +40,8 @@ pub(crate) enum Route {
     /// Ours: what refers to a manifest in a registry.
     Referrers(String),
     BuildPrune,
+    CompressedPrune,
+    Collect,
     VolumeList,
     VolumeCreate,
     VolumePrune,
@@ -113,6 +115,8 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("events", "") if get => Route::Events,
         ("system", "df") if get => Route::DiskUsage,
         ("auth", "") if post => Route::Auth,
+        ("longshore", "compressed/prune") if post => Route::CompressedPrune,
+        ("longshore", "gc") if post => Route::Collect,
         ("commit", "") if post => Route::Commit,
         ("build", "prune") if post => Route::BuildPrune,
         ("build", "" | "cancel") if post => Route::Missing("building images"),
@@ -122,14 +126,15 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("images", rest) => return image(method, rest),
         ("volumes", rest) => return volume(method, rest),
         ("networks", rest) => return network(method, rest),
-        ("longshore", rest) => return layers::find(method, rest).map(Route::Layers),
+        ("longshore", rest) => {
+            return own(method, rest).or_else(|| layers::find(method, rest).map(Route::Layers));
+        }
         ("plugins", "") if get => Route::PluginList,
         ("plugins", rest) if !rest.is_empty() => return plugin(method, rest),
         ("distribution", rest) if get => match name_and_verb(rest)? {
             (name, "json") => Route::Distribution(name),
             _ => return None,
         },
-        ("longshore", rest) => return own(method, rest),
         ("swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", _) => return swarm(method, path),
         _ => return None,
     })

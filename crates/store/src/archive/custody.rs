@@ -13,59 +13,59 @@ use crate::open::Store;
 /// Holds blobs by a lease until records name them. When it ends, those that no record names are deleted, whether what
 /// they came for succeeded or not.
 #[derive(Debug)]
-pub(super) struct Custody {
-    pub(super) store: Store,
+pub(crate) struct Custody {
+    pub(crate) store: Store,
     lease: Option<Lease>,
     blobs: Mutex<BTreeSet<Digest>>,
 }
 
 impl Custody {
-    pub(super) fn new(store: &Store, reason: &str) -> Result<Self> {
+    pub(crate) fn new(store: &Store, reason: &str) -> Result<Self> {
         Ok(Self { store: store.clone(), lease: Some(store.lease(reason)?), blobs: Mutex::default() })
     }
 
     /// Keeps a blob that may be there already.
-    pub(super) fn hold(&self, blob: Digest) -> Result<()> {
+    pub(crate) fn hold(&self, blob: Digest) -> Result<()> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(blob);
         self.lease.as_ref().map_or(Ok(()), |lease| self.store.hold_blob(lease, blob))
     }
 
     /// Keeps a layer that has a record, and those below it.
-    pub(super) fn hold_layer(&self, chain: Digest) -> Result<()> {
+    pub(crate) fn hold_layer(&self, chain: Digest) -> Result<()> {
         self.lease.as_ref().map_or(Ok(()), |lease| lease.add_layer(chain))
     }
 
     /// Ends the lease before its time: nothing is held any longer.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         drop(self.lease.take());
     }
 
     /// Holds a snapshot that is about to be made.
-    pub(super) fn hold_snapshot(&self, cache_id: &str) -> Result<()> {
+    pub(crate) fn hold_snapshot(&self, cache_id: &str) -> Result<()> {
         self.lease.as_ref().map_or(Ok(()), |lease| lease.add_snapshot(cache_id))
     }
 
     /// Commits an ingest, whose digest is known before. It is durable with [`Store::durable`], which comes before any
     /// record that names it.
-    pub(super) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
+    pub(crate) fn commit(&self, ingest: Ingest, digest: Digest) -> Result<()> {
         self.hold(digest)?;
         ingest.commit_later(digest).map(drop)
     }
 
     /// The same, durable at once.
-    pub(super) fn commit_durable(&self, ingest: Ingest, digest: Digest) -> Result<()> {
+    pub(crate) fn commit_durable(&self, ingest: Ingest, digest: Digest) -> Result<()> {
         self.hold(digest)?;
         ingest.commit(Some(digest), None).map(drop)
     }
 
     /// Stores a small blob; as [`Custody::commit`].
-    pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest> {
+    pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         self.hold(Digest::of(bytes))?;
         self.store.content().put_later(bytes)
     }
 
     /// Stores a small blob, durable at once.
-    pub(super) fn put_durable(&self, bytes: &[u8]) -> Result<Digest> {
+    pub(crate) fn put_durable(&self, bytes: &[u8]) -> Result<Digest> {
         self.hold(Digest::of(bytes))?;
         self.store.content().put(bytes)
     }

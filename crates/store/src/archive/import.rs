@@ -138,7 +138,7 @@ fn finish<'a>(
         store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), parent: parent.copied().or(row.parent), ..row };
-        let mut batch = chain.records(Batch::new());
+        let mut batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
         if let Some(tag) = reference {
             row.last_tagged = now();
             batch = batch.put(Table::Tags, &tag.to_string(), &id);

@@ -12,7 +12,7 @@ use super::custody::Custody;
 use super::feed::{Budget, feed};
 use super::manifest::{self, Entry};
 use super::staged::{Came, Chain, Staged, check_depth};
-use crate::image::{ImageRow, MAX_CONFIG, parse_document};
+use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
 use crate::layer::compress::{Compression, Decoded, decompress};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -422,7 +422,7 @@ fn add<'a>(
         store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), ..row };
-        let mut batch = chain.records(Batch::new());
+        let mut batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
         let mut renamed = Vec::new();
         for tag in &entry.tags {
             let old = store.images().lookup(tag)?.filter(|old| *old != id);

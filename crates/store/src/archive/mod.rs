@@ -16,3 +16,6 @@ pub use load::{LoadEvent, Loaded, load};
 pub use receive::{ReceiveEvent, Reception, Remote, Source};
 pub use save::{SaveItem, save};
 pub use send::{Dispatch, SentManifest};
+
+pub(crate) use custody::Custody;
+pub(crate) use staged::rebuild;

@@ -11,7 +11,7 @@ use longshore_oci::{Digest, Reference};
 use super::custody::Custody;
 use super::load::check_diff;
 use super::staged::{Came, Chain, Staged, check_announced, check_depth};
-use crate::image::{ImageRow, ManifestRecord, parse_document};
+use crate::image::{ImageRow, ManifestRecord, now, parse_document};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::{Error, IoContext, Result};
@@ -29,6 +29,8 @@ pub struct Remote {
     pub layers: Vec<Descriptor>,
     /// What the image is called from now on: names with a tag, and names with a digest.
     pub names: Vec<Reference>,
+    /// The repository that it comes from, `registry/repository`.
+    pub source: String,
 }
 
 impl Remote {
@@ -310,7 +312,10 @@ fn add<'a>(
         if !row.manifests.iter().any(|m| m.digest == manifest.digest) {
             row.manifests.push(manifest);
         }
-        let mut batch = chain.records(Batch::new());
+        let mut batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
+        for layer in &image.layers {
+            batch = store.with_source(batch, &layer.digest, &image.source)?;
+        }
         for name in &image.names {
             batch = batch.put(Table::Tags, &name.to_string(), &id);
         }

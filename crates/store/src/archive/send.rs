@@ -9,11 +9,12 @@ use longshore_oci::{Digest, Reference};
 
 use super::custody::Custody;
 use super::staged::rebuild;
-use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord};
-use crate::layer::ParallelGzip;
+use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord, Origin};
+use crate::compressed::Compressed;
+use crate::layer::Compressor;
 use crate::meta::{Batch, Table};
 use crate::open::Store;
-use crate::{Error, IoContext, Result};
+use crate::{Error, Result};
 
 /// An image that is being sent. What it needs stays as long as it lives.
 #[derive(Debug)]
@@ -97,22 +98,32 @@ impl Dispatch {
         {
             return Ok(wanted.clone());
         }
-        let mut ingest = store.content().ingest()?;
         let snapshot = &record.cache_id;
         if wanted.as_ref().is_some_and(|w| w.digest == record.diff_id) {
+            let mut ingest = store.content().ingest()?;
             rebuild(store, snapshot, record.diff_id, &mut Counting::new(&mut ingest, progress))?;
             let size = ingest.size();
             self.custody.commit(ingest, record.diff_id)?;
             let media_type = wanted.map_or_else(|| media::OCI_LAYER.to_owned(), |w| w.media_type);
-            return Ok(describe(&BlobRecord { digest: record.diff_id, size, media_type }));
+            return Ok(descriptor(record.diff_id, size, media_type));
         }
+        if let Some(wanted) = wanted
+            && record.blob.as_ref().is_some_and(|b| b.digest == wanted.digest)
+            && let Compressed::File(_) = store.compressed(record)?
+        {
+            return Ok(wanted);
+        }
+        let mut ingest = store.content().ingest()?;
+        let compressor = Compressor::for_registries();
         let out = BufWriter::with_capacity(1 << 20, &mut ingest);
-        let mut gzip = ParallelGzip::new(out).context(|| "compress layer")?;
-        rebuild(store, snapshot, record.diff_id, &mut Counting::new(&mut gzip, progress))?;
-        gzip.finish().context(|| "compress layer")?;
+        let out = compressor.compress(out, |tar| {
+            rebuild(store, snapshot, record.diff_id, &mut Counting::new(tar, progress)).map(drop)
+        })?;
+        drop(out);
         let (digest, size) = (ingest.digest(), ingest.size());
         self.custody.commit_durable(ingest, digest)?;
-        let blob = BlobRecord { digest, size, media_type: media::DOCKER_LAYER_GZIP.into() };
+        let origin = Origin::Made { compressor: compressor.to_string() };
+        let blob = BlobRecord::new(digest, size, media::DOCKER_LAYER_GZIP, origin);
         self.keep(chain, &blob)?;
         Ok(describe(&blob))
     }
@@ -160,11 +171,11 @@ impl Dispatch {
         Ok(SentManifest { bytes, media_type, digest })
     }
 
-    /// Records that a registry knows the image by this manifest, under `name` (with a digest).
+    /// Records that a registry knows the image by this manifest, under `name` (with a digest), and has these layers.
     ///
     /// # Errors
     /// `NotFound` when the image was removed meanwhile.
-    pub fn sent(&self, manifest: &SentManifest, name: &Reference) -> Result<()> {
+    pub fn sent(&self, manifest: &SentManifest, layers: &[Descriptor], name: &Reference) -> Result<()> {
         let store = &self.custody.store;
         self.custody.put_durable(&manifest.bytes)?;
         let _graph = store.adding();
@@ -179,7 +190,11 @@ impl Dispatch {
                 media_type: manifest.media_type.clone(),
             });
         }
-        let batch = Batch::new().put(Table::Images, &self.id.to_string(), &row);
+        let mut batch = Batch::new().put(Table::Images, &self.id.to_string(), &row);
+        let source = format!("{}/{}", name.registry(), name.repository());
+        for layer in layers {
+            batch = store.with_source(batch, &layer.digest, &source)?;
+        }
         store.meta().commit(batch.put(Table::Tags, &name.to_string(), &self.id))
     }
 }
@@ -202,10 +217,14 @@ fn known(
 }
 
 fn describe(blob: &BlobRecord) -> Descriptor {
+    descriptor(blob.digest, blob.size, blob.media_type.clone())
+}
+
+fn descriptor(digest: Digest, size: u64, media_type: String) -> Descriptor {
     Descriptor {
-        media_type: blob.media_type.clone(),
-        digest: blob.digest,
-        size: blob.size,
+        media_type,
+        digest,
+        size,
         urls: Vec::new(),
         annotations: BTreeMap::new(),
         platform: None,
@@ -236,13 +255,13 @@ fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
             Some(t) => t.to_owned(),
             None => oci(&l.media_type),
         };
-        describe(&BlobRecord { digest: l.digest, size: l.size, media_type })
+        descriptor(l.digest, l.size, media_type)
     };
     Manifest {
         schema_version: 2,
         media_type: Some(own.into()),
         artifact_type: None,
-        config: describe(&BlobRecord { digest: *id, size: config_size, media_type: config.into() }),
+        config: descriptor(*id, config_size, config.to_owned()),
         layers: layers.iter().map(layer).collect(),
         subject: None,
         annotations: BTreeMap::new(),

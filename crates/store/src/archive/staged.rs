@@ -9,7 +9,7 @@ use longshore_oci::image::{Descriptor, media};
 
 use super::custody::Custody;
 use crate::content::random_id;
-use crate::image::{BlobRecord, LayerRecord};
+use crate::image::{BlobRecord, LayerRecord, Origin};
 use crate::layer::compress::Compression;
 use crate::layer::{self, ApplyOptions};
 use crate::meta::{Batch, Table};
@@ -161,8 +161,11 @@ impl<'a> Staged<'a> {
             custody.commit(copy, digest)?;
         }
         staged.blob = own_type.map(|own| {
-            let media_type = came.announced().map_or(own, |d| &d.media_type).to_owned();
-            BlobRecord { digest, size, media_type }
+            let (media_type, origin) = match came.announced() {
+                Some(descriptor) => (descriptor.media_type.as_str(), Origin::Registry),
+                None => (own, Origin::File),
+            };
+            BlobRecord::new(digest, size, media_type, origin)
         });
         (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, digest);
         staged.own_root = layer::IndexFile::open(&files.join("index"))?.find(b"")?.entry.is_some();
@@ -234,7 +237,7 @@ fn again<'a>(
 }
 
 /// Writes a layer's tar again, to the byte.
-pub(super) fn rebuild(
+pub(crate) fn rebuild(
     store: &Store,
     cache_id: &str,
     diff_id: Digest,

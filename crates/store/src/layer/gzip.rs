@@ -12,12 +12,6 @@ use flate2::write::GzEncoder;
 /// Bytes of the layer in one member of the gzip file (RFC 1952 2.2: members are concatenated).
 const BLOCK: usize = 4 << 20;
 
-/// What zlib takes for the best of time and size, less one: a tenth of the time for a hundredth of the size.
-const LEVEL: u32 = 5;
-
-/// How [`ParallelGzip`] compresses, by name: the same name gives the same bytes.
-pub const COMPRESSOR: &str = "gzip: zlib-rs level 5, members of 4 MiB";
-
 /// Threads at most: memory is ten times [`BLOCK`] for each.
 const MAX_THREADS: usize = 8;
 
@@ -28,7 +22,8 @@ struct Job {
 
 /// A writer that hands on what it gets as gzip. Without [`ParallelGzip::finish`] the end is missing.
 pub struct ParallelGzip<W: Write> {
-    out: W,
+    /// There until the end.
+    out: Option<W>,
     block: Vec<u8>,
     jobs: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
@@ -44,11 +39,11 @@ impl<W: Write> std::fmt::Debug for ParallelGzip<W> {
 }
 
 impl<W: Write> ParallelGzip<W> {
-    /// Starts its threads.
+    /// Starts its threads. The level is zlib's, 1 to 9.
     ///
     /// # Errors
     /// When the system gives none.
-    pub fn new(out: W) -> io::Result<Self> {
+    pub fn new(out: W, level: u32) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let (jobs, queue) = sync_channel::<Job>(count);
         let queue = Arc::new(Mutex::new(queue));
@@ -60,12 +55,12 @@ impl<W: Write> ParallelGzip<W> {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { return };
                     // Nobody waits for it when the writer was given up.
-                    let _ = job.done.send(member(&job.block));
+                    let _ = job.done.send(member(&job.block, level));
                 }
             })?);
         }
         let block = Vec::with_capacity(BLOCK);
-        Ok(Self { out, block, jobs: Some(jobs), threads, waiting: VecDeque::new(), any: false })
+        Ok(Self { out: Some(out), block, jobs: Some(jobs), threads, waiting: VecDeque::new(), any: false })
     }
 
     fn submit(&mut self) -> io::Result<()> {
@@ -83,23 +78,28 @@ impl<W: Write> ParallelGzip<W> {
 
     fn hand_on(&mut self) -> io::Result<()> {
         match self.waiting.pop_front() {
-            Some(result) => self.out.write_all(&result.recv().map_err(|_| stopped())??),
+            Some(result) => {
+                let member = result.recv().map_err(|_| stopped())??;
+                self.out.as_mut().ok_or_else(stopped)?.write_all(&member)
+            }
             None => Ok(()),
         }
     }
 
-    /// Writes the rest.
+    /// Writes the rest and gives the output back.
     ///
     /// # Errors
     /// When the output fails.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<W> {
         if !self.block.is_empty() || !self.any {
             self.submit()?;
         }
         while !self.waiting.is_empty() {
             self.hand_on()?;
         }
-        self.out.flush()
+        let mut out = self.out.take().ok_or_else(stopped)?;
+        out.flush()?;
+        Ok(out)
     }
 }
 
@@ -129,8 +129,8 @@ impl<W: Write> Drop for ParallelGzip<W> {
     }
 }
 
-fn member(block: &[u8]) -> io::Result<Vec<u8>> {
-    let mut out = GzEncoder::new(Vec::with_capacity(block.len() / 3), Compression::new(LEVEL));
+fn member(block: &[u8], level: u32) -> io::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::with_capacity(block.len() / 3), Compression::new(level));
     out.write_all(block)?;
     out.finish()
 }
@@ -146,7 +146,7 @@ mod tests {
 
     fn compress(data: &[u8], piece: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut gzip = ParallelGzip::new(&mut out).unwrap();
+        let mut gzip = ParallelGzip::new(&mut out, 5).unwrap();
         for piece in data.chunks(piece) {
             gzip.write_all(piece).unwrap();
         }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn given_up_half_way_it_ends_its_threads() {
-        let mut gzip = ParallelGzip::new(io::sink()).unwrap();
+        let mut gzip = ParallelGzip::new(io::sink(), 1).unwrap();
         gzip.write_all(&vec![1; 2 * BLOCK + 1]).unwrap();
         drop(gzip);
     }

@@ -445,6 +445,8 @@ pub(super) fn remove_aside(dir: &Path, aside: &Path) -> Result<()> {
         Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             remove_tree(dir)
         }
+        // Somebody else removes it, too.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io(format!("rename {}", dir.display()), e)),
     }
 }

@@ -158,7 +158,12 @@ pub fn remove_tree(top: &Path) -> Result<()> {
     }
     match removal.failed {
         Some(e) => Err(Error::io(format!("remove {}", top.display()), e)),
-        None => fs::remove_dir(top).context(|| format!("remove {}", top.display())),
+        None => match fs::remove_dir(top) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", top.display()), e))
+            }
+            _ => Ok(()),
+        },
     }
 }
 

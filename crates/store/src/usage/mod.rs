@@ -1,5 +1,6 @@
 //! The ledger: what lies under the data root, whose it is, and what it takes on disk. Every inode stands in one row.
 
+mod leftovers;
 mod owners;
 mod walk;
 
