@@ -21,6 +21,7 @@ mod network;
 mod options;
 mod policies;
 mod powercut;
+mod pull;
 mod registry_cli;
 mod registry_server;
 mod restart;
