@@ -1,7 +1,7 @@
 //! Named volumes: `volumes/<name>/_data` and a record each.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use longshore_store::meta::{Batch, Table};
 use longshore_store::usage::allocated;
@@ -103,6 +103,7 @@ impl Engine {
             options: None,
             anonymous,
         };
+        sync_dirs(&[&dir, &self.inner.paths.volumes()])?;
         // The directory may be older than its record (a crash in between): what it holds stays.
         self.inner.store.meta().commit(Batch::new().put(Table::Volumes, name, &volume))?;
         self.event("volume", "create", name, &[("driver", "local")]);
@@ -222,6 +223,14 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Waits until the names in these directories are on disk.
+fn sync_dirs(dirs: &[&Path]) -> Result<()> {
+    dirs.iter().try_for_each(|dir| {
+        let synced = std::fs::File::open(dir).and_then(|d| d.sync_all());
+        synced.map_err(|e| Error::io(format!("sync {}", dir.display()), e))
+    })
 }
 
 #[cfg(test)]

@@ -59,6 +59,12 @@ impl Store {
     /// # Errors
     /// `Conflict` if the container has one, `NotFound` if a layer of the image is missing.
     pub fn create_rw(&self, container: &str, image: Option<&Digest>) -> Result<RwLayer> {
+        // Before anything is held: it may take a while, once after the machine stopped without warning.
+        if let Some(image) = image
+            && let Some(row) = self.images().row(image)?
+        {
+            self.trust(row.layers.last())?;
+        }
         let _standing = self.standing();
         if self.meta().contains(Table::Mounts, container)? {
             return Err(Error::Conflict(format!("container {container} has a writable layer already")));
@@ -85,6 +91,10 @@ impl Store {
             driver.prepare(&row.init_id(), parent.as_deref())?;
             fill_init(driver, &row.init_id())?;
             driver.prepare(&row.mount_id, Some(&row.init_id()))?;
+            // Directories and small files are put right after a power cut (see `unclean`), whole copies are not.
+            if driver.whiteouts() == WhiteoutFormat::Remove {
+                self.durable()?;
+            }
             let batch = Batch::new().put(Table::Mounts, container, &row);
             self.meta().commit_lazy(match image {
                 Some(id) => batch.put(Table::Used, &id.to_string(), &now()),
@@ -170,8 +180,11 @@ impl Store {
     /// # Errors
     /// When the kernel refuses.
     pub fn mount_rw(&self, container: &str, map: &IdMap) -> Result<PathBuf> {
+        self.trust(self.mount_row(container)?.top.as_ref())?;
         let mut users = self.users();
-        let tree = self.driver().mount(&self.mount_row(container)?.mount_id, map)?;
+        let row = self.mount_row(container)?;
+        self.mend_rw(container, &row)?;
+        let tree = self.driver().mount(&row.mount_id, map)?;
         users.entry(container.to_owned()).or_default().owner = true;
         Ok(tree)
     }
@@ -200,8 +213,10 @@ impl Store {
     /// # Errors
     /// When the kernel refuses to mount.
     pub fn visit(&self, container: &str) -> Result<Visit> {
+        self.trust(self.mount_row(container)?.top.as_ref())?;
         let mut users = self.users();
         let row = self.mount_row(container)?;
+        self.mend_rw(container, &row)?;
         if !users.contains_key(container)
             && let Mounts::Overlay { target, .. } = self.driver().mounts(&row.mount_id, &IdMap::default())?
             && target.exists()
@@ -354,7 +369,7 @@ const MTAB: &str = "etc/mtab";
 /// What every container's root has before anything is mounted on it, so that mounts need not write into the
 /// container's own layer (Docker's init layer). Directories of the image keep their look; anything else of the image
 /// that stands in the way is replaced, never followed.
-fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
+pub(crate) fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
     let root = driver.apply_dir(id);
     let names: Vec<&Path> =
         INIT_DIRS.iter().map(|(d, _)| *d).chain(INIT_FILES).chain([MTAB]).map(Path::new).collect();

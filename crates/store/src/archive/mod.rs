@@ -13,4 +13,4 @@ pub use load::{LoadEvent, Loaded, load};
 pub use save::{SaveItem, save};
 
 pub(crate) use custody::Custody;
-pub(crate) use staged::rebuild;
+pub(crate) use staged::{Chain, Staged, rebuild, tar_size};

@@ -103,9 +103,27 @@ impl IndexWriter {
         Ok(())
     }
 
+    /// Sorts and writes to a file.
+    pub(super) fn write(self, path: &Path, sync: bool) -> Result<()> {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .context(|| format!("create {}", path.display()))?;
+        let mut out = BufWriter::with_capacity(256 << 10, file);
+        self.encode(&mut out)?;
+        let file = out.into_inner().map_err(|e| Error::io("write index", e.into_error()))?;
+        if sync {
+            file.sync_all().context(|| format!("sync {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Sorts and writes. Of several entries of a path the last stays; an opaque mark and the
     /// directory it stands in both do.
-    pub(super) fn write(mut self, path: &Path, sync: bool) -> Result<()> {
+    pub(super) fn encode(mut self, out: &mut impl Write) -> Result<()> {
         let name = |row: &Row| &self.paths[row.at..row.at + usize::from(row.len)];
         self.rows.sort_by(|a, b| {
             let key = |r: &Row| r.kind == IndexKind::Opaque;
@@ -121,16 +139,8 @@ impl IndexWriter {
             }
             kept.push(row);
         }
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .context(|| format!("create {}", path.display()))?;
-        let mut out = BufWriter::with_capacity(256 << 10, file);
         let names: usize = kept.iter().map(|r| usize::from(r.len)).sum();
-        let mut put = |bytes: &[u8]| out.write_all(bytes).context(|| format!("write {}", path.display()));
+        let mut put = |bytes: &[u8]| out.write_all(bytes).context(|| "write index");
         put(MAGIC)?;
         put(&VERSION.to_le_bytes())?;
         put(&u32::try_from(kept.len()).map_err(|_| bad("too many entries"))?.to_le_bytes())?;
@@ -147,14 +157,7 @@ impl IndexWriter {
             put(&[0; 4])?;
             at += u64::from(row.len);
         }
-        for row in &kept {
-            put(name(row))?;
-        }
-        let file = out.into_inner().map_err(|e| Error::io("write index", e.into_error()))?;
-        if sync {
-            file.sync_all().context(|| format!("sync {}", path.display()))?;
-        }
-        Ok(())
+        kept.iter().try_for_each(|row| put(name(row)))
     }
 }
 
@@ -206,6 +209,11 @@ impl Index {
             }
         }
         Ok(index)
+    }
+
+    /// The index as it stands in its file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.data
     }
 
     /// The number of entries.

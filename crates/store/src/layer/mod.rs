@@ -4,15 +4,21 @@ mod apply;
 pub mod compress;
 mod diff;
 mod index;
+mod inherit;
 mod recipe;
 pub(crate) mod recompress;
+mod reindex;
 mod tree;
+mod whole;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
 pub use index::{Index, IndexEntry, IndexKind};
+pub(crate) use inherit::inherited;
 pub use recipe::{describe, rebuild};
 pub use recompress::Compressor;
+pub(crate) use reindex::{Reindexed, reindex};
+pub(crate) use whole::{Expected, differences};
 
 /// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
