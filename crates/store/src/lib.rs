@@ -3,6 +3,7 @@
 //! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
 
 pub mod archive;
+pub mod check;
 mod compressed;
 pub mod content;
 mod error;
@@ -16,6 +17,7 @@ mod open;
 mod rw;
 pub mod snapshot;
 pub mod tar;
+mod unclean;
 pub mod usage;
 
 pub use compressed::{Compressed, CompressedDropped, DropPolicy};
