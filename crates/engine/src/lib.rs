@@ -17,6 +17,7 @@
 //! ```
 
 mod changes;
+mod check;
 mod container;
 mod engine;
 mod error;

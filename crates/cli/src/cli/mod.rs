@@ -74,6 +74,7 @@ pub(crate) enum Action {
     SystemDf(s::DfArgs),
     SystemPrune(s::SystemPruneArgs),
     SystemGc(s::GcArgs),
+    SystemCheck(s::CheckArgs),
     NetworkPrune(s::NetworkPruneArgs),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
