@@ -21,6 +21,7 @@ impl Store {
         let mut findings = Vec::new();
         let wanted = self.blobs_wanted()?;
         for blob in self.content().list()? {
+            progress.go_on()?;
             checked.blobs += 1;
             let size = wanted.get(&blob).and_then(|of| of.size);
             let Some(what) = self.blob_fault(&blob, size, quick, progress)? else { continue };

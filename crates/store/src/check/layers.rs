@@ -56,6 +56,7 @@ impl Store {
     ) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for (key, _) in self.meta().list::<LayerRecord>(Table::Layers)? {
+            progress.go_on()?;
             let chain = parse_id(&key)?;
             // It may have gone while others were read.
             let Some(layer) = self.layer(&chain)? else { continue };
@@ -110,7 +111,7 @@ impl Store {
         layer: &LayerRecord,
         quick: bool,
     ) -> Result<Vec<LayerFault>> {
-        self.layer_faults(chain, layer, quick, &Progress::new(&silent, 0))
+        self.layer_faults(chain, layer, quick, &Progress::new(&silent, 0, None))
     }
 
     fn layer_faults(

@@ -13,17 +13,18 @@ mod repair;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use longshore_oci::Digest;
 
 use self::repair::Repair;
-use crate::Result;
 use crate::image::BlobRecord;
 use crate::meta::Table;
 use crate::open::Store;
 use crate::usage::Kind;
+use crate::{Error, Result};
 
 /// Fetches blobs from where they can be had again.
 pub trait Fetch: Sync {
@@ -38,17 +39,24 @@ pub trait Fetch: Sync {
 /// Says what is wrong with a record of a table that others than the store write.
 pub type Decode<'a> = dyn Fn(Table, &str, &serde_json::Value) -> std::result::Result<(), String> + Sync + 'a;
 
+/// Runs what it is given at a moment of its choice, before it returns.
+pub type Alone<'a> = dyn Fn(&mut dyn FnMut()) + Sync + 'a;
+
 /// How a store is checked.
 #[derive(Clone, Copy, Default)]
 pub struct CheckOptions<'a> {
     /// Do not read contents: only records, sizes, and what stands beside layers.
     pub quick: bool,
-    /// Mend what can be mended, and remove leftovers. Nobody may be making containers meanwhile.
+    /// Mend what can be mended, and remove leftovers.
     pub repair: bool,
     /// Who gives blobs again.
     pub fetch: Option<&'a dyn Fetch>,
     /// Who understands the other tables' records.
     pub decode: Option<&'a Decode<'a>>,
+    /// Runs something while no container is being made: their directories have no record yet. `None`: none is.
+    pub alone: Option<&'a Alone<'a>>,
+    /// Set from elsewhere, it ends the check before the next object.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 impl fmt::Debug for CheckOptions<'_> {
@@ -223,12 +231,21 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 /// Tells how far a check is.
 pub(crate) struct Progress<'a> {
     tell: &'a OnCheck<'a>,
+    stop: Option<&'a AtomicBool>,
     state: Mutex<(u64, u64, Option<Instant>)>,
 }
 
 impl<'a> Progress<'a> {
-    fn new(tell: &'a OnCheck<'a>, total: u64) -> Self {
-        Self { tell, state: Mutex::new((0, total, None)) }
+    fn new(tell: &'a OnCheck<'a>, total: u64, stop: Option<&'a AtomicBool>) -> Self {
+        Self { tell, stop, state: Mutex::new((0, total, None)) }
+    }
+
+    /// Told before each object.
+    fn go_on(&self) -> Result<()> {
+        match self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            true => Err(Error::Unavailable("the check was stopped".into())),
+            false => Ok(()),
+        }
     }
 
     /// So many bytes more were read.
@@ -243,8 +260,13 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn done(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    /// Everything was read; gives how much that was.
+    fn end(&self) -> u64 {
+        let (done, ..) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if done > 0 {
+            (self.tell)(CheckEvent::Reading { object: "everything", done, total: done });
+        }
+        done
     }
 }
 
@@ -259,7 +281,7 @@ impl Store {
     pub fn check(&self, options: &CheckOptions<'_>, tell: &OnCheck<'_>) -> Result<Report> {
         let mut report = Report::default();
         let total = if options.quick { 0 } else { self.bytes_to_check()? };
-        let progress = Progress::new(tell, total);
+        let progress = Progress::new(tell, total, options.stop);
         let mut findings = self.check_records(options, &mut report.checked)?;
         findings.iter().for_each(|f| tell(CheckEvent::Found(f)));
         let mut add = |found: Vec<Finding>| {
@@ -268,8 +290,8 @@ impl Store {
         };
         add(self.check_blobs(options.quick, &mut report.checked, &progress)?);
         add(self.check_layers(options.quick, &mut report.checked, &progress)?);
+        report.checked.bytes = progress.end();
         add(self.check_leftovers()?);
-        report.checked.bytes = progress.done();
         let repair = Repair::new(self, options);
         for finding in &mut findings {
             finding.remedy = repair.remedy(finding)?;

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use longshore_oci::Digest;
 use rustix::fs::Mode;
 
-use super::{CheckOptions, Fault, Fetch, Finding, Outcome, Progress, silent};
+use super::{Alone, CheckOptions, Fault, Fetch, Finding, Outcome, Progress, silent};
 use crate::archive::{Chain, Came, Custody, Staged, rebuild};
 use crate::image::{BlobRecord, LayerRecord, parse_id};
 use crate::layer::describe;
@@ -46,11 +46,12 @@ impl Source {
 pub(super) struct Repair<'a> {
     pub(super) store: &'a Store,
     pub(super) fetch: Option<&'a dyn Fetch>,
+    alone: Option<&'a Alone<'a>>,
 }
 
 impl<'a> Repair<'a> {
     pub(super) fn new(store: &'a Store, options: &CheckOptions<'a>) -> Self {
-        Self { store, fetch: options.fetch }
+        Self { store, fetch: options.fetch, alone: options.alone }
     }
 
     /// Its place in the order of repairs: what others are mended from comes first, layers from the lowest up.
@@ -121,8 +122,13 @@ impl<'a> Repair<'a> {
             Fault::ImageLayers(image) => self.image_layers(image),
             Fault::Blob(blob) => self.blob(blob),
             Fault::Leftover(path) => {
-                self.store.remove_leftovers(&BTreeSet::from([path.clone()]))?;
-                Ok(Some("removed".into()))
+                let mut done = Ok(Vec::new());
+                let mut remove = || done = self.store.remove_leftovers(&BTreeSet::from([path.clone()]));
+                match self.alone {
+                    Some(alone) => alone(&mut remove),
+                    None => remove(),
+                }
+                done.map(|_| Some("removed".into()))
             }
         }
     }
@@ -364,7 +370,7 @@ impl<'a> Repair<'a> {
 
     fn index(&self, chain: &Digest) -> Result<String> {
         let Some(layer) = self.store.layer(chain)? else { return Ok("it is gone".into()) };
-        let again = self.store.reindexed(chain, &layer, &Progress::new(&silent, 0))?;
+        let again = self.store.reindexed(chain, &layer, &Progress::new(&silent, 0, None))?;
         if again.odd {
             let done = self.layer(chain)?;
             return done.ok_or_else(|| Error::Corrupt("nobody can give the layer again".into()));
