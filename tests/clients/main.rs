@@ -9,6 +9,7 @@ mod attacks;
 mod cli;
 mod crash;
 mod differential;
+mod explore;
 mod faults;
 mod files;
 mod harness;

@@ -299,7 +299,7 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 #[test]
-#[ignore = "the daemon has no registries yet"]
+
 fn privileged_registries_are_used_as_docker_uses_them() {
     let place = Place::furnished();
     place.compare(LINES);
@@ -320,7 +320,7 @@ fn privileged_registries_are_used_as_docker_uses_them() {
 
 /// Where ours differs on purpose.
 #[test]
-#[ignore = "the daemon has no registries yet"]
+
 fn privileged_where_docker_says_too_little() {
     let place = Place::furnished();
     // A program that should know the user and fails is told of: without, the image seems not to be there.
@@ -354,7 +354,7 @@ fn privileged_where_docker_says_too_little() {
 }
 
 #[test]
-#[ignore = "the daemon has no registries yet"]
+
 fn privileged_names_and_passwords_are_asked_for_at_a_terminal() {
     let place = Place::furnished();
     let keys =
@@ -466,7 +466,7 @@ fn slowly(stream: TcpStream, to: &str, rate: u64) {
 }
 
 #[test]
-#[ignore = "the daemon has no registries yet"]
+
 fn privileged_progress_fits_every_terminal() {
     let place = Place::furnished();
     // Layers of some size, that do not compress: the first of them takes a while.
@@ -564,7 +564,7 @@ fn index(mut stream: TcpStream) {
 }
 
 #[test]
-#[ignore = "the daemon has no registries yet"]
+
 fn privileged_searches_are_shown_as_docker_shows_them() {
     let place = Place::new();
     let server = Server::start(&place.netns, index);
@@ -598,7 +598,7 @@ fn privileged_searches_are_shown_as_docker_shows_them() {
 }
 
 #[test]
-#[ignore = "the daemon has no registries yet"]
+
 fn privileged_manifests_are_shown_as_docker_shows_them() {
     let place = Place::furnished();
     let name = place.plain.name("busybox");
