@@ -324,7 +324,10 @@ impl Store {
         Ok(Unused {
             chains: unused.iter().map(|(chain, _)| **chain).collect(),
             snapshots: unused.iter().map(|(_, l)| l.cache_id.clone()).collect(),
-            blobs: unused.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect(),
+            blobs: unused
+                .iter()
+                .flat_map(|(_, l)| l.blob.as_ref().map(|b| b.digest).into_iter().chain([l.diff_id]))
+                .collect(),
         })
     }
 
@@ -386,8 +389,10 @@ impl Store {
         for blob in &blobs {
             freed += self.content().delete(blob)?;
         }
-        // Where they could be had matters no longer.
-        let forget = blobs.iter().fold(Batch::new(), |b, blob| b.delete(Table::Sources, &blob.to_string()));
+        // Where they could be had matters no longer; but a layer that is no blob here may be one there.
+        let plain = self.plain_forms()?;
+        let forget = blobs.iter().filter(|blob| !plain.contains(blob));
+        let forget = forget.fold(Batch::new(), |b, blob| b.delete(Table::Sources, &blob.to_string()));
         self.meta().commit_lazy(forget)?;
         Ok(freed)
     }
@@ -434,6 +439,12 @@ impl Store {
         recipe.is_ok_and(|f| crate::layer::describe(&f).is_ok_and(|(diff_id, _)| diff_ids.contains(&diff_id)))
     }
 
+    /// The digests of all layers' tars: as they are, they are not kept as blobs.
+    fn plain_forms(&self) -> Result<BTreeSet<Digest>> {
+        let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
+        Ok(layers.iter().map(|(_, layer)| layer.diff_id).collect())
+    }
+
     /// Makes the files agree with the records. Nobody else has the store open. Files that are not named like ours are
     /// left alone.
     fn recover(&self) -> Result<()> {
@@ -468,7 +479,7 @@ impl Store {
         self.mend_rw_layers()?;
         let blobs = self.content().list()?;
         self.drop_blobs(blobs)?;
-        let named = self.named_blobs()?;
+        let (named, plain) = (self.named_blobs()?, self.plain_forms()?);
         let mut stale = Batch::new();
         for key in self.meta().keys(Table::Used)? {
             if !self.meta().contains(Table::Images, &key)? {
@@ -476,7 +487,7 @@ impl Store {
             }
         }
         for key in self.meta().keys(Table::Sources)? {
-            if parse_id(&key).map_or(true, |blob| !named.contains(&blob)) {
+            if parse_id(&key).map_or(true, |blob| !named.contains(&blob) && !plain.contains(&blob)) {
                 stale = stale.delete(Table::Sources, &key);
             }
         }

@@ -297,7 +297,9 @@ fn privileged_push_sends_what_is_missing_and_mounts_the_rest() {
         let said = d.run(client, ["push", &tiger]).ok();
         assert!(said.contains("Mounted from zoo/lion"), "{said}");
         assert!(said.contains(&format!("1: digest: {}", pushed.manifest)), "{said}");
-        assert_eq!(registry.count("POST", "mount="), 3);
+        let asked: Vec<String> =
+            registry.requests().iter().map(|r| format!("{} {} {}", r.method, r.target, r.status)).collect();
+        assert_eq!(registry.count("POST", "mount="), 3, "{said}\n{asked:#?}");
         let uploaded: u64 =
             registry.requests().iter().filter(|r| r.target.contains("/uploads/")).map(|r| r.received).sum();
         assert!(uploaded < 2000, "{uploaded} bytes were sent");
