@@ -14,10 +14,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["oci", "sys"]),
     ("runtime", &["oci", "sys", "monitor"]),
     ("net", &["oci", "sys"]),
-    ("engine", &["oci", "sys", "store", "runtime", "net"]),
+    ("registry", &["oci", "store"]),
+    ("engine", &["oci", "sys", "store", "runtime", "net", "registry"]),
     ("server", &["oci", "sys", "api", "engine"]),
     ("cli", &["oci", "api"]),
-    ("testkit", &["oci", "store"]),
+    ("testkit", &["oci", "sys", "store"]),
 ];
 
 /// Crates that must stay synchronous.

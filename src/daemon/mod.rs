@@ -4,6 +4,7 @@ mod idle;
 mod listen;
 mod logging;
 mod pidfile;
+mod registries;
 mod settings;
 
 use std::ffi::OsString;

@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use longshore_engine::model::DiskBudget;
 use longshore_engine::{EngineOptions, Registered};
 use serde::Deserialize;
+
+use super::registries::{self, Proxies, Registries, RegistryFlags};
 
 /// The container engine's daemon: serves the Docker Engine API.
 #[derive(Debug, Parser)]
@@ -66,6 +69,17 @@ struct Flags {
     /// Keep containers running while the daemon is not: always so here, accepted for configurations made for dockerd
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     live_restore: Option<bool>,
+    #[command(flatten)]
+    registries: RegistryFlags,
+    /// Bytes that everything under the data root may take, 20GB or 20GiB: what is over is collected
+    #[arg(long, value_name = "SIZE")]
+    disk_budget: Option<String>,
+    /// With a disk budget: keep images that were used so recently (default: 24h)
+    #[arg(long, value_name = "DURATION", requires = "disk_budget")]
+    disk_budget_keep_last_used: Option<String>,
+    /// With a disk budget: keep images that have a name (default: true)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", requires = "disk_budget")]
+    disk_budget_keep_tagged: Option<bool>,
     /// Check the settings and exit
     #[arg(long)]
     validate: bool,
@@ -77,7 +91,7 @@ struct Flags {
 /// `daemon.json`. Unknown keys are refused by name.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct File {
+pub(super) struct File {
     hosts: Vec<String>,
     data_root: Option<PathBuf>,
     exec_root: Option<PathBuf>,
@@ -93,6 +107,25 @@ struct File {
     runtimes: BTreeMap<String, FileRuntime>,
     default_runtime: Option<String>,
     live_restore: Option<bool>,
+    pub(super) registry_mirrors: Vec<String>,
+    pub(super) insecure_registries: Vec<String>,
+    pub(super) max_concurrent_downloads: Option<usize>,
+    pub(super) max_concurrent_uploads: Option<usize>,
+    pub(super) proxies: Proxies,
+    /// Ours: mirrors of any registry, by its name.
+    pub(super) mirrors: BTreeMap<String, Vec<String>>,
+    /// Ours: folders like /etc/docker/certs.d.
+    pub(super) certs_dirs: Option<Vec<PathBuf>>,
+    disk_budget: Option<FileBudget>,
+}
+
+/// The disk budget in `daemon.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct FileBudget {
+    limit: String,
+    keep_last_used: Option<String>,
+    keep_tagged: Option<bool>,
 }
 
 /// An OCI runtime in `daemon.json`.
@@ -128,6 +161,8 @@ pub(super) struct Settings {
     pub(super) cgroup_parent: Option<String>,
     pub(super) runtimes: Vec<Registered>,
     pub(super) default_runtime: Option<String>,
+    pub(super) registries: Registries,
+    pub(super) disk_budget: Option<DiskBudget>,
     /// `None`: stay for ever.
     pub(super) idle_exit: Option<Duration>,
 }
@@ -172,6 +207,10 @@ impl Settings {
             cgroup_parent: self.cgroup_parent.clone(),
             runtimes: self.runtimes.clone(),
             default_runtime: self.default_runtime.clone(),
+            registry: self.registries.config.clone(),
+            max_concurrent_downloads: self.registries.downloads,
+            max_concurrent_uploads: self.registries.uploads,
+            disk_budget: self.disk_budget,
             debug: self.debug,
         }
     }
@@ -194,7 +233,7 @@ fn read_file(named: Option<&Path>) -> Result<File> {
         .with_context(|| format!("the configuration file {} is not valid", path.display()))
 }
 
-fn merge(flags: Flags, file: File) -> Result<Settings> {
+fn merge(flags: Flags, mut file: File) -> Result<Settings> {
     let data_default = if is_root() {
         PathBuf::from("/var/lib/longshore")
     } else {
@@ -208,6 +247,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
                 .context("XDG_RUNTIME_DIR is not set; pass --exec-root and --host")?,
         )
     };
+    let registries = registries::resolve(flags.registries, &mut file)?;
     let hosts = both(
         "hosts",
         (!flags.hosts.is_empty()).then_some(flags.hosts),
@@ -232,6 +272,15 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
             "live-restore cannot be turned off: containers outlive the daemon; stop them with `longshore stop`"
         );
     }
+    let flag_budget = flags.disk_budget.map(|limit| FileBudget {
+        limit,
+        keep_last_used: flags.disk_budget_keep_last_used,
+        keep_tagged: flags.disk_budget_keep_tagged,
+    });
+    let disk_budget = both("disk-budget", flag_budget, file.disk_budget)?
+        .map(|b| DiskBudget::read(&b.limit, b.keep_last_used.as_deref(), b.keep_tagged))
+        .transpose()
+        .context("disk-budget")?;
     Ok(Settings {
         hosts,
         data_root: absolute(both("data-root", flags.data_root, file.data_root)?.unwrap_or(data_default))?,
@@ -250,6 +299,8 @@ fn merge(flags: Flags, file: File) -> Result<Settings> {
         cgroup_parent: both("cgroup-parent", flags.cgroup_parent, file.cgroup_parent)?,
         runtimes: runtimes(&flags.add_runtime, file.runtimes)?,
         default_runtime: both("default-runtime", flags.default_runtime, file.default_runtime)?,
+        registries,
+        disk_budget,
         idle_exit: flags.idle_exit.map(Duration::from_secs),
     })
 }
@@ -268,7 +319,7 @@ fn runtimes(flags: &[String], file: BTreeMap<String, FileRuntime>) -> Result<Vec
     Ok(all)
 }
 
-fn both<T>(name: &str, flag: Option<T>, file: Option<T>) -> Result<Option<T>> {
+pub(super) fn both<T>(name: &str, flag: Option<T>, file: Option<T>) -> Result<Option<T>> {
     match (flag, file) {
         (Some(_), Some(_)) => {
             bail!("{name} is given both as a flag and in the configuration file: leave one out")
@@ -348,6 +399,31 @@ mod tests {
         assert_eq!(resolve(&["--config-file", file]).expect("valid").data_root, PathBuf::from("/d"));
         let twice = resolve(&["--config-file", file, "--data-root", "/x"]).expect_err("twice");
         assert!(twice.to_string().contains("both as a flag and in the configuration file"), "{twice}");
+    }
+
+    #[test]
+    fn a_disk_budget_comes_from_flags_or_from_the_file() {
+        let f =
+            config(r#"{"disk-budget": {"limit": "20GB", "keep-last-used": "72h", "keep-tagged": false}}"#);
+        let file = f.path().to_str().expect("utf-8");
+        let budget = resolve(&["--config-file", file]).expect("valid").disk_budget.expect("a budget");
+        assert_eq!((budget.limit, budget.keep_tagged), (20_000_000_000, false));
+        let flags =
+            ["--disk-budget=1GiB", "--disk-budget-keep-last-used=2h", "--disk-budget-keep-tagged=false"];
+        let budget = resolve(&flags).expect("valid").disk_budget.expect("a budget");
+        assert_eq!((budget.limit, budget.keep_last_used.as_secs()), (1 << 30, 7200));
+        for (args, word) in [
+            (vec!["--disk-budget=much"], "is no size"),
+            (vec!["--disk-budget=1GB", "--disk-budget-keep-last-used=soon"], "is no duration"),
+            (vec!["--disk-budget-keep-tagged"], "--disk-budget"),
+            (
+                vec!["--disk-budget=1GB", "--config-file", file],
+                "both as a flag and in the configuration file",
+            ),
+        ] {
+            let e = resolve(&args).expect_err("refused");
+            assert!(format!("{e:#}").contains(word), "{args:?}: {e:#}");
+        }
     }
 
     #[test]

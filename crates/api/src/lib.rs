@@ -11,10 +11,13 @@ pub mod exec;
 pub mod filters;
 pub mod image;
 pub mod json;
+pub mod layers;
 pub mod network;
+pub mod registry;
 pub mod stream;
 pub mod system;
 pub mod time;
+pub mod upkeep;
 pub mod version;
 pub mod volume;
 

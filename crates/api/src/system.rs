@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::ContainerSummary;
 use crate::image::ImageSummary;
 use crate::is_default;
+use crate::upkeep::Ledger;
 use crate::volume::VolumeInfo;
 
 /// `GET /version`.
@@ -260,6 +261,9 @@ pub struct DiskUsage {
     pub containers: Option<Vec<ContainerSummary>>,
     pub volumes: Option<Vec<VolumeUsage>>,
     pub build_cache: Option<Vec<serde_json::Value>>,
+    /// Ours: every byte under the data root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longshore: Option<Ledger>,
 }
 
 /// A volume with its size.

@@ -109,6 +109,11 @@ impl Config {
         self.value[key].as_str().unwrap_or_default()
     }
 
+    /// Texts of a list of the file.
+    pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.value[key].as_array().into_iter().flatten().filter_map(Value::as_str)
+    }
+
     /// The format that counts: the option's, else the file's.
     pub(crate) fn format<'a>(&'a self, given: Option<&'a str>, quiet: bool, key: &str) -> Option<&'a str> {
         match given.filter(|f| !f.is_empty()) {

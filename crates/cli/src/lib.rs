@@ -12,6 +12,7 @@ mod commands;
 mod config;
 pub mod credentials;
 mod error;
+mod explore;
 mod flags;
 mod format;
 mod interrupt;

@@ -24,6 +24,18 @@ impl Raw {
         }));
         Some(Self(before))
     }
+
+    /// What was before, for a while.
+    pub(crate) fn pause(&self) {
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+
+    /// Raw mode again.
+    pub(crate) fn again(&self) {
+        let mut raw = self.0.clone();
+        raw.make_raw();
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
+    }
 }
 
 impl Drop for Raw {
@@ -96,6 +108,46 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The same on one line, whatever is in it.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\x0a").replace('\t', "\\x09")
+}
+
+/// Makes bytes that come in pieces visible: control characters and what is no UTF-8.
+#[derive(Debug, Default)]
+pub(crate) struct Visible {
+    /// The start of a character whose rest is still to come.
+    rest: Vec<u8>,
+}
+
+impl Visible {
+    pub(crate) fn text(&mut self, chunk: &[u8]) -> String {
+        self.rest.extend_from_slice(chunk);
+        let mut keep = 0;
+        let mut out = String::new();
+        for piece in self.rest.utf8_chunks() {
+            out.push_str(&printable(piece.valid()));
+            keep += piece.valid().len();
+            let bad = piece.invalid();
+            // At the end it may be a character that was cut.
+            if !bad.is_empty() && (keep + bad.len() < self.rest.len() || bad.len() > 3) {
+                bad.iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
+                keep += bad.len();
+            }
+        }
+        self.rest.drain(..keep);
+        out
+    }
+
+    /// All of some bytes.
+    pub(crate) fn whole(bytes: &[u8]) -> String {
+        let mut visible = Self::default();
+        let mut out = visible.text(bytes);
+        visible.rest.iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +156,10 @@ mod tests {
     fn atk_40_escape_sequences_are_shown_not_obeyed() {
         assert_eq!(printable("a\u{1b}[31mb\tc\n"), "a\\x1b[31mb\tc\n");
         assert_eq!(printable("\u{9b}x"), "\\x9bx");
+        assert_eq!(one_line("a\nb\u{1b}"), "a\\x0ab\\x1b");
+        let mut visible = Visible::default();
+        assert_eq!(visible.text(b"a\x1b[2J\n\xff\xe2\x82"), "a\\x1b[2J\n\\xff");
+        assert_eq!(visible.text(b"\xac!"), "\u{20ac}!");
+        assert_eq!(Visible::whole(b"a\xe2\x82"), "a\\xe2\\x82");
     }
 }

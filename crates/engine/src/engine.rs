@@ -14,6 +14,7 @@ use crate::events::{Attributes, EventBus};
 use crate::exec::Execs;
 use crate::network::Networks;
 use crate::record::Record;
+use crate::registry::Registry;
 use crate::volume::Volumes;
 use crate::{Engine, EngineOptions, Error, Result, notes};
 
@@ -26,6 +27,7 @@ pub(crate) struct Inner {
     /// Of this boot.
     pub(crate) boot: String,
     pub(crate) store: Store,
+    pub(crate) registry: Registry,
     pub(crate) runtimes: Runtimes,
     pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,
@@ -34,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) containers: RwLock<Index>,
     /// Held (shared) while a container is made from an image, alone while one is removed.
     pub(crate) image_use: tokio::sync::RwLock<()>,
+    /// Told when there is an image more.
+    pub(crate) image_added: tokio::sync::Notify,
     /// True once the daemon stops: no restarts any more.
     pub(crate) closing: watch::Sender<bool>,
 }

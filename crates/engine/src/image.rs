@@ -226,6 +226,7 @@ impl Engine {
             for loaded in archive::load(&engine.inner.store, reader, &send)? {
                 engine.image_event("load", &loaded.id, &loaded.id.to_string());
             }
+            engine.image_added();
             Ok(())
         }))
     }
@@ -325,6 +326,7 @@ impl Engine {
                 ..ImageDocument::default()
             })?;
             engine.image_event("import", &id, &id.to_string());
+            engine.image_added();
             if let Some(r) = &reference {
                 engine.image_event("tag", &id, &r.familiar());
             }
@@ -398,6 +400,7 @@ impl Engine {
                 }
             })?;
         self.image_event("create", &id, &id.to_string());
+        self.image_added();
         if let Some(r) = &reference {
             self.image_event("tag", &id, &r.familiar());
         }

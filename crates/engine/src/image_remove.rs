@@ -14,6 +14,23 @@ struct Conflict {
     used: bool,
 }
 
+/// What a removal did so far.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    /// In order.
+    pub(crate) deleted: Vec<ImageDeleted>,
+    /// Bytes of the disk that this freed, where they are to be measured.
+    pub(crate) freed: u64,
+    measure: bool,
+}
+
+impl Removal {
+    /// One that measures.
+    pub(crate) fn measured() -> Self {
+        Self { measure: true, ..Self::default() }
+    }
+}
+
 impl Engine {
     /// Takes a name away, and removes the image with its last one.
     ///
@@ -24,43 +41,51 @@ impl Engine {
         let engine = self.clone();
         self.to_the_end(async move {
             let _alone = engine.inner.image_use.write().await;
-            engine.blocking(move |e| e.remove_image_blocking(&name, force, prune)).await
+            let mut out = Removal::default();
+            engine
+                .blocking(move |e| {
+                    e.remove_image_blocking(&name, force, prune, &mut out).map(|()| out.deleted)
+                })
+                .await
         })
         .await
     }
 
+    /// What was done before a failure stands in `out`, too.
     pub(crate) fn remove_image_blocking(
         &self,
         name: &str,
         force: bool,
         prune: bool,
-    ) -> Result<Vec<ImageDeleted>> {
+        out: &mut Removal,
+    ) -> Result<()> {
         let record = self.inner.store.images().resolve(name)?;
-        let mut out = Vec::new();
         let by_name = !is_id(name, &record.id);
         if by_name {
-            if self.untag_one(name, &record, force, &mut out)? {
-                return Ok(out);
+            if self.untag_one(name, &record, force, out)? {
+                return Ok(());
             }
         } else if is_single(&record) {
             // Before its only name goes.
             if let Some(conflict) = self.conflict(&record, force, true)? {
                 return Err(conflict.error);
             }
-            self.untag_all(&record, &mut out)?;
+            self.untag_all(&record, out)?;
         }
-        self.delete_chain(record.id, prune, force, by_name, &mut out)?;
-        Ok(out)
+        self.delete_chain(record.id, prune, force, by_name, out)
+    }
+
+    /// Removes an image with all its names, if nothing needs it; its parents stay.
+    pub(crate) fn drop_image(&self, record: &ImageRecord, out: &mut Removal) -> Result<()> {
+        if let Some(conflict) = self.conflict(record, false, true)? {
+            return Err(conflict.error);
+        }
+        self.untag_all(record, out)?;
+        self.delete_chain(record.id, false, false, false, out)
     }
 
     /// Takes the name away that a client gave; true if the image has more of them.
-    fn untag_one(
-        &self,
-        name: &str,
-        record: &ImageRecord,
-        force: bool,
-        out: &mut Vec<ImageDeleted>,
-    ) -> Result<bool> {
+    fn untag_one(&self, name: &str, record: &ImageRecord, force: bool, out: &mut Removal) -> Result<bool> {
         if !force
             && is_single(record)
             && let Some((user, _)) = self.image_users().remove(&record.id).unwrap_or_default().first()
@@ -77,24 +102,28 @@ impl Engine {
         let same =
             |r: &&Reference| (r.registry(), r.repository()) == (reference.registry(), reference.repository());
         let mut left = self.inner.store.images().get(&record.id)?;
-        // Digests of a repository go with its last tag.
+        // Digests of a repository go with its last tag, and no event tells of them.
         if reference.digest().is_none() && !left.tags.iter().any(|r| same(&r)) {
             for digest in left.digests.iter().filter(same) {
-                self.untag(&record.id, digest, out)?;
+                self.drop_name(digest, out)?;
             }
             left = self.inner.store.images().get(&record.id)?;
         }
         Ok(!left.tags.is_empty() || !left.digests.is_empty())
     }
 
-    fn untag_all(&self, record: &ImageRecord, out: &mut Vec<ImageDeleted>) -> Result<()> {
+    fn untag_all(&self, record: &ImageRecord, out: &mut Removal) -> Result<()> {
         record.tags.iter().chain(&record.digests).try_for_each(|r| self.untag(&record.id, r, out))
     }
 
-    fn untag(&self, id: &Digest, reference: &Reference, out: &mut Vec<ImageDeleted>) -> Result<()> {
+    fn untag(&self, id: &Digest, reference: &Reference, out: &mut Removal) -> Result<()> {
         self.image_event("untag", id, &id.to_string());
+        self.drop_name(reference, out)
+    }
+
+    fn drop_name(&self, reference: &Reference, out: &mut Removal) -> Result<()> {
         self.inner.store.images().untag(reference)?;
-        out.push(ImageDeleted::Untagged(reference.familiar()));
+        out.deleted.push(ImageDeleted::Untagged(reference.familiar()));
         Ok(())
     }
 
@@ -140,7 +169,7 @@ impl Engine {
         prune: bool,
         force: bool,
         quiet: bool,
-        out: &mut Vec<ImageDeleted>,
+        out: &mut Removal,
     ) -> Result<()> {
         let images = self.inner.store.images();
         let (mut next, mut force, mut quiet) = (Some(id), force, quiet);
@@ -152,11 +181,18 @@ impl Engine {
                 return if quiet && (!dangling || conflict.used) { Ok(()) } else { Err(conflict.error) };
             }
             self.untag_all(&record, out)?;
-            let layers = images.remove(&id)?;
+            let layers = match out.measure {
+                true => {
+                    let (layers, freed) = images.remove_counting(&id)?;
+                    out.freed += freed;
+                    layers
+                }
+                false => images.remove(&id)?,
+            };
             // Its labels went with it.
             self.event("image", "delete", &id.to_string(), &[("name", &id.to_string())]);
-            out.push(ImageDeleted::Deleted(id));
-            out.extend(layers.into_iter().map(ImageDeleted::Deleted));
+            out.deleted.push(ImageDeleted::Deleted(id));
+            out.deleted.extend(layers.into_iter().map(ImageDeleted::Deleted));
             (next, force, quiet) = (record.parent.filter(|_| prune), false, true);
         }
         Ok(())

@@ -13,6 +13,9 @@
 //! execs: create_exec(container, CreateExec) -> id   start_exec(id, detach, tty size) -> Option<AttachSession>   resize_exec   inspect_exec(id) -> ExecView
 //! images: image(name) -> ImageView   images(filters, flags) -> Vec<ImageView>   history   tag(name, Reference)   remove_image(name, force, prune) -> Vec<ImageDeleted>
 //!   load(body stream, quiet) -> Stream<ProgressEvent>   save(names) -> Stream<Bytes>   import(ImportRequest, body) -> Stream<ProgressEvent>   commit(CommitRequest) -> Digest   prune_images(filters) -> ImagesPruned
+//! registries: pull(PullRequest) push(PushRequest) -> Stream<ProgressEvent>   distribution manifest referrers(Reference, &Credentials)   login(registry, Credentials)   search(SearchRequest)
+//! layers: image_layers(name) -> LayersView   which_image(name, path, follow), which_container(..) -> WhichView   layer_files(name, layer, dir) -> Stream<batch of LayerFile>
+//!   diff_images(from, to, options) -> Stream<batch of DiffRow>   image_file(name, path, top, offset, limit) -> (ImageFile, Stream<Bytes>)
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
 //! ```
 
@@ -26,14 +29,19 @@ mod filters;
 mod image;
 mod image_remove;
 mod info;
+mod layers;
 pub mod model;
 mod names;
 mod network;
 mod notes;
 mod pipe;
+mod prune;
+mod prune_budget;
 mod record;
 mod recover;
+mod registry;
 mod signals;
+mod steps;
 mod stream;
 mod time;
 mod usage;
@@ -44,9 +52,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::{Error, Result};
+pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;
 pub use stream::{
-    AttachSession, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream, WaitFuture,
+    AttachSession, BatchStream, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream,
+    WaitFuture,
 };
 
 /// The daemon's settings, as far as the engine needs them.
@@ -70,6 +80,14 @@ pub struct EngineOptions {
     pub runtimes: Vec<Registered>,
     /// Which is taken when none is named; `None`: the embedded one.
     pub default_runtime: Option<String>,
+    /// How registries are reached.
+    pub registry: RegistryConfig,
+    /// Layers that are downloaded at once; `None`: 3.
+    pub max_concurrent_downloads: Option<usize>,
+    /// Layers that are uploaded at once; `None`: 5.
+    pub max_concurrent_uploads: Option<usize>,
+    /// What the data root may take; `None`: nothing is collected by itself.
+    pub disk_budget: Option<model::DiskBudget>,
     /// Shown by info.
     pub debug: bool,
 }

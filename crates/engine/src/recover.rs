@@ -19,6 +19,7 @@ use crate::engine::{Inner, Paths, make_dir, remove_dir};
 use crate::model::{RemoveOptions, Status};
 use crate::network::{Networks, root_hash};
 use crate::record::Record;
+use crate::registry::Registry;
 use crate::{Engine, EngineOptions, Error, Result, names, notes};
 
 const SYSTEM_ID: &str = "system-id";
@@ -53,6 +54,7 @@ impl Engine {
         for f in found {
             engine.take_up(f);
         }
+        engine.keep_budget();
         Ok(engine)
     }
 
@@ -85,10 +87,7 @@ impl Engine {
         let system_id = system_id(&store)?;
         let inner = Inner {
             _exec_lock: exec_lock,
-            options,
-            paths,
-            system_id,
-            boot: longshore_sys::boot::boot_id()?,
+            registry: Registry::new(&store, &options)?,
             store,
             runtimes,
             networks,
@@ -97,9 +96,15 @@ impl Engine {
             execs: Default::default(),
             containers: RwLock::new(Index::default()),
             image_use: tokio::sync::RwLock::new(()),
+            image_added: tokio::sync::Notify::new(),
             closing: watch::Sender::new(false),
+            options,
+            paths,
+            system_id,
+            boot: longshore_sys::boot::boot_id()?,
         };
         let engine = Self { inner: Arc::new(inner) };
+        engine.mend_volumes()?;
         let found = engine.read_containers()?;
         engine.sweep();
         Ok((engine, found))
@@ -116,6 +121,8 @@ impl Engine {
                 self.finish_removal(&record);
                 continue;
             }
+            // Not synced when it was made: a power cut may have taken it.
+            make_dir(&self.inner.paths.container(&id), 0o710)?;
             let record = notes::read(&self.inner.paths, &self.inner.boot, &id).unwrap_or(record);
             let container = Container::new(record);
             self.index(|i| {

@@ -15,6 +15,8 @@ use crate::model::{Event, OutputChunk, ProgressEvent, WaitResult};
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 /// Bytes that leave the engine; ends after an error.
 pub type ByteStream = BoxStream<Result<Bytes>>;
+/// Many things, some at once; ends after an error.
+pub type BatchStream<T> = BoxStream<Result<Vec<T>>>;
 /// Bytes that a client sends; an error means that the client went away or broke the format.
 pub type BodyStream = BoxStream<std::io::Result<Bytes>>;
 /// Events until the request's end; an error is the last item (the reader was too slow).

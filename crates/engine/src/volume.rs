@@ -1,9 +1,11 @@
 //! Named volumes: `volumes/<name>/_data` and a record each.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use longshore_store::meta::{Batch, Table};
+use longshore_store::usage::allocated;
 
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{CreateVolume, Filters, Pruned, Volume};
@@ -12,6 +14,9 @@ use crate::{Engine, Error, Result, filters, names};
 
 /// Marks volumes that were made without a name.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// Begins the name of a directory that is being removed; no volume's name begins so.
+const REMOVING: &str = ".removing-";
 
 /// Volumes are made and removed one at a time.
 #[derive(Debug, Default)]
@@ -89,10 +94,8 @@ impl Engine {
         if let Some(v) = self.inner.store.meta().get::<Volume>(Table::Volumes, name)? {
             return Ok(v);
         }
-        let dir = self.inner.paths.volumes().join(name);
-        let data = dir.join("_data");
-        make_dir(&dir, 0o701)?;
-        make_dir(&data, 0o755)?;
+        // Not synced: what a power cut takes of an empty directory is made again at the next start.
+        let data = make_dirs(&self.inner.paths.volumes(), name)?;
         let volume = Volume {
             name: name.to_owned(),
             driver: "local".into(),
@@ -158,7 +161,7 @@ impl Engine {
     /// `Conflict` while a container uses it.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
         let name = name.to_owned();
-        self.blocking(move |e| match e.remove_volume_blocking(&name) {
+        self.blocking(move |e| match e.remove_volume_blocking(&name, false).map(drop) {
             Err(err) if force && err.kind() == longshore_oci::Kind::NotFound => Ok(()),
             Err(err) if err.kind() == longshore_oci::Kind::NotFound => {
                 Err(err.context(format!("get {name}")))
@@ -168,22 +171,69 @@ impl Engine {
         .await
     }
 
-    /// Removes a volume that nobody uses.
+    /// Removes a volume that nobody uses. Gives the bytes of the disk that this freed, where they are to be measured.
     ///
     /// # Errors
     /// `Conflict` while a container uses it, `NotFound` when there is none.
-    pub(crate) fn remove_volume_blocking(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove_volume_blocking(&self, name: &str, measure: bool) -> Result<u64> {
         let _one = self.inner.volumes.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.volume_blocking(name)?;
         let users = self.volume_users(name);
         if !users.is_empty() {
             return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
-        // Record first: a tree without a record is removed at the next start or taken over.
         check_name(name)?;
-        self.inner.store.meta().commit(Batch::new().delete(Table::Volumes, name))?;
-        remove_dir(&self.inner.paths.volumes().join(name))?;
+        let volumes = self.inner.paths.volumes();
+        let (dir, aside) = (volumes.join(name), volumes.join(format!("{REMOVING}{name}")));
+        let size = if measure { allocated(&dir).map_or(0, |a| a.bytes) } else { 0 };
+        // Aside, on disk, before its record ends: a start after a crash knows what was to go, and a volume without a
+        // record is never taken for that.
+        remove_dir(&aside)?;
+        let rest = match std::fs::rename(&dir, &aside).and_then(|()| sync_dir(&volumes)) {
+            Ok(()) => &aside,
+            // A full disk may have no room for a longer name.
+            Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => &dir,
+            Err(e) if e.kind() == ErrorKind::NotFound => &dir,
+            Err(e) => return Err(Error::io(format!("remove volume {name}"), e)),
+        };
+        if let Err(e) = self.inner.store.meta().commit(Batch::new().delete(Table::Volumes, name)) {
+            let _ = std::fs::rename(&aside, &dir);
+            return Err(e.into());
+        }
+        remove_dir(rest)?;
         self.event("volume", "destroy", name, &[("driver", "local")]);
+        Ok(size)
+    }
+
+    /// Makes the directories agree with the records, for a start: removals end, and what a power cut took of an empty
+    /// volume is made again. A directory that nothing names goes only if it is empty: it is somebody's data.
+    pub(crate) fn mend_volumes(&self) -> Result<()> {
+        let volumes = self.inner.paths.volumes();
+        let known = self.inner.store.meta().keys(Table::Volumes)?;
+        let entries =
+            std::fs::read_dir(&volumes).map_err(|e| Error::io(format!("read {}", volumes.display()), e))?;
+        for entry in entries.flatten() {
+            let file_name = entry.file_name().to_string_lossy().into_owned();
+            let mended = match file_name.strip_prefix(REMOVING) {
+                Some(name) if known.iter().any(|k| k == name) && !volumes.join(name).exists() => {
+                    std::fs::rename(entry.path(), volumes.join(name)).map_err(|e| Error::io("rename", e))
+                }
+                Some(_) => remove_dir(&entry.path()),
+                None if known.contains(&file_name) => Ok(()),
+                None => {
+                    // Not empty, or not ours: both stay.
+                    let _ = std::fs::remove_dir(entry.path().join("_data"));
+                    let _ = std::fs::remove_dir(entry.path());
+                    Ok(())
+                }
+            };
+            if let Err(e) = mended {
+                tracing::warn!("volume directory {file_name}: {e}");
+            }
+        }
+        for name in known.iter().filter(|name| check_name(name).is_ok()) {
+            make_dirs(&volumes, name)?;
+        }
         Ok(())
     }
 
@@ -205,10 +255,9 @@ impl Engine {
                 if !wanted {
                     continue;
                 }
-                let size = crate::container::tree_size(std::path::Path::new(&v.mountpoint));
-                match e.remove_volume_blocking(&name) {
-                    Ok(()) => {
-                        pruned.reclaimed += size;
+                match e.remove_volume_blocking(&name, true) {
+                    Ok(freed) => {
+                        pruned.reclaimed += freed;
                         pruned.deleted.push(name);
                     }
                     Err(err) => tracing::warn!(volume = name, "not pruned: {err}"),
@@ -220,6 +269,19 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Makes the directories of a volume, where they are not there; the one for its files.
+fn make_dirs(volumes: &Path, name: &str) -> Result<PathBuf> {
+    let dir = volumes.join(name);
+    let data = dir.join("_data");
+    make_dir(&dir, 0o701)?;
+    make_dir(&data, 0o755)?;
+    Ok(data)
+}
+
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

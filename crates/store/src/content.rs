@@ -3,17 +3,21 @@
 //! `content/blobs/sha256/<hex>` and `content/ingest/<random>`. A blob is written beside, checked,
 //! made durable, then renamed into its place: a name under `blobs/` always has all its bytes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_oci::{Digest, Sha256};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
+
+/// Bytes of an ingest that are sent on their way to the disk at a time.
+const WRITEBACK: u64 = 4 << 20;
 
 /// 64 random hex digits.
 ///
@@ -31,6 +35,14 @@ struct Dirs {
     blobs: File,
     ingest: File,
     sync: bool,
+    /// Names of the ingests that are being written.
+    live: Mutex<BTreeSet<String>>,
+}
+
+impl Dirs {
+    fn live(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The content store. Cheap to clone.
@@ -55,8 +67,8 @@ impl Content {
                 .context(|| format!("create {}", dir.display()))?;
             File::open(&dir).context(|| format!("open {}", dir.display()))
         };
-        let dirs =
-            Dirs { path: path.to_owned(), blobs: open("blobs/sha256")?, ingest: open("ingest")?, sync };
+        let (blobs, ingest) = (open("blobs/sha256")?, open("ingest")?);
+        let dirs = Dirs { path: path.to_owned(), blobs, ingest, sync, live: Mutex::default() };
         let content = Self { dirs: Arc::new(dirs) };
         content.remove_stale_ingests()?;
         Ok(content)
@@ -77,8 +89,14 @@ impl Content {
     pub fn ingest(&self) -> Result<Ingest> {
         let name = random_id()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(&self.dirs.ingest, &name, flags, Mode::from_raw_mode(0o600))
-            .context(|| format!("create ingest {name}"))?;
+        self.dirs.live().insert(name.clone());
+        let fd = match rustix::fs::openat(&self.dirs.ingest, &name, flags, Mode::from_raw_mode(0o600)) {
+            Ok(fd) => fd,
+            Err(e) => {
+                self.dirs.live().remove(&name);
+                return Err(Error::io(format!("create ingest {name}"), e));
+            }
+        };
         Ok(Ingest {
             content: self.clone(),
             name: Some(name),
@@ -96,11 +114,26 @@ impl Content {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         if self.exists(&digest)? {
+            if self.dirs.sync {
+                // Whoever wrote it may not have waited yet.
+                self.open_blob(&digest)?.sync_all().context(|| format!("sync blob {digest}"))?;
+            }
             return Ok(digest);
         }
         let mut ingest = self.ingest()?;
         ingest.write_all(bytes).context(|| format!("write blob {digest}"))?;
         Ok(ingest.commit(Some(digest), None)?.digest)
+    }
+
+    /// The same as [`Ingest::commit_later`] has it.
+    pub(crate) fn put_later(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.exists(&digest)? {
+            return Ok(digest);
+        }
+        let mut ingest = self.ingest()?;
+        ingest.write_all(bytes).context(|| format!("write blob {digest}"))?;
+        Ok(ingest.commit_later(digest)?.digest)
     }
 
     /// The blob's file. It is not checked; see [`Content::reader`] and [`Content::read`].
@@ -176,15 +209,23 @@ impl Content {
         Ok(names.iter().filter_map(|n| Digest::from_hex(n.to_str().ok()?).ok()).collect())
     }
 
-    /// Deletes a blob; it need not exist.
+    /// Deletes a blob; it need not exist. Gives the bytes of the disk that this freed.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn delete(&self, digest: &Digest) -> Result<()> {
+    pub fn delete(&self, digest: &Digest) -> Result<u64> {
+        let stat = rustix::fs::statat(&self.dirs.blobs, digest.hex(), AtFlags::SYMLINK_NOFOLLOW);
+        let freed = stat.map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) * 512);
         match rustix::fs::unlinkat(&self.dirs.blobs, digest.hex(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(freed),
+            Err(Errno::NOENT) => Ok(0),
             Err(e) => Err(Error::io(format!("delete blob {digest}"), e)),
         }
+    }
+
+    /// Names of the files in `ingest/` that are being written.
+    pub(crate) fn ingests(&self) -> BTreeSet<String> {
+        self.dirs.live().clone()
     }
 
     /// The directory of the store.
@@ -241,6 +282,12 @@ impl Ingest {
         self.size
     }
 
+    /// The digest of the bytes written so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.hash.clone().finish()
+    }
+
     /// Reads back what was written, from `offset`.
     ///
     /// # Errors
@@ -253,7 +300,28 @@ impl Ingest {
     ///
     /// # Errors
     /// `Corrupt` if digest or size differ: nothing is kept then.
-    pub fn commit(mut self, expected: Option<Digest>, expected_size: Option<u64>) -> Result<Committed> {
+    pub fn commit(self, expected: Option<Digest>, expected_size: Option<u64>) -> Result<Committed> {
+        let wait = self.content.dirs.sync;
+        self.settle(expected, expected_size, wait)
+    }
+
+    /// The same, but durable only with the next sync of the whole file system: for a blob among many, before a record
+    /// names it. Until then a power cut may leave its name without its bytes, which the next open removes.
+    ///
+    /// # Errors
+    /// As [`Ingest::commit`].
+    pub(crate) fn commit_later(self, expected: Digest) -> Result<Committed> {
+        // In the place of one that a record may name already, nothing half-written is put.
+        let wait = self.content.dirs.sync && self.content.exists(&expected)?;
+        self.settle(Some(expected), None, wait)
+    }
+
+    fn settle(
+        mut self,
+        expected: Option<Digest>,
+        expected_size: Option<u64>,
+        wait: bool,
+    ) -> Result<Committed> {
         if let Some(want) = expected_size
             && want != self.size
         {
@@ -266,15 +334,17 @@ impl Ingest {
             return Err(Error::DigestMismatch { what: "blob".into(), expected, actual: digest });
         }
         let dirs = Arc::clone(&self.content.dirs);
-        if dirs.sync {
+        if wait {
             self.file.sync_all().context(|| format!("sync blob {digest}"))?;
         }
         if let Some(name) = &self.name {
             rustix::fs::renameat(&dirs.ingest, name, &dirs.blobs, digest.hex())
                 .context(|| format!("rename blob {digest}"))?;
         }
-        self.name = None;
-        if dirs.sync {
+        if let Some(name) = self.name.take() {
+            dirs.live().remove(&name);
+        }
+        if wait {
             dirs.blobs.sync_all().context(|| "sync content/blobs")?;
         }
         Ok(Committed { digest, size: self.size })
@@ -288,7 +358,11 @@ impl Write for Ingest {
         }
         let n = self.file.write(buf)?;
         self.hash.update(&buf[..n]);
+        let before = self.size;
         self.size += n as u64;
+        if self.content.dirs.sync && before / WRITEBACK != self.size / WRITEBACK {
+            longshore_sys::writeback::begin(&self.file, before / WRITEBACK * WRITEBACK, WRITEBACK);
+        }
         Ok(n)
     }
 
@@ -299,11 +373,11 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if let Some(name) = self.name.take()
-            && let Err(e) = rustix::fs::unlinkat(&self.content.dirs.ingest, &name, AtFlags::empty())
-        {
+        let Some(name) = self.name.take() else { return };
+        if let Err(e) = rustix::fs::unlinkat(&self.content.dirs.ingest, &name, AtFlags::empty()) {
             tracing::warn!(ingest = name, error = %e, "ingest not deleted; it goes when the store is opened again");
         }
+        self.content.dirs.live().remove(&name);
     }
 }
 

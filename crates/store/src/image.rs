@@ -8,7 +8,7 @@ use longshore_oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{Batch, Table};
-use crate::open::Store;
+use crate::open::{Store, Unused};
 use crate::{Error, Result};
 
 /// Bytes that an image's configuration may have.
@@ -37,6 +37,44 @@ pub struct BlobRecord {
     /// Bytes.
     pub size: u64,
     pub media_type: String,
+    #[serde(default)]
+    pub origin: Origin,
+    /// It was dropped on purpose: it may be missing, and was proven to come back.
+    #[serde(default)]
+    pub dropped: bool,
+}
+
+impl BlobRecord {
+    /// One that is in the content store.
+    pub fn new(digest: Digest, size: u64, media_type: impl Into<String>, origin: Origin) -> Self {
+        Self { digest, size, media_type: media_type.into(), origin, dropped: false }
+    }
+}
+
+/// Where a compressed layer came from, and so who could give it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A file: nobody, unless it was proven otherwise.
+    #[default]
+    File,
+    /// A registry; [`Store::sources`] says which repositories.
+    Registry,
+    /// Compressed here, or found to be as if it were.
+    Made {
+        /// A [`crate::layer::Compressor`] as text.
+        compressor: String,
+    },
+}
+
+/// A manifest that names an image; its bytes are kept in the content store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ManifestRecord {
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    pub media_type: String,
 }
 
 /// An image's row; stored under its id.
@@ -47,6 +85,9 @@ pub(crate) struct ImageRow {
     pub(crate) layers: Vec<Digest>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub(crate) last_tagged: i64,
+    /// As registries have it.
+    #[serde(default)]
+    pub(crate) manifests: Vec<ManifestRecord>,
 }
 
 /// An image with its names.
@@ -66,6 +107,11 @@ pub struct ImageRecord {
     pub digests: Vec<Reference>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub last_tagged: i64,
+    /// The manifests by which registries know it.
+    pub manifests: Vec<ManifestRecord>,
+    /// When it was last loaded, pulled, tagged, or a container was made from it. Nanoseconds since 1970; 0: never, as far
+    /// as is known.
+    pub last_used: i64,
 }
 
 /// One line of an image's history, newest first.
@@ -100,11 +146,13 @@ impl<'a> Images<'a> {
         for (reference, id) in self.references()? {
             names.entry(id).or_default().push(reference);
         }
+        let used: BTreeMap<String, i64> = self.store.meta().list(Table::Used)?.into_iter().collect();
         let rows = self.store.meta().list::<ImageRow>(Table::Images)?;
         rows.into_iter()
             .map(|(key, row)| {
                 let id = parse_id(&key)?;
-                Ok(record(id, row, names.remove(&id).unwrap_or_default(), &sizes))
+                let used = used.get(&key).copied();
+                Ok(record(id, row, used, names.remove(&id).unwrap_or_default(), &sizes))
             })
             .collect()
     }
@@ -116,7 +164,8 @@ impl<'a> Images<'a> {
     pub fn get(self, id: &Digest) -> Result<ImageRecord> {
         let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let names = self.references()?.into_iter().filter(|(_, i)| i == id).map(|(r, _)| r).collect();
-        Ok(record(*id, row, names, &self.layer_sizes()?))
+        let used = self.store.meta().get(Table::Used, &id.to_string())?;
+        Ok(record(*id, row, used, names, &self.layer_sizes()?))
     }
 
     pub(crate) fn row(self, id: &Digest) -> Result<Option<ImageRow>> {
@@ -265,9 +314,27 @@ impl<'a> Images<'a> {
     /// # Errors
     /// `NotFound`; a failure to remove files is repaired at the next start.
     pub fn remove(self, id: &Digest) -> Result<Vec<Digest>> {
+        let unused = self.forget(id)?;
+        self.store.discard(&unused)?;
+        Ok(unused.chains)
+    }
+
+    /// The same; also gives the bytes of the disk that this freed, which costs a look at every file.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_counting(self, id: &Digest) -> Result<(Vec<Digest>, u64)> {
+        let unused = self.forget(id)?;
+        let freed = self.store.discard_counting(&unused)?;
+        Ok((unused.chains, freed))
+    }
+
+    /// Takes the records away.
+    fn forget(self, id: &Digest) -> Result<Unused> {
         let graph = self.store.collecting();
-        self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
-        let mut batch = Batch::new().delete(Table::Images, &id.to_string());
+        let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
+        let key = id.to_string();
+        let mut batch = Batch::new().delete(Table::Images, &key).delete(Table::Used, &key);
         for (reference, target) in self.references()? {
             if target == *id {
                 batch = batch.delete(Table::Tags, &reference.to_string());
@@ -277,8 +344,8 @@ impl<'a> Images<'a> {
         let mut unused = self.store.collect_layers(&graph)?;
         drop(graph);
         unused.blobs.push(*id);
-        self.store.discard(&unused)?;
-        Ok(unused.chains)
+        unused.blobs.extend(row.manifests.iter().map(|m| m.digest));
+        Ok(unused)
     }
 
     /// All names and what they point to.
@@ -296,7 +363,13 @@ impl<'a> Images<'a> {
     }
 }
 
-fn record(id: Digest, row: ImageRow, names: Vec<Reference>, sizes: &BTreeMap<Digest, u64>) -> ImageRecord {
+fn record(
+    id: Digest,
+    row: ImageRow,
+    used: Option<i64>,
+    names: Vec<Reference>,
+    sizes: &BTreeMap<Digest, u64>,
+) -> ImageRecord {
     let (tags, digests) = names.into_iter().partition(|r| r.digest().is_none());
     // A layer that stands twice in a chain is two layers with two chain ids.
     let size = row.layers.iter().collect::<BTreeSet<_>>().into_iter().filter_map(|l| sizes.get(l)).sum();
@@ -308,6 +381,8 @@ fn record(id: Digest, row: ImageRow, names: Vec<Reference>, sizes: &BTreeMap<Dig
         tags,
         digests,
         last_tagged: row.last_tagged,
+        manifests: row.manifests,
+        last_used: used.unwrap_or(0).max(row.last_tagged),
     }
 }
 

@@ -3,9 +3,12 @@
 //! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
 
 pub mod archive;
+mod compressed;
 pub mod content;
 mod error;
+pub mod gc;
 pub mod image;
+pub mod inspect;
 pub mod layer;
 pub mod lease;
 pub mod meta;
@@ -13,9 +16,11 @@ mod open;
 mod rw;
 pub mod snapshot;
 pub mod tar;
+pub mod usage;
 
+pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
-pub use image::{ImageRecord, Images};
+pub use image::{ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};

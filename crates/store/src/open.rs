@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -14,6 +14,7 @@ use crate::lease::{self, Lease};
 use crate::meta::{Batch, Meta, Table};
 use crate::rw::{MountRow, Users};
 use crate::snapshot::{DriverChoice, DriverName, SnapshotDriver, choose, make_private_dir};
+use crate::usage::{Allocated, allocated};
 use crate::{Error, IoContext, Result};
 
 /// How a store is opened.
@@ -45,6 +46,8 @@ struct Inner {
     driver: Box<dyn SnapshotDriver>,
     choice: DriverChoice,
     sync: bool,
+    /// Directories of the store on another file system than the driver's.
+    elsewhere: Vec<fs::File>,
     /// Held while images and layers are added or renamed: what is looked for before is still so afterwards.
     adding: Mutex<()>,
     /// Read by whoever builds on layers, written by the collector.
@@ -112,6 +115,7 @@ impl Store {
         let (driver, choice) = choose(&root, options.driver, held)?;
         tracing::info!(driver = %choice.name, reason = choice.reason, "storage driver");
         meta.commit_lazy(Batch::new().put(Table::Kv, DRIVER_KEY, choice.name.as_str()))?;
+        let elsewhere = elsewhere(&root, choice.name)?;
         let inner = Inner {
             root,
             meta,
@@ -119,6 +123,7 @@ impl Store {
             driver,
             choice,
             sync: options.sync,
+            elsewhere,
             adding: Mutex::default(),
             standing: RwLock::default(),
             blobs: Mutex::default(),
@@ -191,8 +196,18 @@ impl Store {
         self.inner.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether what is acknowledged survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.inner.sync
+    }
+
     pub(crate) fn durable(&self) -> Result<()> {
-        if self.inner.sync { self.driver().sync() } else { Ok(()) }
+        if !self.inner.sync {
+            return Ok(());
+        }
+        self.driver().sync()?;
+        let sync = |dir: &fs::File| rustix::fs::syncfs(dir).context(|| "sync the data root");
+        self.inner.elsewhere.iter().try_for_each(sync)
     }
 
     /// The layer with this chain id.
@@ -201,6 +216,18 @@ impl Store {
     /// When the metadata cannot be read.
     pub fn layer(&self, chain: &Digest) -> Result<Option<LayerRecord>> {
         self.meta().get(Table::Layers, &chain.to_string())
+    }
+
+    /// What a snapshot and the files beside it take on disk.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub(crate) fn snapshot_size(&self, cache_id: &str) -> Result<Allocated> {
+        let mut size = allocated(&self.layer_files(cache_id))?;
+        for path in self.driver().paths(cache_id) {
+            size += allocated(&path)?;
+        }
+        Ok(size)
     }
 
     /// Where a layer's recipe and index lie.
@@ -220,7 +247,7 @@ impl Store {
         }
     }
 
-    /// Takes away the record of every layer that no image and no container uses. The files are the caller's to
+    /// Takes away the record of every layer that no image, no container and no lease uses. The files are the caller's to
     /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
     pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
@@ -229,10 +256,12 @@ impl Store {
         let mut used = BTreeSet::new();
         let images = self.meta().list::<ImageRow>(Table::Images)?;
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let leased = lease::held(self.meta())?.layers;
         let tops = images
             .iter()
             .filter_map(|(_, i)| i.layers.last())
-            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()));
+            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()))
+            .chain(&leased);
         for top in tops {
             let mut next = Some(*top);
             while let Some(chain) = next
@@ -261,13 +290,41 @@ impl Store {
         })
     }
 
+    /// Chain ids of the layers that containers or leases need.
+    pub(crate) fn needed_layers(&self) -> Result<BTreeSet<Digest>> {
+        let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let mut todo: Vec<Digest> = mounts.into_iter().filter_map(|(_, m)| m.top).collect();
+        todo.extend(lease::held(self.meta())?.layers);
+        let mut needed = BTreeSet::new();
+        while let Some(chain) = todo.pop() {
+            if needed.insert(chain) {
+                todo.extend(self.layer(&chain)?.and_then(|l| l.parent));
+            }
+        }
+        Ok(needed)
+    }
+
     /// Deletes what lost its record. Goes on after a failure and tells the first.
     pub(crate) fn discard(&self, unused: &Unused) -> Result<()> {
         let mut done = Ok(());
         for snapshot in &unused.snapshots {
             done = done.and(self.drop_snapshot(snapshot));
         }
-        done.and(self.drop_blobs(unused.blobs.iter().copied()))
+        done.and(self.drop_blobs(unused.blobs.iter().copied()).map(drop))
+    }
+
+    /// The same, and tells how many bytes of the disk that gave back.
+    pub(crate) fn discard_counting(&self, unused: &Unused) -> Result<u64> {
+        let (mut freed, mut done) = (0, Ok(()));
+        for snapshot in &unused.snapshots {
+            let size = self.snapshot_size(snapshot).map_or(0, |s| s.bytes);
+            match self.drop_snapshot(snapshot) {
+                Ok(()) => freed += size,
+                failed => done = done.and(failed),
+            }
+        }
+        let blobs = self.drop_blobs(unused.blobs.iter().copied());
+        done.and(blobs).map(|bytes| freed + bytes)
     }
 
     /// Puts a blob that is about to be committed under a lease.
@@ -276,27 +333,44 @@ impl Store {
         lease.add_blob(blob)
     }
 
-    /// Deletes those of `blobs` that no lease holds and no record names.
-    pub(crate) fn drop_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<()> {
+    /// Deletes those of `blobs` that no lease holds and no record names. Gives the bytes of the disk that this freed.
+    pub(crate) fn drop_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<u64> {
         let mut blobs: BTreeSet<Digest> = blobs.into_iter().collect();
         if blobs.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         // In this order: a record is committed before its lease ends.
         let held = lease::held(self.meta())?.blobs;
         let named = self.named_blobs()?;
         blobs.retain(|blob| !held.contains(blob) && !named.contains(blob));
-        blobs.iter().try_for_each(|blob| self.content().delete(blob))
+        let mut freed = 0;
+        for blob in &blobs {
+            freed += self.content().delete(blob)?;
+        }
+        // Where they could be had matters no longer.
+        let forget = blobs.iter().fold(Batch::new(), |b, blob| b.delete(Table::Sources, &blob.to_string()));
+        self.meta().commit_lazy(forget)?;
+        Ok(freed)
     }
 
-    /// The blobs that records name: compressed layers and configurations.
-    fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
+    /// Deletes a blob unless a lease holds it; the bytes of the disk that this freed.
+    pub(crate) fn delete_unheld(&self, blob: &Digest) -> Result<Option<u64>> {
+        let _blobs = self.inner.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease::held(self.meta())?.blobs.contains(blob) {
+            return Ok(None);
+        }
+        self.content().delete(blob).map(Some)
+    }
+
+    /// The blobs that records name: compressed layers, configurations and manifests.
+    pub(crate) fn named_blobs(&self) -> Result<BTreeSet<Digest>> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut named: BTreeSet<Digest> =
             layers.iter().filter_map(|(_, l)| l.blob.as_ref().map(|b| b.digest)).collect();
-        for key in self.meta().keys(Table::Images)? {
+        for (key, image) in self.meta().list::<ImageRow>(Table::Images)? {
             named.insert(parse_id(&key)?);
+            named.extend(image.manifests.iter().map(|m| m.digest));
         }
         Ok(named)
     }
@@ -326,7 +400,35 @@ impl Store {
                 fs::remove_dir_all(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
             }
         }
+        self.mend_rw_layers()?;
         let blobs = self.content().list()?;
-        self.drop_blobs(blobs)
+        self.drop_blobs(blobs)?;
+        let named = self.named_blobs()?;
+        let mut stale = Batch::new();
+        for key in self.meta().keys(Table::Used)? {
+            if !self.meta().contains(Table::Images, &key)? {
+                stale = stale.delete(Table::Used, &key);
+            }
+        }
+        for key in self.meta().keys(Table::Sources)? {
+            if parse_id(&key).map_or(true, |blob| !named.contains(&blob)) {
+                stale = stale.delete(Table::Sources, &key);
+            }
+        }
+        self.meta().commit_lazy(stale)
     }
+}
+
+/// The directories of a data root that a sync of the driver's does not reach.
+fn elsewhere(root: &Path, driver: DriverName) -> Result<Vec<fs::File>> {
+    let open = |name: &str| {
+        let path = root.join(name);
+        let dir = fs::File::open(&path).context(|| format!("open {}", path.display()))?;
+        let device = dir.metadata().context(|| format!("stat {}", path.display()))?.dev();
+        Ok::<_, Error>((dir, device))
+    };
+    let (_, reached) = open(driver.as_str())?;
+    let all =
+        ["content/blobs", "content/ingest", "layers"].map(open).into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(all.into_iter().filter(|(_, device)| *device != reached).map(|(dir, _)| dir).collect())
 }

@@ -11,6 +11,7 @@ use longshore_oci::{Digest, IdMap};
 use serde::{Deserialize, Serialize};
 
 use crate::content::random_id;
+use crate::image::now;
 use crate::layer::{TreeKind, WhiteoutFormat, write_changes, write_tree};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -70,21 +71,21 @@ impl Store {
             }
             None => None,
         };
-        let parent = top
-            .map(|chain| {
-                let layer = self
-                    .layer(&chain)?
-                    .ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
-                Ok::<_, Error>(layer.cache_id)
-            })
-            .transpose()?;
+        let parent = self.snapshot_of(top)?;
         let row = MountRow { mount_id: random_id()?, top };
         let driver = self.driver();
         let made = (|| {
             driver.prepare(&row.init_id(), parent.as_deref())?;
             fill_init(driver, &row.init_id())?;
             driver.prepare(&row.mount_id, Some(&row.init_id()))?;
-            self.meta().commit_lazy(Batch::new().put(Table::Mounts, container, &row))
+            if !driver.mends() {
+                self.durable()?;
+            }
+            let batch = Batch::new().put(Table::Mounts, container, &row);
+            self.meta().commit_lazy(match image {
+                Some(id) => batch.put(Table::Used, &id.to_string(), &now()),
+                None => batch,
+            })
         })();
         if let Err(e) = made {
             let _ = driver.remove(&row.mount_id);
@@ -92,6 +93,46 @@ impl Store {
             return Err(e);
         }
         Ok(RwLayer { init_id: row.init_id(), mount_id: row.mount_id, top })
+    }
+
+    /// The snapshot of the layer with this chain id.
+    fn snapshot_of(&self, chain: Option<Digest>) -> Result<Option<String>> {
+        let Some(chain) = chain else { return Ok(None) };
+        match self.layer(&chain)? {
+            Some(layer) => Ok(Some(layer.cache_id)),
+            None => Err(Error::Corrupt(format!("layer {chain} has no record"))),
+        }
+    }
+
+    /// Makes again what a power cut took of containers' writable layers, which are not synced when they are made. For a
+    /// start only: nobody may be at work.
+    pub(crate) fn mend_rw_layers(&self) -> Result<()> {
+        if !self.driver().mends() {
+            return Ok(());
+        }
+        for (container, row) in self.meta().list::<MountRow>(Table::Mounts)? {
+            match self.mend_rw(&row) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(container, "what was lost of its writable layer was made again"),
+                // The others are none the worse for it.
+                Err(e) => tracing::error!(container, error = %e, "its writable layer is not whole"),
+            }
+        }
+        Ok(())
+    }
+
+    fn mend_rw(&self, row: &MountRow) -> Result<bool> {
+        let (driver, init) = (self.driver(), row.init_id());
+        // A container that runs has lost nothing.
+        if driver.in_use(&row.mount_id)? {
+            return Ok(false);
+        }
+        let mut lost = driver.mend(&init, self.snapshot_of(row.top)?.as_deref())?;
+        if lost || !init_is_filled(driver, &init)? {
+            fill_init(driver, &init)?;
+            lost = true;
+        }
+        Ok(driver.mend(&row.mount_id, Some(&init))? || lost)
     }
 
     fn mount_row(&self, container: &str) -> Result<MountRow> {
@@ -121,17 +162,18 @@ impl Store {
     /// # Errors
     /// As [`Self::remove_rw_with`].
     pub fn remove_rw(&self, container: &str) -> Result<()> {
-        self.remove_rw_with(container, Batch::new())
+        self.remove_rw_with(container, Batch::new()).map(drop)
     }
 
     /// Removes a container's writable layer, and commits `batch` together with the end of its record: after a crash
     /// there is either all of the container or nothing. Files that cannot be removed now are at the next start.
+    /// Gives the bytes of the disk that went with layers which the container was the last to use.
     ///
     /// # Errors
     /// When the kernel refuses to unmount or the metadata to change; then all is as before.
-    pub fn remove_rw_with(&self, container: &str, batch: Batch) -> Result<()> {
+    pub fn remove_rw_with(&self, container: &str, batch: Batch) -> Result<u64> {
         let Some(row) = self.meta().get::<MountRow>(Table::Mounts, container)? else {
-            return self.meta().commit(batch);
+            return self.meta().commit(batch).map(|()| 0);
         };
         {
             let mut users = self.users();
@@ -144,14 +186,14 @@ impl Store {
         let collected = match row.top {
             Some(top) if !self.top_is_used(&top)? => {
                 let unused = self.collect_layers(&self.collecting())?;
-                self.discard(&unused)
+                self.discard_counting(&unused)
             }
-            _ => Ok(()),
+            _ => Ok(0),
         };
-        if let Err(e) = removed.and(collected) {
+        Ok(removed.and(collected).unwrap_or_else(|e| {
             tracing::warn!(container, error = %e, "its files stay until the next start");
-        }
-        Ok(())
+            0
+        }))
     }
 
     fn top_is_used(&self, top: &Digest) -> Result<bool> {
@@ -236,6 +278,15 @@ impl Store {
     /// When the tree cannot be read.
     pub fn rw_size(&self, container: &str) -> Result<u64> {
         Ok(self.driver().usage(&self.mount_row(container)?.mount_id)?.bytes)
+    }
+
+    /// Bytes of the disk that a container's writable layer takes, with the init layer below it.
+    ///
+    /// # Errors
+    /// When the container has none, or it cannot be looked at.
+    pub fn rw_allocated(&self, container: &str) -> Result<u64> {
+        let row = self.mount_row(container)?;
+        Ok(self.snapshot_size(&row.mount_id)?.bytes + self.snapshot_size(&row.init_id())?.bytes)
     }
 
     /// The directories for `GraphDriver.Data` of inspect.
@@ -341,8 +392,7 @@ const MTAB: &str = "etc/mtab";
 /// that stands in the way is replaced, never followed.
 fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
     let root = driver.apply_dir(id);
-    let names: Vec<&Path> =
-        INIT_DIRS.iter().map(|(d, _)| *d).chain(INIT_FILES).chain([MTAB]).map(Path::new).collect();
+    let names = init_names();
     let mut below = driver.lower_dirs(id, &names)?.into_iter();
     for (name, needed) in INIT_DIRS {
         let there = below.next().flatten();
@@ -366,6 +416,21 @@ fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
         symlink("/proc/mounts", &path).context(|| format!("make {}", path.display()))?;
     }
     Ok(())
+}
+
+fn init_names() -> Vec<&'static Path> {
+    INIT_DIRS.iter().map(|(d, _)| *d).chain(INIT_FILES).chain([MTAB]).map(Path::new).collect()
+}
+
+/// Whether all is there that [`fill_init`] makes.
+fn init_is_filled(driver: &dyn SnapshotDriver, id: &str) -> Result<bool> {
+    let root = driver.apply_dir(id);
+    let names = init_names();
+    let below = driver.lower_dirs(id, &names)?;
+    let needed = |i: usize| INIT_DIRS.get(i).is_some_and(|(_, needed)| *needed);
+    Ok(names.iter().zip(below).enumerate().all(|(i, (name, below))| {
+        (below.is_some() && !needed(i)) || fs::symlink_metadata(root.join(name)).is_ok()
+    }))
 }
 
 fn init_dir(path: &Path, like: Option<&OwnedFd>) -> Result<()> {

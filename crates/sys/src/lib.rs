@@ -16,6 +16,7 @@ pub mod netns;
 pub mod pidfd;
 pub mod root;
 pub mod sockpath;
+pub mod writeback;
 
 pub use error::{Context, Error, Result};
 

@@ -42,6 +42,8 @@ const LATER: &str = "not there yet, and named";
 const ONE_SHAPE: &str = "errors of attach have the shape of all others";
 const RUNC: &str = "no other program starts the container";
 const RUNTIME: &str = "the runtime's name";
+const CLIENT: &str = "the client's mistake is answered as one, and named";
+const BLOCKS: &str = "what the disk got back, in blocks, directories and all";
 
 /// All of them.
 pub(crate) const ACCEPTED: &[Accepted] = &[
@@ -50,6 +52,14 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
     accept("*", "", "+/headers/Ostype", "as before"),
     accept("*", "", "+/headers/Server", "as before"),
     accept("*", "", "/body/HostConfig/Runtime", RUNTIME),
+    accept("*", "/system/df", "+/body/Longshore", "every byte under the data root, beside what Docker tells"),
+    accept("*", "/prune", "/body/SpaceReclaimed", BLOCKS),
+    accept("*", "/events", "/body/lines/*/Actor/Attributes/reclaimed", BLOCKS),
+    accept("registry", "platform=no/such", "/body/message", "what a platform looks like is said, too"),
+    accept("registry", "fromImage=&tag", "/status", CLIENT),
+    accept("registry", "fromImage=&tag", "/body/message", CLIENT),
+    accept("registry", "/auth BAD", "/status", CLIENT),
+    accept("registry", "/auth BAD", "/body/message", CLIENT),
     accept("system", "_ping", "/headers/Builder-Version", NO_BUILDER),
     accept("system", "/version", "/body/Platform/Name", OURS),
     accept("system", "/version", "/body/Components", OURS),

@@ -5,7 +5,7 @@
 //! what it answers is written down.
 
 mod accepted;
-mod http;
+pub(crate) mod http;
 mod normal;
 mod script;
 
@@ -35,12 +35,16 @@ fn reference(name: &str, script: &str) -> Vec<Value> {
     };
     let _one = PEER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let socket = peer.strip_prefix("unix://").expect("DOCKER_PEER_HOST begins with unix://");
-    let answers = Side::new(Path::new(socket)).play(script);
+    let answers = side(Path::new(socket), script).play(script);
     if std::env::var_os("RECORD_GOLDEN").is_some() {
         let text = serde_json::to_string_pretty(&pack(&answers)).expect("JSON");
         std::fs::write(&golden, text + "\n").expect("write the recording");
     }
     answers
+}
+
+fn side(socket: &Path, script: &str) -> Side {
+    if script.contains("{registry}") { Side::with_registry(socket) } else { Side::new(socket) }
 }
 
 /// Stands for an answer that was given before; with it stands its place.
@@ -71,7 +75,7 @@ fn compare(name: &str) {
     let script = std::fs::read_to_string(folder().join(format!("differential/{name}.http"))).expect("script");
     let theirs = reference(name, &script);
     let d = Daemon::start();
-    let ours = Side::new(&d.socket()).play(&script);
+    let ours = side(&d.socket(), &script).play(&script);
     let mut found = Vec::new();
     let mut used = vec![false; ACCEPTED.len()];
     assert_eq!(theirs.len(), ours.len(), "the recording is of another script");
@@ -142,4 +146,5 @@ scripts! {
     privileged_images_as_docker "images";
     privileged_volumes_and_networks_as_docker "volumes";
     privileged_events_as_docker "events";
+    privileged_registries_as_docker "registry";
 }

@@ -80,7 +80,8 @@ fn json_body(bytes: &[u8], root: &str) -> Value {
     match documents {
         Ok(mut all) if all.len() == 1 => value("", all.remove(0), root),
         Ok(all) => {
-            let mut lines: Vec<Value> = all.into_iter().map(|v| value("", v, root)).collect();
+            let kept = all.into_iter().filter(|v| !UNDER_WAY.iter().any(|s| v["status"] == *s));
+            let mut lines: Vec<Value> = kept.map(|v| value("", v, root)).collect();
             settle_order(&mut lines);
             json!({ "lines": lines })
         }
@@ -121,6 +122,10 @@ fn tar_body(bytes: &[u8]) -> Value {
     json!({ "tar": members })
 }
 
+/// Lines of progress that may come any number of times, or never.
+const UNDER_WAY: &[&str] =
+    &["Downloading", "Verifying Checksum", "Extracting", "Pushing", "Compressing", "Waiting"];
+
 const UNIX_TIMES: &[&str] = &["time", "timeNano", "Created"];
 const COUNTS: &[&str] =
     &["Pid", "Size", "SizeRw", "SizeRootFs", "SpaceReclaimed", "LayersSize", "SharedSize", "VirtualSize"];
@@ -157,8 +162,11 @@ fn value(key: &str, v: Value, root: &str) -> Value {
         _ if OF_THE_MACHINE.contains(&key) => kind_of(&v).into(),
         Value::Object(map) => {
             let of_info = map.contains_key("DockerRootDir");
+            let of_blob = map.contains_key("mediaType");
             let map = map.into_iter().map(|(k, v)| {
                 let inner = match k.as_str() {
+                    // Manifests may be written in more than one way.
+                    "size" if of_blob => "<n>".into(),
                     "Name" | "Warnings" if of_info => "<of the machine>".into(),
                     _ => value(&k, v, root),
                 };
@@ -184,6 +192,9 @@ fn value(key: &str, v: Value, root: &str) -> Value {
         Value::String(s) if key == "Processes" => numbers(&s).into(),
         // The recording is of a machine without AppArmor.
         Value::String(s) if key == "AppArmorProfile" && s.ends_with("-default") => "".into(),
+        Value::String(s) if key == "status" && s.contains(" size: ") => {
+            string(s.rsplit_once(' ').map_or("", |(text, _)| text)).into()
+        }
         Value::String(s) if key == "Status" => moment(&s).into(),
         // Each daemon has a bridge of its own.
         Value::String(s) if key == "com.docker.network.bridge.name" => {

@@ -2,7 +2,8 @@
 //!
 //! A line is `METHOD /path?query body`. After the method stand `!` (without a version in the path), `*` (once for every
 //! version) or `@type` (the body's Content-Type). `UPGRADE` is a POST that takes the connection over. `AWAIT name
-//! status` waits for a container (`gone`: for its removal). `{id}` is the last id answered, `{start}` and `{now}` are times.
+//! status` waits for a container (`gone`: for its removal). `{id}` is the last id answered, `{start}` and `{now}` are times, `{registry}` is a
+//! registry beside the daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::http::{Answer, Request, send};
 use super::normal;
 use crate::harness::{fixture, wait_until};
+use crate::registry_server::{Door, Registry};
 
 /// Every version in which something changed.
 const VERSIONS: &[&str] = &["1.24", "1.40", "1.41", "1.44", "1.47", "1.51"];
@@ -19,12 +21,13 @@ const VERSIONS: &[&str] = &["1.24", "1.40", "1.41", "1.44", "1.47", "1.51"];
 pub(crate) struct Side {
     pub(crate) socket: PathBuf,
     root: String,
+    registry: Option<Registry>,
 }
 
 impl Side {
     /// Takes a daemon, with nothing in it but the image `busybox`.
     pub(crate) fn new(socket: &Path) -> Self {
-        let mut side = Self { socket: socket.to_owned(), root: String::new() };
+        let mut side = Self { socket: socket.to_owned(), root: String::new(), registry: None };
         side.root = side.json("GET", "/info")["DockerRootDir"].as_str().expect("root").to_owned();
         for c in list(&side.json("GET", "/containers/json?all=1")) {
             side.json("DELETE", &format!("/containers/{}?force=1&v=1", text(c, "Id")));
@@ -44,6 +47,14 @@ impl Side {
         );
         assert_eq!(loaded.status, 200);
         side
+    }
+
+    /// The same with a registry on the daemon's loopback.
+    pub(crate) fn with_registry(socket: &Path) -> Self {
+        let stream = std::os::unix::net::UnixStream::connect(socket).expect("the daemon's socket");
+        let daemon = rustix::net::sockopt::socket_peercred(&stream).expect("who listens").pid;
+        let netns = format!("/proc/{}/ns/net", daemon.as_raw_nonzero());
+        Self { registry: Some(Registry::start(Path::new(&netns), Door::Plain)), ..Self::new(socket) }
     }
 
     fn plain(&self, method: &str, target: &str) -> Answer {
@@ -74,9 +85,15 @@ impl Side {
                 self.wait(target, body.expect("a status"));
                 continue;
             }
-            let filled = target.replace("{id}", &last_id).replace("{start}", &start).replace("{now}", &now());
-            for request in requests(verb, &filled, body.unwrap_or_default()) {
-                let answer = send(&self.socket, &request);
+            let registry = self.registry.as_ref().map_or("", |r| r.address());
+            let fill = |text: &str| text.replace("{id}", &last_id).replace("{registry}", registry);
+            let filled = fill(target).replace("{start}", &start).replace("{now}", &now());
+            for request in requests(verb, &filled, &fill(body.unwrap_or_default())) {
+                let mut answer = send(&self.socket, &request);
+                if !registry.is_empty() {
+                    let text = String::from_utf8_lossy(&answer.body).replace(registry, "<registry>");
+                    answer.body = text.into_bytes();
+                }
                 if let Some(id) = id_in(&answer) {
                     last_id = id;
                 }

@@ -9,11 +9,13 @@ pub(crate) mod env;
 mod gpus;
 pub(crate) mod image;
 mod kinds;
+pub(crate) mod layers;
 mod mount;
 mod network;
 pub(crate) mod object;
 mod ports;
 pub(crate) mod registry;
+pub(crate) mod system;
 mod ulimit;
 pub(crate) mod units;
 

@@ -12,7 +12,8 @@ use std::path::Path;
 pub(crate) use tree::{Command, Group, Names};
 
 use crate::args::create::{CreateArgs, RunOptions};
-use crate::args::{container as c, image as i, object as o, registry as r};
+use crate::args::layers::Look;
+use crate::args::{container as c, image as i, object as o, registry as r, system as s};
 use crate::error::{Failure, Result};
 use crate::flags::{self, BOOL, Count, Flag, LIST, Matches, STRING, flag, help};
 
@@ -78,6 +79,12 @@ pub(crate) enum Action {
     Events(o::EventsArgs),
     Info(o::FormatArgs),
     Version(o::FormatArgs),
+    SystemDf(s::DfArgs),
+    SystemPrune(s::SystemPruneArgs),
+    SystemGc(s::GcArgs),
+    NetworkPrune(s::NetworkPruneArgs),
+    /// Seeing into layers.
+    Look(Look),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }

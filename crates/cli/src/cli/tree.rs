@@ -1,10 +1,12 @@
 //! Every command: its words, its options, how many arguments it takes, and what it becomes.
 
+mod layers;
+
 use super::Action;
 use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, PULL, PUSH, SEARCH};
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
-use crate::args::{image as i, object as o};
+use crate::args::{image as i, object as o, system as s};
 use crate::flags::{Count, Flag, Matches, Options};
 
 /// What a command's arguments are, for shells that complete them.
@@ -488,6 +490,39 @@ const VERSION: Command = command(
     |m| Action::Version(Options::from_matches(m)),
 );
 
+const SYSTEM_DF: Command =
+    command("df", "[OPTIONS]", "Show docker disk usage", Exactly(0), &[s::DfArgs::FLAGS], |m| {
+        Action::SystemDf(Options::from_matches(m))
+    });
+
+const SYSTEM_GC: Command = command(
+    "gc",
+    "[OPTIONS]",
+    "Remove what the disk budget does not allow for",
+    Exactly(0),
+    &[s::GcArgs::FLAGS],
+    |m| Action::SystemGc(Options::from_matches(m)),
+)
+.long(
+    "Remove what the disk budget does not allow for: leftovers, compressed layers that can be\n\
+     made or fetched again, and images that nothing uses, those used last going last.\n\
+     Longshore's daemon only; it does so by itself when a disk budget is set.",
+);
+
+const SYSTEM_PRUNE: Command =
+    command("prune", "[OPTIONS]", "Remove unused data", Exactly(0), &[s::SystemPruneArgs::FLAGS], |m| {
+        Action::SystemPrune(Options::from_matches(m))
+    });
+
+const NETWORK_PRUNE: Command = command(
+    "prune",
+    "[OPTIONS]",
+    "Remove all unused networks",
+    Exactly(0),
+    &[s::NetworkPruneArgs::FLAGS],
+    |m| Action::NetworkPrune(Options::from_matches(m)),
+);
+
 const CONTAINER_PRUNE: Command = command(
     "prune",
     "[OPTIONS]",
@@ -659,9 +694,13 @@ pub(crate) const GROUPS: &[Group] = &[
         about: "Manage images",
         usage: "",
         commands: &[
+            &layers::CAT,
+            &layers::DIFF,
+            &layers::EXPLORE,
             &HISTORY,
             &IMPORT,
             &IMAGE_INSPECT,
+            &layers::LAYERS,
             &LOAD,
             &IMAGES.called("ls", &["list"]),
             &IMAGE_PRUNE,
@@ -670,6 +709,7 @@ pub(crate) const GROUPS: &[Group] = &[
             &RMI.called("rm", &["remove"]),
             &SAVE,
             &TAG,
+            &layers::WHICH,
         ],
         later: &["build"],
     },
@@ -684,15 +724,15 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "network",
         about: "Manage networks",
         usage: "",
-        commands: &[&NETWORK_INSPECT, &NETWORK_LS],
-        later: &["connect", "create", "disconnect", "prune", "rm", "remove"],
+        commands: &[&NETWORK_INSPECT, &NETWORK_LS, &NETWORK_PRUNE],
+        later: &["connect", "create", "disconnect", "rm", "remove"],
     },
     Group {
         name: "system",
         about: "Manage the engine",
         usage: "",
-        commands: &[&EVENTS, &INFO],
-        later: &["df", "dial-stdio", "prune"],
+        commands: &[&SYSTEM_DF, &EVENTS, &SYSTEM_GC, &INFO, &SYSTEM_PRUNE],
+        later: &["dial-stdio"],
     },
     Group {
         name: "volume",

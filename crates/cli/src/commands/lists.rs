@@ -17,11 +17,11 @@ const ERRORS: (&str, &str) = ("template parsing error", "template parsing error"
 const PS_RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\n\
     created_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n\
     labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n";
-const PS_RAW_SIZE: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\n\
+pub(super) const PS_RAW_SIZE: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\n\
     created_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n\
     labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\nsize: {{.Size}}\n";
 
-const PS: Columns = Columns {
+pub(super) const PS: Columns = Columns {
     kind: "*formatter.ContainerContext",
     errors: ("failed to parse template", "failed to execute template"),
     raw: (PS_RAW, "container_id: {{.ID}}"),
@@ -51,11 +51,11 @@ const PS_SIZE: Columns = Columns {
     ..PS
 };
 
-fn text(v: &Value) -> &str {
+pub(super) fn text(v: &Value) -> &str {
     v.as_str().unwrap_or_default()
 }
 
-fn items(v: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(v: &Value) -> impl Iterator<Item = &Value> {
     v.as_array().into_iter().flatten()
 }
 
@@ -91,7 +91,7 @@ pub(crate) async fn ps(app: &App<'_>, args: &PsArgs) -> Result<()> {
     print_rows(columns, &rows, format, args.quiet.then_some("ID"))
 }
 
-fn ps_row(v: &Value, no_trunc: bool) -> Row {
+pub(super) fn ps_row(v: &Value, no_trunc: bool) -> Row {
     let id = text(&v["Id"]);
     let created = v["Created"].as_i64().unwrap_or(0);
     // A reference that no longer is one, or an id, is shown short.
@@ -161,7 +161,7 @@ fn container_size(v: &Value) -> String {
     }
 }
 
-fn labels(v: &Value) -> String {
+pub(super) fn labels(v: &Value) -> String {
     let pairs = v.as_object().into_iter().flatten();
     pairs.map(|(k, v)| format!("{k}={}", text(v))).collect::<Vec<_>>().join(",")
 }
@@ -208,7 +208,7 @@ fn ports(v: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-const IMAGES: Columns = Columns {
+pub(super) const IMAGES: Columns = Columns {
     kind: "*formatter.imageContext",
     errors: ERRORS,
     raw: (
@@ -231,7 +231,7 @@ const IMAGES: Columns = Columns {
     default: &["Repository", "Tag", "ID", "CreatedSince", "Size"],
 };
 
-const IMAGES_DIGESTS: Columns = Columns {
+pub(super) const IMAGES_DIGESTS: Columns = Columns {
     raw: (
         "repository: {{.Repository}}\ntag: {{.Tag}}\ndigest: {{.Digest}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
         IMAGES.raw.1,
@@ -379,7 +379,7 @@ pub(crate) async fn networks(app: &App<'_>, args: &NetworkLsArgs) -> Result<()> 
     print_rows(&NETWORKS, &rows, format, args.quiet.then_some("ID"))
 }
 
-const VOLUMES: Columns = Columns {
+pub(super) const VOLUMES: Columns = Columns {
     kind: "*formatter.volumeContext",
     errors: ERRORS,
     raw: ("name: {{.Name}}\ndriver: {{.Driver}}\n", "name: {{.Name}}"),

@@ -2,10 +2,12 @@
 
 mod container;
 mod cp;
+mod df;
 mod exec;
 mod image;
 mod info;
 mod inspect;
+pub(crate) mod layers;
 mod lists;
 mod login;
 mod manifest;
@@ -15,6 +17,7 @@ mod registry;
 mod run;
 mod start;
 mod system;
+mod upkeep;
 mod volume;
 
 use std::io::Write;
@@ -78,7 +81,12 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Inspect(_)
         | Action::Events(_)
         | Action::Info(_)
+        | Action::SystemDf(_)
+        | Action::SystemPrune(_)
+        | Action::SystemGc(_)
+        | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
+        Action::Look(look) => layers::look(&app, look).await,
         _ => containers(&app, action).await,
     }
 }
@@ -119,7 +127,7 @@ async fn containers(app: &App<'_>, action: Action) -> Result<()> {
             let size = args.size;
             inspect::inspect(c, &args.names, args.format.as_deref(), Kind::Container { size }).await
         }
-        Action::ContainerPrune(args) => prune::containers(c, &args).await,
+        Action::ContainerPrune(args) => prune::containers(app, &args).await,
         _ => Ok(()),
     }
 }
@@ -138,7 +146,7 @@ async fn images(app: &App<'_>, action: Action) -> Result<()> {
             let kind = Kind::Image { platform: args.platform };
             inspect::inspect(c, &args.names, args.format.as_deref(), kind).await
         }
-        Action::ImagePrune(args) => prune::images(c, &args).await,
+        Action::ImagePrune(args) => prune::images(app, &args).await,
         _ => Ok(()),
     }
 }
@@ -163,7 +171,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
             inspect::inspect(c, &args.names, args.format.as_deref(), Kind::Volume).await
         }
         Action::VolumeRm(args) => volume::rm(c, &args).await,
-        Action::VolumePrune(args) => prune::volumes(c, &args).await,
+        Action::VolumePrune(args) => prune::volumes(app, &args).await,
         Action::NetworkLs(args) => lists::networks(app, &args).await,
         Action::NetworkInspect(args) => {
             let kind = Kind::Network { verbose: args.verbose };
@@ -171,6 +179,10 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
         }
         Action::Inspect(args) => inspect::any(c, &args).await,
         Action::Events(args) => system::events(c, &args).await,
+        Action::SystemGc(args) => upkeep::gc(c, &args).await,
+        Action::SystemPrune(args) => prune::system(app, &args).await,
+        Action::NetworkPrune(args) => prune::networks(app, &args).await,
+        Action::SystemDf(args) => df::df(c, &args).await,
         Action::Info(args) => info::info(c, &args).await,
         Action::Version(args) => system::version(system::ask(c).await, &args),
         _ => Ok(()),

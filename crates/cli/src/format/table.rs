@@ -40,6 +40,11 @@ impl Row {
         Self { value: sorted(fields), json: None, labels: labels.clone() }
     }
 
+    /// Its fields, in order of their names.
+    pub(crate) fn into_value(self) -> Value {
+        self.value
+    }
+
     /// The same with other values for JSON.
     pub(crate) fn with_json(mut self, fields: Value) -> Self {
         self.json = Some(sorted(fields));

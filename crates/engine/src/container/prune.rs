@@ -24,12 +24,11 @@ impl Engine {
             if !wanted {
                 continue;
             }
-            let id = c.id.clone();
-            let size = self.blocking(move |e| Ok(e.inner.store.rw_size(&id).unwrap_or(0))).await?;
-            match self.remove(&c.id, RemoveOptions::default()).await {
-                Ok(()) => {
+            let options = RemoveOptions { measure: true, ..RemoveOptions::default() };
+            match self.remove_telling(&c.id, options).await {
+                Ok(freed) => {
                     pruned.deleted.push(c.id.clone());
-                    pruned.reclaimed += size;
+                    pruned.reclaimed += freed;
                 }
                 Err(e) => tracing::warn!(container = c.id, "not pruned: {e}"),
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use longshore_store::meta::{Batch, Table};
+use longshore_store::usage::allocated;
 
 use super::Container;
 use crate::engine::remove_dir;
@@ -15,6 +16,14 @@ impl Engine {
     /// # Errors
     /// `Conflict` while it runs, unless forced.
     pub async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
+        self.remove_telling(name, options).await.map(drop)
+    }
+
+    /// The same; gives the bytes of the disk that this freed, if they were to be measured.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub(crate) async fn remove_telling(&self, name: &str, options: RemoveOptions) -> Result<u64> {
         let c = self.find(name)?;
         if options.link {
             // There are no other links than a container's own name.
@@ -77,11 +86,11 @@ impl Engine {
     ///
     /// # Errors
     /// The first failure; what could be removed is, and a second try goes on.
-    pub(crate) async fn remove_locked(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<()> {
+    pub(crate) async fn remove_locked(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<u64> {
         c.write().record.state.status = Status::Removing;
         let container = c.clone();
         let removed = self.blocking(move |e| e.remove_blocking(&container, options)).await;
-        if let Err(e) = removed {
+        removed.map_err(|e| {
             // It is there again, to be removed by a second try.
             let record = {
                 let mut data = c.write();
@@ -90,18 +99,24 @@ impl Engine {
                 data.record.clone()
             };
             self.save_state(&record);
-            return Err(e.context(format!("cannot remove container {:?}", record.name)));
-        }
-        Ok(())
+            e.context(format!("cannot remove container {:?}", record.name))
+        })
     }
 
-    fn remove_blocking(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<()> {
+    fn remove_blocking(&self, c: &Arc<Container>, options: RemoveOptions) -> Result<u64> {
         let record = c.record();
         self.release_runtime(c);
+        let dir = self.inner.paths.container(&c.id);
+        let mut freed = match options.measure {
+            true => {
+                self.inner.store.rw_allocated(&c.id).unwrap_or(0) + allocated(&dir).map_or(0, |a| a.bytes)
+            }
+            false => 0,
+        };
         // The record is what makes it exist; the rest is swept at the next start if this is cut short.
-        self.inner.store.remove_rw_with(&c.id, Batch::new().delete(Table::Containers, &c.id))?;
+        freed += self.inner.store.remove_rw_with(&c.id, Batch::new().delete(Table::Containers, &c.id))?;
         crate::notes::remove(&self.inner.paths, &c.id);
-        if let Err(e) = remove_dir(&self.inner.paths.container(&c.id)) {
+        if let Err(e) = remove_dir(&dir) {
             tracing::warn!(container = c.id, "its directory stays until the next start: {e}");
         }
         self.index(|i| {
@@ -110,8 +125,9 @@ impl Engine {
         });
         if options.volumes {
             for m in record.mounts.iter().filter(|m| m.anonymous && m.kind == "volume") {
-                if let Err(e) = self.remove_volume_blocking(&m.name) {
-                    tracing::debug!(volume = m.name, "stays: {e}");
+                match self.remove_volume_blocking(&m.name, options.measure) {
+                    Ok(bytes) => freed += bytes,
+                    Err(e) => tracing::debug!(volume = m.name, "stays: {e}"),
                 }
             }
         }
@@ -122,6 +138,6 @@ impl Engine {
             l.removed = true;
         });
         c.write().pending.clear();
-        Ok(())
+        Ok(freed)
     }
 }

@@ -542,6 +542,8 @@ pub struct RemoveOptions {
     pub volumes: bool,
     /// The link of that name, not the container (refused: links are not supported).
     pub link: bool,
+    /// Tell what of the disk it gives back, which costs a look at every file.
+    pub measure: bool,
 }
 
 /// `PUT /containers/{id}/archive`.

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
-use longshore_oci::image::ImageDocument;
+use longshore_oci::image::{Descriptor, ImageDocument};
 use longshore_oci::{Digest, Reference};
+use longshore_registry::Credentials;
 
 use super::UnixNanos;
 
@@ -54,7 +55,7 @@ pub enum ImageDeleted {
 pub struct ImagesPruned {
     /// In order.
     pub deleted: Vec<ImageDeleted>,
-    /// Bytes.
+    /// Bytes of the disk (blocks) that this freed.
     pub reclaimed: u64,
 }
 
@@ -83,7 +84,7 @@ pub struct ImportRequest {
     pub platform: Option<longshore_oci::Platform>,
 }
 
-/// A line of a progress stream (load, import, later pull and push).
+/// A line of a progress stream (load, import, pull, push).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ProgressEvent {
@@ -93,7 +94,80 @@ pub struct ProgressEvent {
     pub id: Option<String>,
     pub current: Option<u64>,
     pub total: Option<u64>,
+    /// `id` is a title and has no progress.
+    pub title: bool,
     pub error: Option<String>,
+    pub pushed: Option<Pushed>,
+}
+
+/// What a push ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Pushed {
+    pub tag: String,
+    pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+}
+
+/// `POST /images/create?fromImage=`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct PullRequest {
+    pub reference: Reference,
+    /// Every tag of the repository.
+    pub all_tags: bool,
+    pub platform: Option<longshore_oci::Platform>,
+    pub credentials: Credentials,
+}
+
+/// `POST /images/{name}/push`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct PushRequest {
+    /// Without a tag: every tag of the repository.
+    pub reference: Reference,
+    pub credentials: Credentials,
+}
+
+/// `GET /distribution/{name}/json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Distribution {
+    pub descriptor: Descriptor,
+    pub platforms: Vec<longshore_oci::Platform>,
+}
+
+/// A manifest as a registry has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ManifestView {
+    pub descriptor: Descriptor,
+    pub raw: bytes::Bytes,
+    /// Those that an index names, where they were asked for.
+    pub manifests: Vec<Self>,
+}
+
+/// `GET /images/search`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SearchRequest {
+    pub term: String,
+    pub limit: u32,
+    /// is-automated, is-official, stars; unknown ones are refused.
+    pub filters: super::Filters,
+    pub credentials: Credentials,
+}
+
+/// A repository that a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SearchHit {
+    pub name: String,
+    pub description: String,
+    pub stars: u64,
+    pub official: bool,
+    pub automated: bool,
 }
 
 /// Which images `docker images` wants.

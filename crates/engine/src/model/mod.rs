@@ -4,13 +4,17 @@
 mod container;
 mod event;
 mod image;
+mod layers;
 mod network;
 mod system;
+mod upkeep;
 mod volume;
 
 pub use container::*;
 pub use event::*;
 pub use image::*;
+pub use layers::*;
 pub use network::*;
 pub use system::*;
+pub use upkeep::*;
 pub use volume::*;

@@ -68,6 +68,8 @@ pub struct UsageOf {
     pub images: bool,
     pub containers: bool,
     pub volumes: bool,
+    /// Every byte under the data root.
+    pub ledger: bool,
 }
 
 /// `docker system df`.
@@ -81,6 +83,37 @@ pub struct DiskUsage {
     pub containers: Vec<super::ContainerSummary>,
     #[allow(missing_docs)]
     pub volumes: Vec<VolumeUsage>,
+    #[allow(missing_docs)]
+    pub ledger: Option<Ledger>,
+}
+
+/// Every byte under the data root, in blocks of the file system, and whose it is.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// By kind, then by name.
+    pub rows: Vec<LedgerRow>,
+    /// Bytes of all rows.
+    pub total: u64,
+    #[allow(missing_docs)]
+    pub data_root: String,
+}
+
+/// One object of the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerRow {
+    /// `layer`, `compressed-layer`, `document`, `writable-layer`, `container-files`, `log`, `volume`, `metadata`,
+    /// `arriving`, `leftover`.
+    pub kind: &'static str,
+    /// A chain id, a digest, a container's id, a volume's name, or a path.
+    pub name: String,
+    /// Allocated bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+    /// How many images have it, of a layer and what belongs to one.
+    pub shared: usize,
+    /// What a person calls it: an image's or a container's name.
+    pub of: String,
 }
 
 /// A volume and what it takes.

@@ -23,7 +23,7 @@ pub struct Volume {
 #[allow(missing_docs)]
 pub struct Pruned {
     pub deleted: Vec<String>,
-    /// Bytes.
+    /// Bytes of the disk (blocks) that this freed.
     pub reclaimed: u64,
 }
 

@@ -137,6 +137,7 @@ pub(super) async fn one(call: &Call, name: &str, op: ContainerOp, request: Reque
                 force: query.flag("force"),
                 volumes: query.flag("v"),
                 link: query.flag("link"),
+                measure: false,
             };
             engine.remove(name, options).await?;
             done()

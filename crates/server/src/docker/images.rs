@@ -9,7 +9,7 @@ use longshore_engine::model::{CommitRequest, ImportRequest, ListImages};
 use longshore_oci::{Kind, Platform, Reference};
 
 use super::translate::{create, image};
-use super::{Answer, Call, body, reply, shape};
+use super::{Answer, Call, body, registry, reply, shape};
 use crate::errors::ApiError;
 
 /// `GET /images/json`.
@@ -67,7 +67,7 @@ pub(super) async fn inspect(call: &Call, name: &str) -> Answer {
 }
 
 /// The `platform` parameter: `linux/amd64`, or since 1.48 a JSON object.
-fn platform(call: &Call) -> Result<Option<Platform>, ApiError> {
+pub(super) fn platform(call: &Call) -> Result<Option<Platform>, ApiError> {
     let Some(text) = call.query.given("platform") else { return Ok(None) };
     let read = match text.starts_with('{') {
         true => json::from_slice(text.as_bytes()).map_err(|e| e.to_string()),
@@ -117,7 +117,7 @@ pub(super) async fn remove(call: &Call, name: &str) -> Answer {
     Ok(reply::json(&done.into_iter().map(image::deleted).collect::<Vec<_>>()))
 }
 
-fn progress(events: ProgressStream) -> reply::Reply {
+pub(super) fn progress(events: ProgressStream) -> reply::Reply {
     let lines = events.map(|e| Ok::<_, std::convert::Infallible>(reply::json_line(&image::progress(e))));
     reply::stream(reply::JSON, lines)
 }
@@ -148,11 +148,11 @@ pub(super) async fn save(call: &Call, name: Option<&str>) -> Answer {
     Ok(reply::stream(reply::TAR, bytes))
 }
 
-/// `POST /images/create`: an import; pulling comes later.
+/// `POST /images/create`: a pull or an import.
 pub(super) async fn create(call: &Call, request: Request<Incoming>) -> Answer {
     let query = &call.query;
     if query.given("fromImage").is_some() {
-        return Err(ApiError::unimplemented("pulling images"));
+        return registry::pull(call, request.headers()).await;
     }
     match query.text("fromSrc") {
         "-" => {}

@@ -8,14 +8,17 @@ pub(crate) mod hijack;
 mod human;
 mod images;
 mod keys;
+mod layers;
 mod others;
 mod query;
+mod registry;
 pub(crate) mod reply;
 pub(crate) mod route;
 mod shape;
 mod streams;
 mod system;
 mod translate;
+mod upkeep;
 
 use std::panic::AssertUnwindSafe;
 
@@ -156,7 +159,16 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::ImageHistory(name) => images::history(call, &name).await,
         Route::ImageTag(name) => images::tag(call, &name).await,
         Route::ImageRemove(name) => images::remove(call, &name).await,
+        Route::ImagePush(name) => registry::push(call, &name, request).await,
+        Route::ImageSearch => registry::search(call, request.headers()).await,
+        Route::Auth => registry::auth(call, request).await,
+        Route::Distribution(name) => registry::distribution(call, &name, request.headers()).await,
+        Route::Manifest(name) => registry::manifest(call, &name, request.headers()).await,
+        Route::Referrers(name) => registry::referrers(call, &name, request.headers()).await,
         Route::Commit => images::commit(call, request).await,
+        Route::BuildPrune => upkeep::prune_build_cache(call),
+        Route::CompressedPrune => upkeep::prune_compressed(call).await,
+        Route::Collect => upkeep::collect(call).await,
         Route::VolumeList => others::volumes(call).await,
         Route::VolumeCreate => others::create_volume(call, request).await,
         Route::VolumePrune => others::prune_volumes(call).await,
@@ -169,6 +181,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::PluginList => Ok(reply::json(&serde_json::json!([]))),
         Route::NoPlugin(name) => Err(ApiError::of(Kind::NotFound, format!("plugin {name:?} not found"))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),
+        Route::Layers(op) => layers::answer(call, op).await,
         Route::Missing(what) => Err(ApiError::unimplemented(what)),
     }
 }

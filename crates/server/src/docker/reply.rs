@@ -20,6 +20,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub(crate) type Reply = Response<Body>;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 pub(crate) const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
 pub(crate) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 pub(crate) const RAW_STREAM: HeaderValue = HeaderValue::from_static("application/vnd.docker.raw-stream");

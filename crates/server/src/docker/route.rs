@@ -2,6 +2,8 @@
 
 use hyper::Method;
 
+use super::layers;
+
 /// What a request wants. Names are decoded and not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -27,8 +29,19 @@ pub(crate) enum Route {
     ImageInspect(String),
     ImageHistory(String),
     ImageTag(String),
+    ImagePush(String),
+    ImageSearch,
     ImageRemove(String),
     Commit,
+    Auth,
+    Distribution(String),
+    /// Ours: a manifest as a registry has it.
+    Manifest(String),
+    /// Ours: what refers to a manifest in a registry.
+    Referrers(String),
+    BuildPrune,
+    CompressedPrune,
+    Collect,
     VolumeList,
     VolumeCreate,
     VolumePrune,
@@ -42,6 +55,8 @@ pub(crate) enum Route {
     /// A plugin that is not there.
     NoPlugin(String),
     Swarm,
+    /// Of our own, below `/longshore`.
+    Layers(layers::Op),
     /// Known, and not built yet; the text names it.
     Missing(&'static str),
 }
@@ -99,20 +114,27 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("info", "") if get => Route::Info,
         ("events", "") if get => Route::Events,
         ("system", "df") if get => Route::DiskUsage,
-        ("auth", "") if post => Route::Missing("logging in to a registry"),
+        ("auth", "") if post => Route::Auth,
+        ("longshore", "compressed/prune") if post => Route::CompressedPrune,
+        ("longshore", "gc") if post => Route::Collect,
         ("commit", "") if post => Route::Commit,
-        ("build", "" | "prune" | "cancel") if post => Route::Missing("building images"),
+        ("build", "prune") if post => Route::BuildPrune,
+        ("build", "" | "cancel") if post => Route::Missing("building images"),
         ("session" | "grpc", "") if post => Route::Missing("building images"),
         ("containers", rest) => return container(method, rest),
         ("exec", rest) => return exec(method, rest),
         ("images", rest) => return image(method, rest),
         ("volumes", rest) => return volume(method, rest),
         ("networks", rest) => return network(method, rest),
+        ("longshore", rest) => {
+            return own(method, rest).or_else(|| layers::find(method, rest).map(Route::Layers));
+        }
         ("plugins", "") if get => Route::PluginList,
         ("plugins", rest) if !rest.is_empty() => return plugin(method, rest),
-        ("distribution", rest) if get && rest.ends_with("/json") => {
-            Route::Missing("asking a registry about an image")
-        }
+        ("distribution", rest) if get => match name_and_verb(rest)? {
+            (name, "json") => Route::Distribution(name),
+            _ => return None,
+        },
         ("swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", _) => return swarm(method, path),
         _ => return None,
     })
@@ -181,7 +203,7 @@ fn image(method: &Method, rest: &str) -> Option<Route> {
     let (get, post) = (method == Method::GET, method == Method::POST);
     match rest {
         "json" if get => return Some(Route::ImageList),
-        "search" if get => return Some(Route::Missing("searching a registry")),
+        "search" if get => return Some(Route::ImageSearch),
         "get" if get => return Some(Route::ImageSave(None)),
         "create" if post => return Some(Route::ImageCreate),
         "load" if post => return Some(Route::ImageLoad),
@@ -195,8 +217,19 @@ fn image(method: &Method, rest: &str) -> Option<Route> {
         "json" if get => Some(Route::ImageInspect(name)),
         "history" if get => Some(Route::ImageHistory(name)),
         "get" if get => Some(Route::ImageSave(Some(name))),
-        "push" if post => Some(Route::Missing("pushing images")),
+        "push" if post => Some(Route::ImagePush(name)),
         "tag" if post => Some(Route::ImageTag(name)),
+        _ => None,
+    }
+}
+
+/// What Docker does not have.
+fn own(method: &Method, rest: &str) -> Option<Route> {
+    let get = method == Method::GET;
+    let (family, name) = rest.split_once('/').filter(|(_, name)| !name.is_empty())?;
+    match family {
+        "manifests" if get => Some(Route::Manifest(name.to_owned())),
+        "referrers" if get => Some(Route::Referrers(name.to_owned())),
         _ => None,
     }
 }
@@ -293,7 +326,9 @@ mod tests {
         assert_eq!(at("DELETE /images/foo/bar:1"), Some(Route::ImageRemove("foo/bar:1".into())));
         assert_eq!(at("GET /images/a/b/get"), Some(Route::ImageSave(Some("a/b".into()))));
         assert_eq!(at("GET /images/get"), Some(Route::ImageSave(None)));
-        assert_eq!(at("POST /images/a/push"), Some(Route::Missing("pushing images")));
+        assert_eq!(at("POST /images/a:5/b/push"), Some(Route::ImagePush("a:5/b".into())));
+        assert_eq!(at("GET /distribution/a/b/json"), Some(Route::Distribution("a/b".into())));
+        assert_eq!(at("GET /longshore/manifests/a/b:1"), Some(Route::Manifest("a/b:1".into())));
     }
 
     #[test]

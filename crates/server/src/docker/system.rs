@@ -13,7 +13,7 @@ use longshore_engine::model::{self, EventsRequest, UsageOf};
 
 use super::containers::ImageNames;
 use super::streams::moment;
-use super::translate::{container, image, rest};
+use super::translate::{container, image, rest, upkeep};
 use super::{Answer, Call, now_nanos, reply, shape};
 use crate::errors::ApiError;
 
@@ -73,7 +73,7 @@ pub(super) async fn disk_usage(call: &Call) -> Answer {
         }
     }
     if types.is_empty() {
-        (of, build_cache) = (UsageOf { images: true, containers: true, volumes: true }, true);
+        (of, build_cache) = (UsageOf { images: true, containers: true, volumes: true, ledger: true }, true);
     }
     let found = call.engine().disk_usage(of).await?;
     let images = found.images.iter().map(|i| {
@@ -105,6 +105,7 @@ pub(super) async fn disk_usage(call: &Call) -> Answer {
         containers: of.containers.then_some(containers),
         volumes: of.volumes.then(|| volumes.collect()),
         build_cache: build_cache.then(Vec::new),
+        longshore: found.ledger.map(upkeep::ledger),
     }))
 }
 

@@ -7,7 +7,7 @@ use longshore_oci::image::ImageDocument;
 use longshore_oci::{Digest, Reference};
 
 use super::custody::Custody;
-use super::staged::{Chain, Staged, check_depth};
+use super::staged::{Came, Chain, Staged, check_depth};
 use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -43,9 +43,9 @@ pub fn import(
     }
     let custody = Custody::new(store, "import")?;
     let staged = if store.driver().stages() {
-        Staged::unpack(&custody, &start, source)?
+        Staged::unpack(&custody, &start, &Came::Unannounced, source)?
     } else {
-        Staged::unpack_on(&custody, None, &start, source)?
+        Staged::unpack_on(&custody, None, &start, &Came::Unannounced, source)?
     };
     finish(&custody, None, Vec::new(), Some(staged), reference, document)
 }
@@ -73,9 +73,9 @@ pub fn commit(
             store.write_layer(&rw, out)
         });
         let staged = if store.driver().stages() {
-            Staged::unpack(&custody, &[], reader)
+            Staged::unpack(&custody, &[], &Came::Unannounced, reader)
         } else {
-            Staged::unpack_on(&custody, top.as_deref(), &[], reader)
+            Staged::unpack_on(&custody, top.as_deref(), &[], &Came::Unannounced, reader)
         };
         let fed =
             feeder.join().map_err(|_| Error::Internal("a thread that reads a container panicked".into()))?;
@@ -104,14 +104,14 @@ fn chain_of(store: &Store, top: Option<Digest>) -> Result<Vec<Digest>> {
 }
 
 fn finish<'a>(
-    custody: &'a Custody<'a>,
+    custody: &'a Custody,
     parent: Option<&Digest>,
     below: Vec<Digest>,
     staged: Option<Staged<'a>>,
     reference: Option<&Reference>,
     document: impl FnOnce(&NewImage) -> ImageDocument,
 ) -> Result<Digest> {
-    let store = custody.store;
+    let store = &custody.store;
     // The bulk of it; what is written below is little, and others wait for it.
     store.durable()?;
     let graph = store.adding();
@@ -134,11 +134,11 @@ fn finish<'a>(
         document.rootfs = longshore_oci::image::RootFs { kind: "layers".into(), diff_ids };
         let raw = serde_json::to_vec(&document)
             .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
-        store.durable()?;
         let id = custody.put(&raw)?;
+        store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), parent: parent.copied().or(row.parent), ..row };
-        let mut batch = chain.records(Batch::new());
+        let mut batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
         if let Some(tag) = reference {
             row.last_tagged = now();
             batch = batch.put(Table::Tags, &tag.to_string(), &id);

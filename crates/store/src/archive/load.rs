@@ -11,8 +11,8 @@ use longshore_oci::{Digest, Platform, Reference, Sha256};
 use super::custody::Custody;
 use super::feed::{Budget, feed};
 use super::manifest::{self, Entry};
-use super::staged::{Chain, Staged, check_depth};
-use crate::image::{ImageRow, MAX_CONFIG, parse_document};
+use super::staged::{Came, Chain, Staged, check_depth};
+use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
 use crate::layer::compress::{Compression, Decoded, decompress};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -98,7 +98,7 @@ pub fn load(
 }
 
 fn read_members<'a>(
-    custody: &'a Custody<'a>,
+    custody: &'a Custody,
     decoded: &mut Decoded,
     progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Contents<'a>> {
@@ -199,7 +199,7 @@ struct Bench {
 struct Unpackers<'scope, 'env, 'a> {
     scope: &'scope Scope<'scope, 'env>,
     bench: &'scope Bench,
-    custody: &'a Custody<'a>,
+    custody: &'a Custody,
     running: Vec<(String, ScopedJoinHandle<'scope, Result<Staged<'a>>>)>,
     /// Whether one has failed, so that the rest need not be read.
     stopped: bool,
@@ -217,7 +217,8 @@ impl<'a: 'scope, 'scope> Unpackers<'scope, '_, 'a> {
         let (start, own_name) = (payload.start.clone(), name.to_owned());
         let thread = self.scope.spawn(move || {
             let _place = place;
-            let unpacked = Staged::unpack(custody, &start, fed).map_err(|e| named(&own_name, e));
+            let unpacked =
+                Staged::unpack(custody, &start, &Came::Unannounced, fed).map_err(|e| named(&own_name, e));
             let unpacked = unpacked.and_then(|staged| match manifest::announced(&own_name) {
                 Some(digest) => staged.check_blob(&own_name, &digest).map(|()| staged),
                 None => Ok(staged),
@@ -249,7 +250,7 @@ impl<'a: 'scope, 'scope> Unpackers<'scope, '_, 'a> {
 }
 
 /// Stores a layer as it comes.
-fn keep(custody: &Custody<'_>, name: &str, mut payload: impl Read) -> Result<Digest> {
+fn keep(custody: &Custody, name: &str, mut payload: impl Read) -> Result<Digest> {
     let mut ingest = custody.store.content().ingest()?;
     let (mut hash, mut buf) = (Sha256::new(), vec![0; 256 << 10]);
     loop {
@@ -355,13 +356,13 @@ impl Contents<'_> {
 
 /// Adds one image; layers that it shares with images further on are kept for them.
 fn add<'a>(
-    custody: &'a Custody<'a>,
+    custody: &'a Custody,
     contents: &mut Contents<'a>,
     entry: &Entry,
     later: &[Entry],
     progress: &(dyn Fn(LoadEvent<'_>) + Sync),
 ) -> Result<Loaded> {
-    let store = custody.store;
+    let store = &custody.store;
     let raw = contents.documents.get(&entry.config).cloned().ok_or_else(|| {
         Error::Invalid(format!("the archive lacks the image configuration {}", entry.config))
     })?;
@@ -405,8 +406,9 @@ fn add<'a>(
                     let mut start = [0u8; 6];
                     let n = file.read(&mut start).context(|| "read layer")?;
                     std::io::Seek::rewind(&mut file).context(|| "read layer")?;
-                    let staged = Staged::unpack_on(custody, parent.as_deref(), &start[..n], file)
-                        .map_err(|e| named(name, e))?;
+                    let staged =
+                        Staged::unpack_on(custody, parent.as_deref(), &start[..n], &Came::Unannounced, file)
+                            .map_err(|e| named(name, e))?;
                     check_diff(name, diff_id, &staged.diff_id)?;
                     chain.push(store, staged)?;
                     if more {
@@ -416,11 +418,11 @@ fn add<'a>(
                 None => return Err(Error::Invalid(format!("the archive lacks the layer {name}"))),
             }
         }
-        store.durable()?;
         custody.put(&raw)?;
+        store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), ..row };
-        let mut batch = chain.records(Batch::new());
+        let mut batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
         let mut renamed = Vec::new();
         for tag in &entry.tags {
             let old = store.images().lookup(tag)?.filter(|old| *old != id);
@@ -442,7 +444,7 @@ fn add<'a>(
     }
 }
 
-fn check_diff(name: &str, expected: &Digest, actual: &Digest) -> Result<()> {
+pub(super) fn check_diff(name: &str, expected: &Digest, actual: &Digest) -> Result<()> {
     if expected == actual {
         return Ok(());
     }

@@ -1,13 +1,21 @@
-//! Images as archives: `docker save`'s format and OCI layouts in, one that is both out; root file systems in.
+//! Images as archives: `docker save`'s format and OCI layouts in, one that is both out; root file systems in; images
+//! as registries give them.
 
 mod custody;
 mod feed;
 mod import;
 mod load;
 mod manifest;
+mod receive;
 mod save;
+mod send;
 mod staged;
 
 pub use import::{NewImage, commit, import};
 pub use load::{LoadEvent, Loaded, load};
+pub use receive::{ReceiveEvent, Reception, Remote, Source};
 pub use save::{SaveItem, save};
+pub use send::{Dispatch, SentManifest};
+
+pub(crate) use custody::Custody;
+pub(crate) use staged::rebuild;

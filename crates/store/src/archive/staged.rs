@@ -5,11 +5,11 @@ use std::fs;
 use std::io::Read;
 
 use longshore_oci::Digest;
-use longshore_oci::image::media;
+use longshore_oci::image::{Descriptor, media};
 
 use super::custody::Custody;
 use crate::content::random_id;
-use crate::image::{BlobRecord, LayerRecord};
+use crate::image::{BlobRecord, LayerRecord, Origin};
 use crate::layer::compress::Compression;
 use crate::layer::{self, ApplyOptions};
 use crate::meta::{Batch, Table};
@@ -20,7 +20,7 @@ use longshore_sys::root::Root;
 /// An unpacked layer in a snapshot of its own, removed again unless an image takes it.
 #[derive(Debug)]
 pub(super) struct Staged<'a> {
-    custody: &'a Custody<'a>,
+    custody: &'a Custody,
     cache_id: String,
     pub(super) diff_id: Digest,
     size: u64,
@@ -56,31 +56,59 @@ impl<R: Read> Read for Tee<'_, R> {
     }
 }
 
+/// What becomes of the compressed form of a layer, and what is known of it before.
+#[derive(Debug)]
+pub(super) enum Came<'d> {
+    /// From a file: it is kept, since nothing else could give it again.
+    Unannounced,
+    /// As this descriptor says, or it is refused; kept.
+    Announced(&'d Descriptor),
+    /// Out of the content store, where it stays.
+    Kept(&'d Descriptor),
+}
+
+impl Came<'_> {
+    fn announced(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Unannounced => None,
+            Self::Announced(d) | Self::Kept(d) => Some(d),
+        }
+    }
+}
+
 impl<'a> Staged<'a> {
-    /// Unpacks a layer, compressed or not, into a snapshot of its own. A compressed one is kept as a blob too: it came
-    /// from a file and nothing else could give it again.
-    pub(super) fn unpack(custody: &'a Custody<'a>, start: &[u8], source: impl Read + Send) -> Result<Self> {
+    /// Unpacks a layer, compressed or not, into a snapshot of its own.
+    pub(super) fn unpack(
+        custody: &'a Custody,
+        start: &[u8],
+        came: &Came<'_>,
+        source: impl Read + Send,
+    ) -> Result<Self> {
         let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
         custody.store.driver().stage(&cache_id)?;
-        Self::fill(custody, cache_id, start, source)
+        Self::fill(custody, cache_id, start, came, source)
     }
 
     /// The same on a parent, for drivers that need it first.
     pub(super) fn unpack_on(
-        custody: &'a Custody<'a>,
+        custody: &'a Custody,
         parent: Option<&str>,
         start: &[u8],
+        came: &Came<'_>,
         source: impl Read + Send,
     ) -> Result<Self> {
         let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
         custody.store.driver().prepare(&cache_id, parent)?;
-        Self::fill(custody, cache_id, start, source)
+        Self::fill(custody, cache_id, start, came, source)
     }
 
     fn fill(
-        custody: &'a Custody<'a>,
+        custody: &'a Custody,
         cache_id: String,
         start: &[u8],
+        came: &Came<'_>,
         source: impl Read + Send,
     ) -> Result<Self> {
         // From here on dropping it cleans up.
@@ -95,7 +123,7 @@ impl<'a> Staged<'a> {
             own_root: false,
             taken: false,
         };
-        let store = custody.store;
+        let store = &custody.store;
         let files = store.layer_files(&staged.cache_id);
         fs::create_dir_all(&files).context(|| format!("make {}", files.display()))?;
         let driver = store.driver();
@@ -105,27 +133,42 @@ impl<'a> Staged<'a> {
             // What the tree does not show of a layer cannot be given back from it.
             recipe: Some(files.join("recipe")),
             index: Some(files.join("index")),
+            writeback: store.is_durable(),
             ..ApplyOptions::default()
         };
         let dir = driver.apply_dir(&staged.cache_id);
-        let media_type = match Compression::detect(start)? {
+        let own_type = match Compression::detect(start)? {
             Compression::None => None,
             Compression::Gzip => Some(media::OCI_LAYER_GZIP),
             Compression::Zstd => Some(media::OCI_LAYER_ZSTD),
         };
-        let done = match media_type {
-            None => layer::apply(&dir, source, &options)?,
-            Some(media_type) => {
-                let mut ingest = store.content().ingest()?;
-                let done = layer::apply(&dir, Tee { inner: source, copy: &mut ingest }, &options)?;
-                let (digest, size) = (done.compressed, done.compressed_size);
-                custody.commit(ingest, digest)?;
-                staged.blob = Some(BlobRecord { digest, size, media_type: media_type.into() });
-                done
-            }
+        let mut copy = match (own_type, came) {
+            (None, _) | (_, Came::Kept(_)) => None,
+            (Some(_), Came::Unannounced | Came::Announced(_)) => Some(store.content().ingest()?),
         };
-        (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, done.compressed);
-        staged.own_root = layer::Index::open(&files.join("index"))?.get(b"").next().is_some();
+        if let (Some(copy), Some(announced)) = (&mut copy, came.announced()) {
+            copy.set_limit(announced.size);
+        }
+        let done = match &mut copy {
+            None => layer::apply(&dir, source, &options)?,
+            Some(copy) => layer::apply(&dir, Tee { inner: source, copy }, &options)?,
+        };
+        let (digest, size) = (done.compressed, done.compressed_size);
+        if let Some(announced) = came.announced() {
+            check_announced(announced, digest, size)?;
+        }
+        if let Some(copy) = copy {
+            custody.commit(copy, digest)?;
+        }
+        staged.blob = own_type.map(|own| {
+            let (media_type, origin) = match came.announced() {
+                Some(descriptor) => (descriptor.media_type.as_str(), Origin::Registry),
+                None => (own, Origin::File),
+            };
+            BlobRecord::new(digest, size, media_type, origin)
+        });
+        (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, digest);
+        staged.own_root = layer::IndexFile::open(&files.join("index"))?.find(b"")?.entry.is_some();
         Ok(staged)
     }
 
@@ -147,14 +190,32 @@ impl<'a> Staged<'a> {
     }
 }
 
+/// Refuses bytes that are not what their descriptor says.
+pub(super) fn check_announced(announced: &Descriptor, digest: Digest, size: u64) -> Result<()> {
+    if size != announced.size {
+        return Err(Error::Corrupt(format!(
+            "blob {} has {size} bytes, {} were announced",
+            announced.digest, announced.size
+        )));
+    }
+    if digest != announced.digest {
+        return Err(Error::DigestMismatch {
+            what: "blob".into(),
+            expected: announced.digest,
+            actual: digest,
+        });
+    }
+    Ok(())
+}
+
 /// Unpacks an existing layer once more, on `parent` where the driver needs it first.
 fn again<'a>(
-    custody: &'a Custody<'a>,
+    custody: &'a Custody,
     cache_id: &str,
     diff_id: Digest,
     parent: Option<&str>,
 ) -> Result<Staged<'a>> {
-    let store = custody.store;
+    let store = &custody.store;
     let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
     std::thread::scope(|scope| {
         let feeder = scope.spawn(move || {
@@ -163,9 +224,9 @@ fn again<'a>(
             std::io::Write::flush(&mut writer).context(|| "copy a layer")
         });
         let staged = if store.driver().stages() {
-            Staged::unpack(custody, &[], reader)
+            Staged::unpack(custody, &[], &Came::Unannounced, reader)
         } else {
-            Staged::unpack_on(custody, parent, &[], reader)
+            Staged::unpack_on(custody, parent, &[], &Came::Unannounced, reader)
         };
         let fed =
             feeder.join().map_err(|_| Error::Internal("a thread that copies a layer panicked".into()))?;
@@ -176,7 +237,7 @@ fn again<'a>(
 }
 
 /// Writes a layer's tar again, to the byte.
-pub(super) fn rebuild(
+pub(crate) fn rebuild(
     store: &Store,
     cache_id: &str,
     diff_id: Digest,

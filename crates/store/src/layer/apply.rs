@@ -13,16 +13,20 @@ use std::rc::Rc;
 
 use flate2::Crc;
 use longshore_oci::Digest;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::compress::{Compression, decode};
-use super::index::{IndexEntry, IndexKind, IndexWriter};
+use super::index::IndexKind;
+use super::index_writer::IndexWriter;
 use super::recipe::RecipeWriter;
 use super::tree::{Dir, Tree, clean, file_type, join, names, open_beneath, open_child, show, split};
 use super::{OPAQUE_NAME, WHITEOUT_META, WHITEOUT_PREFIX, WhiteoutFormat, is_overlay_xattr};
 use crate::error::{Error, IoContext, Result};
 use crate::tar::{Entry, EntryKind, Limits, RawSink, Reader, Time};
+
+/// Bytes from which on a file is large enough to be sent to the disk by itself.
+const LARGE: u64 = 1 << 20;
 
 /// How a layer is unpacked.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,8 @@ pub struct ApplyOptions {
     pub index: Option<PathBuf>,
     /// Wait until all is on disk.
     pub sync: bool,
+    /// Send large files on their way to the disk as they are written: a sync comes afterwards.
+    pub writeback: bool,
     /// Leave out devices: a user namespace cannot make them.
     pub skip_devices: bool,
     /// Unpack below this directory of the tree; the tree stays the root for links.
@@ -91,7 +97,9 @@ pub fn apply<R: Read + Send>(dir: &Path, source: R, options: &ApplyOptions) -> R
         recipe.finish(&hashes.uncompressed, hashes.uncompressed_size, options.sync)?;
     }
     if let (Some(index), Some(path)) = (job.index.take(), &options.index) {
-        index.write(path, options.sync)?;
+        // Where layers share a directory, one that was there already is a lower layer's.
+        let implied = (options.whiteouts != WhiteoutFormat::Remove).then_some(job.own);
+        index.write(path, implied, options.sync)?;
     }
     if options.sync {
         rustix::fs::syncfs(job.tree.root().fd()).context(|| format!("sync {}", dir.display()))?;
@@ -179,9 +187,7 @@ impl Apply<'_> {
         entry: &Entry,
         reader: &mut Reader<S>,
     ) -> Result<()> {
-        let skip = self.options.skip_devices && matches!(entry.kind, EntryKind::Char | EntryKind::Block);
-        self.note(path, IndexKind::Entry(entry.kind), entry)?;
-        if skip {
+        if self.options.skip_devices && matches!(entry.kind, EntryKind::Char | EntryKind::Block) {
             return Ok(());
         }
         let dir = self.tree.dir(parent)?;
@@ -189,6 +195,10 @@ impl Apply<'_> {
             && let Some(there) = dir.stat(name)?
         {
             check_kinds(path, entry.kind == EntryKind::Dir, file_type(&there) == FileType::Directory)?;
+        }
+        if entry.kind != EntryKind::HardLink {
+            let link = if entry.kind == EntryKind::Symlink { entry.link.as_slice() } else { b"" };
+            self.note(&dir, name, IndexKind::Entry(entry.kind), entry, link)?;
         }
         match entry.kind {
             EntryKind::File => self.file(&dir, name, entry, reader),
@@ -200,17 +210,24 @@ impl Apply<'_> {
         }
     }
 
-    fn note(&mut self, path: &[u8], kind: IndexKind, entry: &Entry) -> Result<()> {
+    /// Notes what an entry does where it really goes.
+    fn note(&mut self, dir: &Dir, name: &[u8], kind: IndexKind, entry: &Entry, link: &[u8]) -> Result<()> {
         let Some(index) = &mut self.index else { return Ok(()) };
-        index.add(&IndexEntry { path, kind, mode: entry.mode, size: entry.size, mtime: entry.mtime })
+        let size = if kind == IndexKind::Entry(EntryKind::File) { entry.size } else { 0 };
+        index.add(&dir.child(name), kind, entry, link, size)
+    }
+
+    fn note_dir(&mut self, dir: &Dir, kind: IndexKind, entry: &Entry) -> Result<()> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        index.add(&dir.real, kind, entry, b"", 0)
     }
 
     fn root_entry(&mut self, entry: &Entry) -> Result<()> {
         if entry.kind != EntryKind::Dir {
             return Err(Error::Invalid("layer: the root is not a directory".into()));
         }
-        self.note(b"", IndexKind::Entry(EntryKind::Dir), entry)?;
         let root = self.tree.dir(b"")?;
+        self.note_dir(&root, IndexKind::Entry(EntryKind::Dir), entry)?;
         self.dir_attributes(&root, entry)
     }
 
@@ -258,6 +275,9 @@ impl Apply<'_> {
         for &(offset, len) in segments {
             let crc = copy(reader, file, offset, len, self.recipe.is_some())
                 .map_err(|e| with_path(e, dir, name))?;
+            if self.options.writeback && len >= LARGE {
+                longshore_sys::writeback::begin(file, offset, len);
+            }
             if let Some(recipe) = &mut self.recipe {
                 recipe.segment(&path, offset, len, crc)?;
             }
@@ -343,7 +363,15 @@ impl Apply<'_> {
             done => done,
         };
         match done {
-            Ok(()) => self.link_attributes(dir, name, entry),
+            Ok(()) => {
+                let Some(stat) = dir.stat(name)? else { return Ok(()) };
+                if let Some(index) = &mut self.index {
+                    let kind = IndexKind::Entry(EntryKind::HardLink);
+                    let size = u64::try_from(stat.st_size).unwrap_or(0);
+                    index.add(&dir.child(name), kind, entry, &from.child(last), size)?;
+                }
+                self.link_attributes(dir, name, &stat, entry)
+            }
             Err(Errno::NOENT) => Err(invalid("the target is not in this layer")),
             Err(Errno::PERM) => Err(invalid("the target is a directory")),
             Err(e) => Err(Error::io(format!("link {}", show(&dir.child(name))), e)),
@@ -351,15 +379,14 @@ impl Apply<'_> {
     }
 
     /// Gives the file behind a new hard link what the link's header says, where that is something else.
-    fn link_attributes(&self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
-        let Some(stat) = dir.stat(name)? else { return Ok(()) };
+    fn link_attributes(&self, dir: &Dir, name: &[u8], stat: &Stat, entry: &Entry) -> Result<()> {
         let path = || show(&dir.child(name));
         let owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
         if !owned {
             rustix::fs::chownat(&dir.fd, name, uid(entry), gid(entry), AtFlags::SYMLINK_NOFOLLOW)
                 .context(|| format!("chown {}", path()))?;
         }
-        if file_type(&stat) == FileType::Symlink {
+        if file_type(stat) == FileType::Symlink {
             return Ok(());
         }
         // A change of the owner took setuid bits away.
@@ -432,6 +459,9 @@ impl Apply<'_> {
             let path = dir.child(name);
             self.dir_times
                 .retain(|p, _| !(p.starts_with(&path) && matches!(p.get(path.len()), None | Some(b'/'))));
+            if let Some(index) = &mut self.index {
+                index.cleared(&path);
+            }
         }
         let recipe = &mut self.recipe;
         self.tree.remove(dir, name, &stat, &mut |dir, name, stat| save(recipe, dir, name, stat.st_ino))
@@ -439,8 +469,8 @@ impl Apply<'_> {
 
     fn whiteout(&mut self, parent: &[u8], name: &[u8], hidden: &[u8], entry: &Entry) -> Result<()> {
         if name == OPAQUE_NAME {
-            self.note(parent, IndexKind::Opaque, entry)?;
             let dir = self.tree.dir(parent)?;
+            self.note_dir(&dir, IndexKind::Opaque, entry)?;
             return match self.options.whiteouts {
                 WhiteoutFormat::Remove => self.remove_lower(&dir),
                 _ => self.mark_opaque(&dir),
@@ -453,13 +483,8 @@ impl Apply<'_> {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(Error::Invalid(format!("layer: invalid whiteout {}", show(name))));
         }
-        let mut path = parent.to_owned();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(hidden);
-        self.note(&path, IndexKind::Whiteout, entry)?;
         let dir = self.tree.dir(parent)?;
+        self.note(&dir, hidden, IndexKind::Whiteout, entry, b"")?;
         if self.options.whiteouts == WhiteoutFormat::Remove {
             let recipe = &mut self.recipe;
             return self

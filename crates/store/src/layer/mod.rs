@@ -3,14 +3,22 @@
 mod apply;
 pub mod compress;
 mod diff;
+mod gzip;
 mod index;
+mod index_file;
+mod index_writer;
 mod recipe;
+pub(crate) mod recompress;
 mod tree;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
-pub use index::{Index, IndexEntry, IndexKind};
+pub use gzip::ParallelGzip;
+pub use index::{Index, IndexEntry, IndexKind, is_below, tree_order};
+pub use index_file::{IndexFile, OwnedEntry, Said};
 pub use recipe::{describe, rebuild};
+pub(crate) use tree::reopen;
+pub use recompress::Compressor;
 
 /// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

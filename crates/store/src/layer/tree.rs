@@ -14,6 +14,7 @@ use longshore_sys::root::Root;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::index_writer::IMPLIED_MODE;
 use crate::error::{Error, IoContext, Result};
 
 /// Descriptors kept open; a daemon may hold a few thousand in all.
@@ -22,9 +23,6 @@ const CACHE_MAX: usize = 200;
 /// Directories that are open at once, of those that lead to the one being worked on: a tree may be deeper than
 /// descriptors and stack allow.
 pub(super) const OPEN_MAX: usize = 64;
-
-/// Mode of directories that no entry describes.
-const IMPLIED_MODE: u32 = 0o755;
 
 /// An open directory.
 #[derive(Debug)]
@@ -393,7 +391,7 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> 
 
 /// Opens for reading the very file that an `O_PATH` descriptor holds; its type was checked there, so
 /// that no device or pipe is opened in its place.
-pub(super) fn reopen(node: BorrowedFd<'_>) -> rustix::io::Result<File> {
+pub(crate) fn reopen(node: BorrowedFd<'_>) -> rustix::io::Result<File> {
     let path = longshore_sys::sockpath::fd_path(node);
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }

@@ -36,6 +36,8 @@ pub enum Table {
     Images,
     /// Image ids by reference.
     Tags,
+    /// When each image was last used (nanoseconds since 1970), by image id.
+    Used,
     /// Layer records by chain id.
     Layers,
     /// Writable layers by container id.
@@ -48,21 +50,25 @@ pub enum Table {
     Volumes,
     /// Leases by id.
     Leases,
+    /// Repositories that have a blob, by its digest.
+    Sources,
     /// Single values by name.
     Kv,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Images,
         Self::Tags,
+        Self::Used,
         Self::Layers,
         Self::Mounts,
         Self::Containers,
         Self::Networks,
         Self::Volumes,
         Self::Leases,
+        Self::Sources,
         Self::Kv,
     ];
 
@@ -72,12 +78,14 @@ impl Table {
         match self {
             Self::Images => "images",
             Self::Tags => "tags",
+            Self::Used => "used",
             Self::Layers => "layers",
             Self::Mounts => "mounts",
             Self::Containers => "containers",
             Self::Networks => "networks",
             Self::Volumes => "volumes",
             Self::Leases => "leases",
+            Self::Sources => "sources",
             Self::Kv => "kv",
         }
     }

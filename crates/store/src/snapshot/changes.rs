@@ -235,12 +235,12 @@ impl Walk {
 }
 
 /// Overlay's mark of a deletion: a character device 0/0.
-fn is_whiteout(stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// Whether a directory hides what lies below it: in user namespaces the mark is an attribute of the user.
-fn is_opaque(dir: &OwnedFd) -> Result<bool> {
+pub(crate) fn is_opaque(dir: &OwnedFd) -> Result<bool> {
     let name = if super::in_user_namespace() { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
     Ok(xattr(dir, name)?.as_deref() == Some(b"y"))
 }

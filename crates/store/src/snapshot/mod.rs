@@ -10,7 +10,7 @@
 mod changes;
 mod overlay;
 mod probe;
-mod tree;
+pub(crate) mod tree;
 mod vfs;
 
 use std::collections::BTreeMap;
@@ -25,10 +25,12 @@ use crate::layer::WhiteoutFormat;
 use crate::{Error, Result};
 
 pub use changes::{Change, ChangeKind};
-pub(crate) use overlay::make_dir as make_private_dir;
+pub(crate) use changes::{is_opaque, is_whiteout};
 pub use overlay::{MountStyle, Overlay};
+pub(crate) use overlay::{REMOVING, is_link_name, make_dir as make_private_dir};
 pub use probe::{DriverChoice, choose};
 pub use tree::remove_tree;
+pub(crate) use tree::{look_beneath, open_root};
 pub use vfs::Vfs;
 pub(crate) use vfs::copy_look;
 
@@ -177,6 +179,9 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// When the snapshot does not exist.
     fn graph_data(&self, id: &str) -> Result<BTreeMap<String, String>>;
 
+    /// Everything that a snapshot has on disk: its directory, and names and files of it elsewhere.
+    fn paths(&self, id: &str) -> Vec<PathBuf>;
+
     /// Removes the snapshot, mounted or not; idempotent.
     ///
     /// # Errors
@@ -200,16 +205,39 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the file system fails.
     fn sync(&self) -> Result<()>;
+
+    /// Whether what a power cut took of an active snapshot can be made again: then none need be synced when it is made.
+    fn mends(&self) -> bool {
+        false
+    }
+
+    /// Makes again what is lost of an active snapshot that was prepared on `parent`, all of it if need be, and keeps what
+    /// was written into it. True if anything was lost. Only where [`Self::mends`], and not [`Self::in_use`].
+    ///
+    /// # Errors
+    /// When the parent is not whole, or the system refuses.
+    fn mend(&self, _id: &str, _parent: Option<&str>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether the snapshot is mounted.
+    ///
+    /// # Errors
+    /// When the system refuses to tell.
+    fn in_use(&self, _id: &str) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Refuses anything that is not a cache id, so that no other text becomes a path.
 fn check_id(id: &str) -> Result<()> {
+    if is_id(id) { Ok(()) } else { Err(Error::Invalid(format!("{id:?} is not a snapshot's id"))) }
+}
+
+/// Whether this is a cache id.
+pub(crate) fn is_id(id: &str) -> bool {
     let hex = id.strip_suffix("-init").unwrap_or(id);
-    if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-        Ok(())
-    } else {
-        Err(Error::Invalid(format!("{id:?} is not a snapshot's id")))
-    }
+    hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Whether this process lives in a user namespace of its own: overlay keeps its marks in `user.` attributes there, and

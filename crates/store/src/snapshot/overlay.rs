@@ -30,6 +30,8 @@ use crate::content::random_id;
 use crate::layer::WhiteoutFormat;
 use crate::{Error, IoContext, Result};
 
+mod mend;
+
 /// Lower layers that one mount may have; Docker's limit, far below the kernel's 500.
 const MAX_LOWERS: usize = 128;
 /// Bytes that one string of fsconfig(2) may have, with its end.
@@ -37,7 +39,7 @@ const FSCONFIG_MAX: usize = 256;
 /// Bytes that the options of mount(2) may have, with their end: the smallest page that there is.
 const CLASSIC_MAX: usize = 4096;
 /// Ends the names of snapshots that are being removed.
-pub(super) const REMOVING: &str = "-removing";
+pub(crate) const REMOVING: &str = "-removing";
 
 /// How overlays are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,21 +162,23 @@ impl Overlay {
         made
     }
 
+    /// The lower links of what lies on `parent`.
+    fn links_on(&self, parent: &str) -> Result<Vec<String>> {
+        check_id(parent)?;
+        let mut links = vec![format!("l/{}", self.read(parent, "link")?)];
+        links.extend(self.lower_links(parent)?);
+        Ok(links)
+    }
+
     /// Writes `lower` and `work` of `id`, and commits its parent.
     fn put_on(&self, id: &str, parent: &str) -> Result<()> {
-        check_id(parent)?;
-        let mut lower = format!("l/{}", self.read(parent, "link")?);
-        let below = self.lower_links(parent)?;
-        if below.len() + 1 > MAX_LOWERS {
+        let links = self.links_on(parent)?;
+        if links.len() > MAX_LOWERS {
             return Err(Error::TooLarge(format!("more than {MAX_LOWERS} layers")));
-        }
-        for link in below {
-            lower.push(':');
-            lower.push_str(&link);
         }
         let dir = self.dir(id);
         let file = dir.join("lower");
-        fs::write(&file, lower).context(|| format!("write {}", file.display()))?;
+        fs::write(&file, links.join(":")).context(|| format!("write {}", file.display()))?;
         make_dir(&dir.join("work"), 0o700)?;
         let mark = self.dir(parent).join("committed");
         match fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&mark) {
@@ -361,6 +365,14 @@ impl SnapshotDriver for Overlay {
         Ok(data)
     }
 
+    fn paths(&self, id: &str) -> Vec<PathBuf> {
+        if check_id(id).is_err() {
+            return Vec::new();
+        }
+        let link = self.read(id, "link").ok().filter(|l| is_link_name(l));
+        std::iter::once(self.dir(id)).chain(link.map(|l| self.root.join("l").join(l))).collect()
+    }
+
     fn remove(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.dir(id);
@@ -394,6 +406,18 @@ impl SnapshotDriver for Overlay {
         Ok(())
     }
 
+    fn mends(&self) -> bool {
+        true
+    }
+
+    fn mend(&self, id: &str, parent: Option<&str>) -> Result<bool> {
+        self.make_good(id, parent)
+    }
+
+    fn in_use(&self, id: &str) -> Result<bool> {
+        self.is_used(id)
+    }
+
     fn sync(&self) -> Result<()> {
         let dir = fs::File::open(&self.root).context(|| format!("open {}", self.root.display()))?;
         rustix::fs::syncfs(&dir).context(|| format!("sync {}", self.root.display()))
@@ -421,6 +445,8 @@ pub(super) fn remove_aside(dir: &Path, aside: &Path) -> Result<()> {
         Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             remove_tree(dir)
         }
+        // Somebody else removes it, too.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io(format!("rename {}", dir.display()), e)),
     }
 }
@@ -498,7 +524,8 @@ fn link_name() -> Result<String> {
         .collect())
 }
 
-fn is_link_name(text: &str) -> bool {
+/// Whether this is a name in `l/`.
+pub(crate) fn is_link_name(text: &str) -> bool {
     text.len() == 26 && text.bytes().all(|b| BASE32.contains(&b))
 }
 

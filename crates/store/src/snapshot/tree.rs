@@ -22,7 +22,7 @@ const REMOVE_DEPTH: usize = 32;
 
 /// A directory that a walk will come to: a path below a descriptor.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     base: Rc<OwnedFd>,
     rest: PathBuf,
 }
@@ -33,23 +33,28 @@ impl Place {
         Ok(Self { base: Rc::new(open_root(path)?), rest: PathBuf::new() })
     }
 
+    /// An entry of an open directory.
+    pub(crate) fn below(dir: &OwnedFd, name: &CStr) -> Result<Self> {
+        let base = dir.try_clone().context(|| "open a directory again")?;
+        Ok(Self { base: Rc::new(base), rest: PathBuf::from(os(name)) })
+    }
+
     /// Opens it for reading, never through a link; `None` when it is no directory (any more).
-    pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
+    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
         open_beneath(&self.base, &self.rest)
     }
 
     /// The place of an entry, given the opened directory.
-    pub(super) fn child(&self, dir: &OwnedFd, name: &CStr) -> Result<Self> {
+    pub(crate) fn child(&self, dir: &OwnedFd, name: &CStr) -> Result<Self> {
         if self.rest.as_os_str().len() < LONG {
             return Ok(Self { base: Rc::clone(&self.base), rest: self.rest.join(os(name)) });
         }
-        let base = dir.try_clone().context(|| "open a directory again")?;
-        Ok(Self { base: Rc::new(base), rest: PathBuf::from(os(name)) })
+        Self::below(dir, name)
     }
 }
 
 /// Opens the root of a tree.
-pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("open {}", path.display()))
 }
@@ -60,7 +65,7 @@ pub(super) fn open_beneath(root: impl AsFd, rest: &Path) -> Result<Option<OwnedF
 }
 
 /// Looks at an entry below `root` without opening it; `None` when there is none.
-pub(super) fn look_beneath(root: impl AsFd, rest: &Path) -> Result<Option<(OwnedFd, Stat)>> {
+pub(crate) fn look_beneath(root: impl AsFd, rest: &Path) -> Result<Option<(OwnedFd, Stat)>> {
     let Some(fd) = beneath(root, rest, OFlags::PATH | OFlags::NOFOLLOW)? else { return Ok(None) };
     let stat = rustix::fs::fstat(&fd).context(|| format!("stat {}", rest.display()))?;
     Ok(Some((fd, stat)))
@@ -83,7 +88,7 @@ fn beneath(root: impl AsFd, rest: &Path, flags: OFlags) -> Result<Option<OwnedFd
 }
 
 /// The status of an entry; `None` when it is gone.
-pub(super) fn stat_at(dir: impl AsFd, name: &CStr) -> Result<Option<Stat>> {
+pub(crate) fn stat_at(dir: impl AsFd, name: &CStr) -> Result<Option<Stat>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -92,7 +97,7 @@ pub(super) fn stat_at(dir: impl AsFd, name: &CStr) -> Result<Option<Stat>> {
 }
 
 /// The names in a directory, in no order, with their types as far as the file system tells.
-pub(super) fn names(dir: impl AsFd) -> Result<Vec<(CString, FileType)>> {
+pub(crate) fn names(dir: impl AsFd) -> Result<Vec<(CString, FileType)>> {
     let mut out = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir).context(|| "read a directory")? {
         let entry = entry.context(|| "read a directory")?;
@@ -104,11 +109,11 @@ pub(super) fn names(dir: impl AsFd) -> Result<Vec<(CString, FileType)>> {
     Ok(out)
 }
 
-pub(super) fn os(name: &CStr) -> &OsStr {
+pub(crate) fn os(name: &CStr) -> &OsStr {
     OsStr::from_bytes(name.to_bytes())
 }
 
-pub(super) fn is_dir(stat: &Stat) -> bool {
+pub(crate) fn is_dir(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
@@ -153,7 +158,12 @@ pub fn remove_tree(top: &Path) -> Result<()> {
     }
     match removal.failed {
         Some(e) => Err(Error::io(format!("remove {}", top.display()), e)),
-        None => fs::remove_dir(top).context(|| format!("remove {}", top.display())),
+        None => match fs::remove_dir(top) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", top.display()), e))
+            }
+            _ => Ok(()),
+        },
     }
 }
 

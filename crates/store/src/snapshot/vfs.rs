@@ -151,6 +151,10 @@ impl SnapshotDriver for Vfs {
         Ok(BTreeMap::from([("Dir".to_owned(), dir.to_string_lossy().into_owned())]))
     }
 
+    fn paths(&self, id: &str) -> Vec<PathBuf> {
+        if check_id(id).is_err() { Vec::new() } else { vec![self.dirs.join(id), self.parents.join(id)] }
+    }
+
     fn remove(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let (dir, aside) = (self.dirs.join(id), self.dirs.join(format!("{id}{REMOVING}")));

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 pub mod audit;
+pub mod trees;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -116,14 +116,57 @@ pub(crate) fn progress(e: model::ProgressEvent) -> JsonMessage {
         return JsonMessage::failed(&error);
     }
     let detail = api::ProgressDetail { current: e.current.unwrap_or(0), total: e.total.unwrap_or(0) };
-    let has_detail = e.current.is_some() || e.total.is_some() || (e.status.is_some() && e.id.is_some());
+    let titled = e.title || e.id.is_none();
+    let has_detail = e.current.is_some() || e.total.is_some() || (e.status.is_some() && !titled);
+    let aux =
+        e.pushed.map(|p| serde_json::json!({"Tag": p.tag, "Digest": p.digest.to_string(), "Size": p.size}));
     JsonMessage {
         stream: e.stream,
         status: e.status,
-        progress_detail: has_detail.then_some(detail),
+        progress: Some(bar(detail.current, detail.total)).filter(|b| !b.is_empty()),
+        progress_detail: (has_detail || aux.is_some()).then_some(detail),
+        aux,
         id: e.id,
         ..JsonMessage::default()
     }
+}
+
+/// Progress as Docker's daemon draws it for clients that only print: 200 columns wide.
+fn bar(current: u64, total: u64) -> String {
+    match (current, total) {
+        (0, 0) => String::new(),
+        (_, 0) => format!("{:>8}", human_size(current)),
+        _ => {
+            let half = usize::try_from((u128::from(current) * 50 / u128::from(total)).min(50)).unwrap_or(50);
+            let numbers = match current > total {
+                true => format!("{:>8}", human_size(current)),
+                false => format!("{:>8}/{}", human_size(current), human_size(total)),
+            };
+            format!("[{}>{}] {numbers}", "=".repeat(half), " ".repeat(50 - half))
+        }
+    }
+}
+
+/// Four digits and a decimal unit: `32.77kB`.
+fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1000.0 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
+        unit += 1;
+    }
+    // Go's %.4g.
+    let digits = match size {
+        s if s < 10.0 => 3,
+        s if s < 100.0 => 2,
+        s if s < 1000.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{size:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
 }
 
 #[cfg(test)]
@@ -186,8 +229,26 @@ mod tests {
         };
         assert_eq!(
             text(layer),
-            r#"{"status":"Loading layer","progressDetail":{"current":1,"total":2},"id":"e321"}"#
+            r#"{"status":"Loading layer","progressDetail":{"current":1,"total":2},"progress":"[=========================>                         ]       1B/2B","id":"e321"}"#
         );
+        assert_eq!(
+            bar(32_768, 1_085_508),
+            "[=>                                                 ]  32.77kB/1.086MB"
+        );
+        assert_eq!(
+            bar(2_426_880, 1_982_441),
+            "[==================================================>]  2.427MB"
+        );
+        let title = model::ProgressEvent {
+            status: Some("Pulling from a/bb".into()),
+            id: Some("1".into()),
+            title: true,
+            ..Default::default()
+        };
+        assert_eq!(text(title), r#"{"status":"Pulling from a/bb","id":"1"}"#);
+        let pushed = model::Pushed { tag: "1".into(), digest: longshore_oci::Digest::of(b""), size: 527 };
+        let line = text(model::ProgressEvent { pushed: Some(pushed), ..Default::default() });
+        assert!(line.starts_with(r#"{"progressDetail":{},"aux":{"Tag":"1","Digest":"sha256:e3b0"#), "{line}");
         let done = model::ProgressEvent { stream: Some("Loaded image: a:1\n".into()), ..Default::default() };
         assert_eq!(text(done), r#"{"stream":"Loaded image: a:1\n"}"#);
     }

@@ -3,4 +3,6 @@
 pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod image;
+pub(crate) mod layers;
 pub(crate) mod rest;
+pub(crate) mod upkeep;

@@ -1,0 +1,106 @@
+//! Small headers of registries, parsed: `Link`, `Range`, `Content-Range`, `Retry-After`. Pure.
+
+use std::time::{Duration, SystemTime};
+
+use hyper::header::{AsHeaderName, HeaderMap};
+
+/// A header's text, if it is there and is text.
+pub(crate) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+/// The address of the next page: `<...>; rel="next"` (RFC 8288).
+pub(crate) fn next_link(value: &str) -> Option<&str> {
+    let mut rest = value;
+    loop {
+        let (_, after) = rest.split_once('<')?;
+        let (address, params) = after.split_once('>')?;
+        let end = params.find('<').unwrap_or(params.len());
+        let is_next = params[..end].split([';', ',']).any(|p| {
+            let (name, rel) = p.split_once('=').unwrap_or((p, ""));
+            name.trim().eq_ignore_ascii_case("rel")
+                && rel.trim().trim_matches('"').eq_ignore_ascii_case("next")
+        });
+        if is_next {
+            return Some(address);
+        }
+        rest = &params[end..];
+    }
+}
+
+/// What a registry has of an upload: `0-N`, inclusive. It is the number of bytes; `None` for `0-0`, which registries
+/// say of none and of one.
+pub(crate) fn upload_range(value: &str) -> Option<u64> {
+    let (first, last) = value.trim().trim_start_matches("bytes=").split_once('-')?;
+    match (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?) {
+        (0, 0) => None,
+        (0, last) => last.checked_add(1),
+        _ => None,
+    }
+}
+
+/// `bytes FIRST-LAST/SIZE`; the size may be `*`.
+pub(crate) fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.trim().split_once('-')?;
+    let size = match size.trim() {
+        "*" => None,
+        size => Some(size.parse().ok()?),
+    };
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last, size))
+}
+
+/// Seconds, or a date.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, hyper::header::RETRY_AFTER)?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links() {
+        assert_eq!(
+            next_link(r#"</v2/a/tags/list?last=b&n=1>; rel="next""#),
+            Some("/v2/a/tags/list?last=b&n=1")
+        );
+        assert_eq!(next_link(r#"<a>; rel=prev, <b>; title="x"; REL=next"#), Some("b"));
+        assert_eq!(next_link("<a>; rel=prev"), None);
+        assert_eq!(next_link("<a"), None);
+        assert_eq!(next_link(""), None);
+    }
+
+    #[test]
+    fn ranges() {
+        assert_eq!(upload_range("0-1023"), Some(1024));
+        assert_eq!(upload_range("bytes=0-1"), Some(2));
+        for unclear in ["0-0", "5-9", "", "x", "0-18446744073709551615", "-"] {
+            assert_eq!(upload_range(unclear), None, "{unclear}");
+        }
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, 9, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, 9, None)));
+        for bad in ["bytes 9-5/10", "bytes */10", "5-9/10", "bytes 5-9", "bytes a-b/c"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn waits() {
+        let mut headers = HeaderMap::new();
+        let mut after = |value: &str| {
+            headers.insert("retry-after", value.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
+        assert_eq!(after("-1"), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! Pushing: what the registry has is not sent again; layers go side by side; the manifest goes last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use longshore_oci::image::{Descriptor, media};
+use longshore_oci::{Digest, Reference};
+use longshore_store::Store;
+use longshore_store::archive::{Dispatch, SentManifest};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::arrival::Pace;
+use crate::pull::blocking;
+use crate::{Error, ManifestRef, Repository, Result};
+
+/// What becomes of a layer, by its diff id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushStep {
+    /// It is looked at.
+    Preparing,
+    /// It waits for others.
+    Waiting,
+    /// So many bytes of its tar were compressed.
+    Compressing(u64),
+    /// So many bytes of so many were sent.
+    Pushing(u64, u64),
+    /// All were.
+    Pushed,
+    /// The registry had it.
+    Exists,
+    /// The registry took it from this repository of its own.
+    Mounted(String),
+}
+
+/// Told about each layer as a push goes on.
+pub type PushProgress = dyn Fn(&Digest, PushStep) + Send + Sync;
+
+/// Repositories that may have a blob, by its digest: `registry/repository`.
+pub type Origins = dyn Fn(&Digest) -> Vec<String> + Send + Sync;
+
+/// What was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+}
+
+/// Pushes images out of a store. Cheap to clone; all clones share the limit.
+#[derive(Clone, Debug)]
+pub struct Pusher {
+    store: Store,
+    uploads: Arc<Semaphore>,
+}
+
+impl Pusher {
+    /// A pusher that sends at most `uploads` layers at once.
+    #[must_use]
+    pub fn new(store: Store, uploads: usize) -> Self {
+        Self { store, uploads: Arc::new(Semaphore::new(uploads.max(1))) }
+    }
+
+    /// Sends an image and names it `tag` there. It is known by the manifest's digest afterwards.
+    ///
+    /// # Errors
+    /// When a layer cannot be read or sent. Dropping the future gives the push up; what the registry got stays there
+    /// without a name.
+    pub async fn push(
+        &self,
+        id: Digest,
+        repository: &Repository,
+        tag: &str,
+        origins: Arc<Origins>,
+        progress: Arc<PushProgress>,
+    ) -> Result<Pushed> {
+        let store = self.store.clone();
+        let dispatch = Arc::new(blocking(move || Ok(Dispatch::new(&store, &id)?)).await?);
+        let descriptors = self.layers(&dispatch, repository, &origins, &progress).await?;
+        let config = Descriptor {
+            media_type: media::DOCKER_CONFIG.into(),
+            digest: id,
+            size: dispatch.config().len() as u64,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+        };
+        if repository.has_blob(&id).await?.is_none() {
+            let held = Arc::clone(&dispatch);
+            let file = blocking(move || Ok(held.open(&id)?)).await?;
+            repository.upload_blob(id, config.size, file, |_| {}).await?;
+        }
+        let SentManifest { bytes, media_type, digest } = dispatch.manifest(&descriptors)?;
+        let sent = SentManifest { bytes: bytes.clone(), media_type: media_type.clone(), digest };
+        let size = bytes.len() as u64;
+        let answered = repository
+            .put_manifest(&ManifestRef::Tag(tag.to_owned()), &media_type, Bytes::from(bytes))
+            .await?;
+        if answered != digest {
+            return Err(Error::DigestMismatch {
+                what: format!("manifest pushed to {}", repository.name().familiar_name()),
+                expected: digest,
+                actual: answered,
+            });
+        }
+        let name: Reference = repository.name().clone().with_digest(digest);
+        blocking(move || Ok(dispatch.sent(&sent, &descriptors, &name)?)).await?;
+        Ok(Pushed { digest, size })
+    }
+
+    /// Brings all layers to the registry; gives what they are there, lowest first.
+    async fn layers(
+        &self,
+        dispatch: &Arc<Dispatch>,
+        repository: &Repository,
+        origins: &Arc<Origins>,
+        progress: &Arc<PushProgress>,
+    ) -> Result<Vec<Descriptor>> {
+        let diff_ids = dispatch.diff_ids();
+        let mut tasks = JoinSet::new();
+        let mut first: BTreeMap<Digest, usize> = BTreeMap::new();
+        for (i, diff_id) in diff_ids.iter().enumerate().rev() {
+            progress(diff_id, PushStep::Preparing);
+            first.insert(*diff_id, i);
+        }
+        // The topmost first, as Docker does.
+        for i in first.into_values().collect::<std::collections::BTreeSet<_>>().into_iter().rev() {
+            let layer = Layer {
+                dispatch: Arc::clone(dispatch),
+                index: i,
+                diff_id: diff_ids[i],
+                repository: repository.clone(),
+                origins: Arc::clone(origins),
+                progress: Arc::clone(progress),
+            };
+            let uploads = Arc::clone(&self.uploads);
+            tasks.spawn(async move {
+                let permit = match Arc::clone(&uploads).try_acquire_owned() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => {
+                        (layer.progress)(&layer.diff_id, PushStep::Waiting);
+                        // It is never closed.
+                        uploads.acquire_owned().await.ok()
+                    }
+                };
+                let sent = layer.send().await;
+                drop(permit);
+                sent.map(|descriptor| (layer.diff_id, descriptor))
+            });
+        }
+        let mut sent = BTreeMap::new();
+        while let Some(done) = tasks.join_next().await {
+            let done = done.map_err(|_| Error::Internal("an upload failed; see the daemon's log".into()))?;
+            let (diff_id, descriptor) = done?;
+            sent.insert(diff_id, descriptor);
+        }
+        diff_ids
+            .iter()
+            .map(|d| sent.get(d).cloned().ok_or_else(|| Error::Internal(format!("layer {d} was not sent"))))
+            .collect()
+    }
+}
+
+/// One layer on its way.
+struct Layer {
+    dispatch: Arc<Dispatch>,
+    index: usize,
+    diff_id: Digest,
+    repository: Repository,
+    origins: Arc<Origins>,
+    progress: Arc<PushProgress>,
+}
+
+impl Layer {
+    fn tell(&self, step: PushStep) {
+        (self.progress)(&self.diff_id, step);
+    }
+
+    async fn send(&self) -> Result<Descriptor> {
+        // Asked before it is compressed or made again.
+        if let Some(known) = self.dispatch.known(self.index)
+            && self.is_there(&known).await?
+        {
+            return Ok(known);
+        }
+        let (dispatch, index, diff_id) = (Arc::clone(&self.dispatch), self.index, self.diff_id);
+        let progress = Arc::clone(&self.progress);
+        let before = self.dispatch.known(self.index);
+        let descriptor = blocking(move || {
+            let mut pace = Pace::default();
+            Ok(dispatch.blob(index, &mut |seen| {
+                if pace.is_due() {
+                    progress(&diff_id, PushStep::Compressing(seen));
+                }
+            })?)
+        })
+        .await?;
+        if before.is_none_or(|b| b.digest != descriptor.digest) && self.is_there(&descriptor).await? {
+            return Ok(descriptor);
+        }
+        let (dispatch, digest) = (Arc::clone(&self.dispatch), descriptor.digest);
+        let file = blocking(move || Ok(dispatch.open(&digest)?)).await?;
+        let mut pace = Pace::default();
+        let size = descriptor.size;
+        self.tell(PushStep::Pushing(0, size));
+        let sending = self.repository.upload_blob(digest, size, file, |seen| {
+            if pace.is_due() {
+                self.tell(PushStep::Pushing(seen, size));
+            }
+        });
+        sending.await?;
+        self.tell(PushStep::Pushing(size, size));
+        self.tell(PushStep::Pushed);
+        Ok(descriptor)
+    }
+
+    /// Whether the repository has a blob, or can have it from another one of the registry.
+    async fn is_there(&self, blob: &Descriptor) -> Result<bool> {
+        if self.repository.has_blob(&blob.digest).await?.is_some() {
+            self.tell(PushStep::Exists);
+            return Ok(true);
+        }
+        let here = self.repository.name();
+        for origin in (self.origins)(&blob.digest) {
+            let Some(from) = origin.strip_prefix(&format!("{}/", here.registry())) else { continue };
+            if from == here.repository() {
+                continue;
+            }
+            // A refusal is no failure: then it is sent.
+            if matches!(self.repository.mount_blob(&blob.digest, from).await, Ok(true)) {
+                self.tell(PushStep::Mounted(from.to_owned()));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,55 @@
+//! The store's upkeep.
+
+use longshore_api::upkeep;
+use longshore_engine::model;
+
+/// Every byte under the data root.
+pub(crate) fn ledger(found: model::Ledger) -> upkeep::Ledger {
+    let row = |row: model::LedgerRow| upkeep::LedgerRow {
+        kind: row.kind.to_owned(),
+        name: row.name,
+        bytes: row.bytes,
+        inodes: row.inodes,
+        shared: u64::try_from(row.shared).unwrap_or(u64::MAX),
+        of: row.of,
+    };
+    upkeep::Ledger {
+        ledger: found.rows.into_iter().map(row).collect(),
+        total: found.total,
+        data_root: found.data_root,
+    }
+}
+
+/// What became of the compressed layers.
+pub(crate) fn compressed(done: model::CompressedPruned) -> upkeep::CompressedPruned {
+    let form = |digest: longshore_oci::Digest, bytes: u64, reason: String| upkeep::CompressedForm {
+        digest: digest.to_string(),
+        bytes,
+        reason,
+    };
+    upkeep::CompressedPruned {
+        dropped: done.dropped.into_iter().map(|(d, bytes)| form(d, bytes, String::new())).collect(),
+        kept: done.kept.into_iter().map(|(d, why)| form(d, 0, why)).collect(),
+        space_reclaimed: done.reclaimed,
+    }
+}
+
+/// What a collection did, or would do.
+pub(crate) fn collected(done: model::Collected, dry_run: bool) -> upkeep::Collected {
+    let decision = |d: model::Decision| upkeep::Decision {
+        action: if d.drop { "drop" } else { "keep" }.to_owned(),
+        kind: d.kind.to_owned(),
+        name: d.name,
+        called: d.called,
+        bytes: d.bytes,
+        reason: d.reason,
+        error: d.error.unwrap_or_default(),
+    };
+    upkeep::Collected {
+        dry_run,
+        limit: done.limit,
+        before: done.before,
+        freed: done.freed,
+        decisions: done.decisions.into_iter().map(decision).collect(),
+    }
+}

@@ -1,0 +1,36 @@
+//! The store's upkeep: what builds left, compressed forms, the disk budget, the check.
+
+use longshore_engine::model::{CollectRequest, DiskBudget};
+
+use super::translate::upkeep as translate;
+use super::{Answer, Call, reply};
+use crate::errors::ApiError;
+
+/// `POST /build/prune`.
+pub(super) fn prune_build_cache(call: &Call) -> Answer {
+    // Filters are Docker's, and there is nothing that they could choose from; a wrong form is refused all the same.
+    call.query.filters()?;
+    let reclaimed = call.engine().prune_build_cache();
+    Ok(reply::json(&serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": reclaimed})))
+}
+
+/// `POST /longshore/compressed/prune`.
+pub(super) async fn prune_compressed(call: &Call) -> Answer {
+    Ok(reply::json(&translate::compressed(call.engine().prune_compressed().await?)))
+}
+
+/// `POST /longshore/gc`: by the daemon's budget, or by one that the query names.
+pub(super) async fn collect(call: &Call) -> Answer {
+    let query = &call.query;
+    let keep_tagged = query.given("keep-tagged").map(|_| query.flag("keep-tagged"));
+    let budget = match query.given("limit") {
+        Some(limit) => Some(DiskBudget::read(limit, query.given("keep-last-used"), keep_tagged)?),
+        None if query.given("keep-last-used").is_some() || keep_tagged.is_some() => {
+            return Err(ApiError::invalid("what is kept was named, but no limit"));
+        }
+        None => None,
+    };
+    let request = CollectRequest { dry_run: query.flag("dryrun"), budget };
+    let done = call.engine().collect(request).await?;
+    Ok(reply::json(&translate::collected(done, request.dry_run)))
+}

@@ -1,0 +1,295 @@
+//! Images on their way to a registry: each layer in the form that it came in, or compressed here; and the manifest.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use longshore_oci::image::{Descriptor, Manifest, media};
+use longshore_oci::{Digest, Reference};
+
+use super::custody::Custody;
+use super::staged::rebuild;
+use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord, Origin};
+use crate::compressed::Compressed;
+use crate::layer::Compressor;
+use crate::meta::{Batch, Table};
+use crate::open::Store;
+use crate::{Error, Result};
+
+/// An image that is being sent. What it needs stays as long as it lives.
+#[derive(Debug)]
+pub struct Dispatch {
+    custody: Custody,
+    id: Digest,
+    config: Vec<u8>,
+    layers: Vec<(Digest, LayerRecord)>,
+    /// The manifest that it came with, if that can be sent again.
+    known: Option<(ManifestRecord, Vec<u8>, Manifest)>,
+}
+
+/// A finished manifest.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SentManifest {
+    pub bytes: Vec<u8>,
+    pub media_type: String,
+    pub digest: Digest,
+}
+
+impl Dispatch {
+    /// Begins to send an image.
+    ///
+    /// # Errors
+    /// `NotFound`; when the metadata fails.
+    pub fn new(store: &Store, id: &Digest) -> Result<Self> {
+        let custody = Custody::new(store, &format!("push {}", id.short()))?;
+        let graph = store.adding();
+        let image = store.images().get(id)?;
+        image.layers.last().map_or(Ok(()), |top| custody.hold_layer(*top))?;
+        let (config, _) = store.images().document(id)?;
+        let mut layers = Vec::new();
+        for chain in &image.layers {
+            let record =
+                store.layer(chain)?.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
+            if let Some(blob) = &record.blob {
+                custody.hold(blob.digest)?;
+            }
+            layers.push((*chain, record));
+        }
+        custody.hold(*id)?;
+        drop(graph);
+        let known = image.manifests.into_iter().rev().find_map(|m| known(store, m, &layers));
+        Ok(Self { custody, id: *id, config, layers, known })
+    }
+
+    /// The image's configuration.
+    #[must_use]
+    pub fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// Diff ids, lowest first.
+    #[must_use]
+    pub fn diff_ids(&self) -> Vec<Digest> {
+        self.layers.iter().map(|(_, l)| l.diff_id).collect()
+    }
+
+    /// What a layer is in a registry, as far as that is known without compressing it: asked before it is made.
+    #[must_use]
+    pub fn known(&self, layer: usize) -> Option<Descriptor> {
+        if let Some((_, _, manifest)) = &self.known {
+            return manifest.layers.get(layer).cloned();
+        }
+        self.layers.get(layer)?.1.blob.as_ref().map(describe)
+    }
+
+    /// Makes sure that the content store has a layer's blob, and tells what it is. `progress` gets the bytes of the layer's tar
+    /// that were compressed so far.
+    ///
+    /// # Errors
+    /// `Corrupt` when the layer is damaged; when the disk is full.
+    pub fn blob(&self, layer: usize, progress: &mut dyn FnMut(u64)) -> Result<Descriptor> {
+        let (chain, record) =
+            self.layers.get(layer).ok_or_else(|| Error::Internal(format!("there is no layer {layer}")))?;
+        let store = &self.custody.store;
+        let wanted = self.known(layer);
+        if let Some(wanted) = &wanted
+            && store.content().exists(&wanted.digest)?
+        {
+            return Ok(wanted.clone());
+        }
+        let snapshot = &record.cache_id;
+        if wanted.as_ref().is_some_and(|w| w.digest == record.diff_id) {
+            let mut ingest = store.content().ingest()?;
+            rebuild(store, snapshot, record.diff_id, &mut Counting::new(&mut ingest, progress))?;
+            let size = ingest.size();
+            self.custody.commit(ingest, record.diff_id)?;
+            let media_type = wanted.map_or_else(|| media::OCI_LAYER.to_owned(), |w| w.media_type);
+            return Ok(descriptor(record.diff_id, size, media_type));
+        }
+        if let Some(wanted) = wanted
+            && record.blob.as_ref().is_some_and(|b| b.digest == wanted.digest)
+            && let Compressed::File(_) = store.compressed(record)?
+        {
+            return Ok(wanted);
+        }
+        let mut ingest = store.content().ingest()?;
+        let compressor = Compressor::for_registries();
+        let out = BufWriter::with_capacity(1 << 20, &mut ingest);
+        let out = compressor.compress(out, |tar| {
+            rebuild(store, snapshot, record.diff_id, &mut Counting::new(tar, progress)).map(drop)
+        })?;
+        drop(out);
+        let (digest, size) = (ingest.digest(), ingest.size());
+        self.custody.commit_durable(ingest, digest)?;
+        let origin = Origin::Made { compressor: compressor.to_string() };
+        let blob = BlobRecord::new(digest, size, media::DOCKER_LAYER_GZIP, origin);
+        self.keep(chain, &blob)?;
+        Ok(describe(&blob))
+    }
+
+    /// Keeps what was compressed here, so that the next push of the layer sends the same.
+    fn keep(&self, chain: &Digest, blob: &BlobRecord) -> Result<()> {
+        let store = &self.custody.store;
+        let _graph = store.adding();
+        let Some(mut record) = store.layer(chain)? else { return Ok(()) };
+        let has = |b: &BlobRecord| store.content().exists(&b.digest);
+        if record.blob.as_ref().map(has).transpose()?.unwrap_or(false) {
+            return Ok(());
+        }
+        record.blob = Some(blob.clone());
+        store.meta().commit(Batch::new().put(Table::Layers, &chain.to_string(), &record))
+    }
+
+    /// A blob's file, of this image.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn open(&self, blob: &Digest) -> Result<File> {
+        self.custody.store.content().open_blob(blob)
+    }
+
+    /// The manifest over the given layers: the one that the image came with, if those are its layers.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn manifest(&self, layers: &[Descriptor]) -> Result<SentManifest> {
+        if let Some((record, bytes, manifest)) = &self.known
+            && manifest.layers.iter().map(|l| l.digest).eq(layers.iter().map(|l| l.digest))
+        {
+            return Ok(SentManifest {
+                bytes: bytes.clone(),
+                media_type: record.media_type.clone(),
+                digest: record.digest,
+            });
+        }
+        let manifest = build(&self.id, self.config.len() as u64, layers);
+        let bytes =
+            serde_json::to_vec(&manifest).map_err(|e| Error::Internal(format!("write manifest: {e}")))?;
+        let digest = Digest::of(&bytes);
+        let media_type = manifest.media_type.unwrap_or_default();
+        Ok(SentManifest { bytes, media_type, digest })
+    }
+
+    /// Records that a registry knows the image by this manifest, under `name` (with a digest), and has these layers.
+    ///
+    /// # Errors
+    /// `NotFound` when the image was removed meanwhile.
+    pub fn sent(&self, manifest: &SentManifest, layers: &[Descriptor], name: &Reference) -> Result<()> {
+        let store = &self.custody.store;
+        self.custody.put_durable(&manifest.bytes)?;
+        let _graph = store.adding();
+        let mut row: ImageRow = store
+            .images()
+            .row(&self.id)?
+            .ok_or_else(|| Error::NotFound(format!("No such image: {}", self.id)))?;
+        if !row.manifests.iter().any(|m| m.digest == manifest.digest) {
+            row.manifests.push(ManifestRecord {
+                digest: manifest.digest,
+                size: manifest.bytes.len() as u64,
+                media_type: manifest.media_type.clone(),
+            });
+        }
+        let mut batch = Batch::new().put(Table::Images, &self.id.to_string(), &row);
+        let source = format!("{}/{}", name.registry(), name.repository());
+        for layer in layers {
+            batch = store.with_source(batch, &layer.digest, &source)?;
+        }
+        store.meta().commit(batch.put(Table::Tags, &name.to_string(), &self.id))
+    }
+}
+
+/// A manifest that came with the image, if it is whole and speaks of these layers.
+fn known(
+    store: &Store,
+    record: ManifestRecord,
+    layers: &[(Digest, LayerRecord)],
+) -> Option<(ManifestRecord, Vec<u8>, Manifest)> {
+    let bytes = store.content().read(&record.digest, MAX_CONFIG).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+    let can = |(descriptor, (_, layer)): (&Descriptor, &(Digest, LayerRecord))| {
+        descriptor.digest == layer.diff_id
+            || layer.blob.as_ref().is_some_and(|b| b.digest == descriptor.digest)
+            || store.content().exists(&descriptor.digest).unwrap_or(false)
+    };
+    let whole = manifest.layers.len() == layers.len() && manifest.layers.iter().zip(layers).all(can);
+    whole.then_some((record, bytes, manifest))
+}
+
+fn describe(blob: &BlobRecord) -> Descriptor {
+    descriptor(blob.digest, blob.size, blob.media_type.clone())
+}
+
+fn descriptor(digest: Digest, size: u64, media_type: String) -> Descriptor {
+    Descriptor {
+        media_type,
+        digest,
+        size,
+        urls: Vec::new(),
+        annotations: BTreeMap::new(),
+        platform: None,
+        artifact_type: None,
+    }
+}
+
+/// A manifest in Docker's form, which every registry and client reads; in OCI's where a layer has a form that Docker's
+/// lacks.
+fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
+    let docker = |t: &str| match t {
+        media::DOCKER_LAYER_GZIP | media::OCI_LAYER_GZIP => Some(media::DOCKER_LAYER_GZIP),
+        media::DOCKER_LAYER | media::OCI_LAYER => Some(media::DOCKER_LAYER),
+        _ => None,
+    };
+    let oci = |t: &str| match t {
+        media::DOCKER_LAYER_GZIP => media::OCI_LAYER_GZIP.to_owned(),
+        media::DOCKER_LAYER => media::OCI_LAYER.to_owned(),
+        other => other.to_owned(),
+    };
+    let all_docker = layers.iter().all(|l| docker(&l.media_type).is_some());
+    let (own, config) = match all_docker {
+        true => (media::DOCKER_MANIFEST, media::DOCKER_CONFIG),
+        false => (media::OCI_MANIFEST, media::OCI_CONFIG),
+    };
+    let layer = |l: &Descriptor| {
+        let media_type = match docker(&l.media_type).filter(|_| all_docker) {
+            Some(t) => t.to_owned(),
+            None => oci(&l.media_type),
+        };
+        descriptor(l.digest, l.size, media_type)
+    };
+    Manifest {
+        schema_version: 2,
+        media_type: Some(own.into()),
+        artifact_type: None,
+        config: descriptor(*id, config_size, config.to_owned()),
+        layers: layers.iter().map(layer).collect(),
+        subject: None,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// Tells how many bytes have passed.
+struct Counting<'a, W> {
+    inner: W,
+    seen: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl<'a, W: Write> Counting<'a, W> {
+    fn new(inner: W, progress: &'a mut dyn FnMut(u64)) -> Self {
+        Self { inner, seen: 0, progress }
+    }
+}
+
+impl<W: Write> Write for Counting<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.seen += n as u64;
+        (self.progress)(self.seen);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}

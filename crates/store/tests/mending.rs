@@ -1,0 +1,96 @@
+//! What a power cut takes of a container's writable layer is made again when the store is opened. Needs root.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use longshore_oci::IdMap;
+use longshore_store::snapshot::DriverName;
+use longshore_store::{Store, StoreOptions};
+
+use common::audit::audit;
+use common::{bench, docker_archive, layers, load, sh};
+
+/// What is taken away, as a script in `overlay2/` with `$rw` and `$init`.
+const LOSSES: [&str; 14] = [
+    "rm -rf $rw",
+    "rm -rf $init",
+    "rm -rf $rw $init; find l -xtype l -delete",
+    "rm -rf $rw/diff",
+    ": > $rw/link",
+    ": > $init/link",
+    "rm $init/link $rw/link",
+    "rm l/$(cat $rw/link)",
+    "rm l/$(cat $init/link)",
+    ": > $rw/lower",
+    "rm $init/lower",
+    "rm -r $rw/work $init/work $init/committed",
+    "rm -r $init/diff/*",
+    "rm $init/diff/etc/mtab",
+];
+
+#[test]
+fn privileged_atk_53_what_a_power_cut_took_of_a_container_is_made_again() {
+    let b = bench(DriverName::Overlay2);
+    let archive = docker_archive(b.dir.path(), &layers(b.dir.path()), "m:1", false);
+    let image = load(&b.store, &archive).unwrap()[0].id;
+    let root = b.dir.path().join("data");
+    let mut store = b.store;
+    for loss in LOSSES {
+        let rw = store.create_rw("c", Some(&image)).unwrap();
+        let before = look(&store);
+        let tree = store.mount_rw("c", &IdMap::default()).unwrap();
+        sh(&tree, "echo mine > mine; rm etc/file");
+        store.unmount_rw("c").unwrap();
+        drop(store);
+        sh(&root.join("overlay2"), &format!("rw={} init={}; {loss}", rw.mount_id, rw.init_id));
+        store = open(&root);
+        let kept = !loss.contains("rm -rf $rw");
+        let tree = store.mount_rw("c", &IdMap::default()).unwrap();
+        assert_eq!(tree.join("mine").exists(), kept, "{loss}");
+        assert_eq!(tree.join("etc/file").exists(), !kept, "{loss}");
+        assert_eq!(fs::read_link(tree.join("etc/mtab")).unwrap(), Path::new("/proc/mounts"), "{loss}");
+        sh(&tree, "rm -f mine; test -e etc/file || echo two > etc/file");
+        store.unmount_rw("c").unwrap();
+        assert_eq!(look(&store), before, "{loss}");
+        assert_eq!(audit(&store), Vec::<String>::new(), "{loss}");
+        store.remove_rw("c").unwrap();
+        assert_eq!(audit(&store), Vec::<String>::new(), "{loss}: removed");
+    }
+}
+
+/// A container that runs on while the daemon is away is left alone.
+#[test]
+fn privileged_a_mounted_layer_is_not_touched() {
+    let b = bench(DriverName::Overlay2);
+    let archive = docker_archive(b.dir.path(), &layers(b.dir.path()), "m:1", false);
+    let image = load(&b.store, &archive).unwrap()[0].id;
+    let root = b.dir.path().join("data");
+    let rw = b.store.create_rw("c", Some(&image)).unwrap();
+    b.store.mount_rw("c", &IdMap::default()).unwrap();
+    drop(b.store);
+    fs::write(root.join("overlay2").join(&rw.mount_id).join("lower"), "").unwrap();
+    let store = open(&root);
+    assert_eq!(fs::read(root.join("overlay2").join(&rw.mount_id).join("lower")).unwrap(), b"");
+    store.unmount_rw("c").unwrap();
+    drop(store);
+    open(&root).remove_rw("c").unwrap();
+}
+
+fn open(root: &Path) -> Store {
+    Store::open(root, &StoreOptions { driver: None, sync: false }).unwrap()
+}
+
+/// All that the container sees, with modes and owners.
+fn look(store: &Store) -> String {
+    let list = "find . -printf '%p %y %m %U %G %l\\n' | sort";
+    store
+        .with_mounted("c", |tree| {
+            let out =
+                std::process::Command::new("sh").arg("-c").arg(list).current_dir(tree).output().unwrap();
+            Ok(String::from_utf8(out.stdout).unwrap())
+        })
+        .unwrap()
+}
