@@ -68,6 +68,9 @@ pub(super) fn resolve(flags: RegistryFlags, keys: &mut File) -> Result<Registrie
     for rule in insecure {
         config.insecure.push(rule.parse::<InsecureRule>()?);
     }
+    for (host, servers) in std::mem::take(&mut keys.token_servers) {
+        config.token_servers.extend(servers.into_iter().map(|server| (host.clone(), server)));
+    }
     if let Some(dirs) = keys.certs_dirs.take() {
         config.certs_dirs = dirs;
     }

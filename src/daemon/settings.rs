@@ -114,6 +114,8 @@ pub(super) struct File {
     pub(super) proxies: Proxies,
     /// Ours: mirrors of any registry, by its name.
     pub(super) mirrors: BTreeMap<String, Vec<String>>,
+    /// Ours: token servers on other domains than their registry's, by the registry's name.
+    pub(super) token_servers: BTreeMap<String, Vec<String>>,
     /// Ours: folders like /etc/docker/certs.d.
     pub(super) certs_dirs: Option<Vec<PathBuf>>,
     disk_budget: Option<FileBudget>,

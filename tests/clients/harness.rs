@@ -95,6 +95,11 @@ impl Daemon {
         daemon
     }
 
+    /// More flags for the next [`Self::launch`].
+    pub(crate) fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(|s| (*s).to_owned()));
+    }
+
     /// The test's own folder.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

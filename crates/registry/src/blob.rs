@@ -97,6 +97,8 @@ pub(crate) struct Download {
     hash: Option<Sha256>,
     reading: Option<Reading>,
     retry: Retry,
+    /// The server refused to begin in the middle.
+    from_start: bool,
     /// Bytes that came since the tries were last counted from one.
     gained: u64,
 }
@@ -132,6 +134,7 @@ impl Download {
             hash: Some(Sha256::new()),
             reading: None,
             retry,
+            from_start: false,
             gained: 0,
             client,
         };
@@ -248,6 +251,10 @@ impl Download {
                     self.reading = Some(reading);
                     return Ok(());
                 }
+                // Without ranges it sends all again.
+                Err(e) if !self.from_start && e.refusal().is_some_and(|r| r.status == 416) => {
+                    self.from_start = true;
+                }
                 Err(e) if self.sources.len() > 1 => {
                     super::repository::give_up(&source, &e);
                     self.sources.remove(0);
@@ -260,7 +267,7 @@ impl Download {
     async fn open_at(&self, source: &Source) -> Result<Reading> {
         let limits = &self.client.config.limits;
         let mut outgoing = bare(Method::GET, limits);
-        if self.offset > 0 {
+        if self.offset > 0 && !self.from_start {
             let range = HeaderValue::from_str(&format!("bytes={}-", self.offset));
             outgoing.headers.insert(RANGE, range.map_err(|e| Error::Internal(e.to_string()))?);
         }

@@ -90,8 +90,11 @@ impl Inner {
         for (i, way) in ways.iter().enumerate() {
             match self.exchange(at, *way, call).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Send(SendError::Connect(e), o)) if !e.forbidden && o.host == at.host => {
+                Err(Failure::Send(SendError::Connect(e), o)) if o.host == at.host => {
                     at.lost();
+                    if e.forbidden {
+                        return Err(Failure::Send(SendError::Connect(e), o));
+                    }
                     if i + 1 == ways.len() {
                         let text = match before {
                             Some(first) if !first.plain && first.text != e.text => {

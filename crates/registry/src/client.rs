@@ -75,7 +75,7 @@ impl Client {
     pub fn new(config: Config) -> Result<Self> {
         let mirror = |m: &crate::Mirror| {
             let at = Arc::new(Endpoint::mirror(m)?);
-            Ok((m.registry.clone(), Source { at, credentials: m.credentials.clone() }))
+            Ok((registry_name(&m.registry), Source { at, credentials: m.credentials.clone() }))
         };
         let mirrors = config.mirrors.iter().map(mirror).collect::<Result<_>>()?;
         let transport = Transport::new(&config).map_err(Error::Invalid)?;

@@ -145,7 +145,7 @@ pub struct Limits {
     pub connect: Duration,
     /// From the end of a request to the head of its answer.
     pub header: Duration,
-    /// The same where a registry checks an upload before it answers.
+    /// The same where a registry stores or checks an upload before it answers.
     pub commit: Duration,
     /// Without one byte of a body, in either direction.
     pub idle: Duration,

@@ -381,7 +381,8 @@ async fn download(
     progress: &PullProgress,
 ) -> Result<()> {
     use futures_util::StreamExt as _;
-    let mut body = repository.blob(layer).await?;
+    // The store hashes the bytes as it takes them.
+    let mut body = repository.blob(layer).await?.unverified();
     let mut pace = arrival::Pace::default();
     let mut seen = 0u64;
     while let Some(bytes) = body.next().await {

@@ -20,6 +20,9 @@ use crate::{Error, Repository, Result};
 /// A blob up to this size goes in the request that ends its upload.
 const SMALL: u64 = 1 << 20;
 
+/// Tries of a request that is not simply sent again: what became of it is asked first.
+const ONCE: u32 = 1;
+
 /// One upload of a blob.
 struct Upload<'a> {
     repository: &'a Repository,
@@ -70,7 +73,7 @@ impl Repository {
         // The registry began an upload instead, which is not wanted here.
         if let Ok(session) = location(&answer.url, answer.response.headers()) {
             let cancel = self.call(&source, &scopes, &action, Target::At(session), Method::DELETE);
-            let _ = inner.call(&source.at, Call { attempts: 1, ..cancel }).await;
+            let _ = inner.call(&source.at, Call { attempts: ONCE, ..cancel }).await;
         }
         Ok(false)
     }
@@ -162,7 +165,7 @@ impl Upload<'_> {
         if self.session.is_none() {
             self.offset = 0;
             let path = self.repository.path(&self.source.at, "blobs/uploads/");
-            let answer = self.send(Target::Path(path), self.bare(Method::POST), None, 0).await?;
+            let answer = self.send(Target::Path(path), self.bare(Method::POST), None, self.tries()).await?;
             if answer.response.status() == StatusCode::CREATED {
                 return Ok(());
             }
@@ -183,6 +186,7 @@ impl Upload<'_> {
         let begin = self.offset;
         let len = self.chunk.min(self.size - begin);
         let mut outgoing = self.bare(Method::PATCH);
+        outgoing.wait = self.repository.client.inner.config.limits.commit;
         outgoing.payload = Payload::File { file: self.file.clone(), offset: begin, len };
         outgoing.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         // All at once is what every registry takes, and some no more than that.
@@ -191,7 +195,7 @@ impl Upload<'_> {
             outgoing.headers.insert(CONTENT_RANGE, range.map_err(|e| Error::Internal(e.to_string()))?);
         }
         let told = |n| progress(begin + n);
-        let answer = self.send(self.target()?, outgoing, Some(&told), 1).await?;
+        let answer = self.send(self.target()?, outgoing, Some(&told), ONCE).await?;
         self.go_on_at(&answer)?;
         let has = text(answer.response.headers(), RANGE).and_then(upload_range).unwrap_or(begin + len);
         if has <= begin || has > begin + len {
@@ -210,7 +214,7 @@ impl Upload<'_> {
         outgoing.payload = rest;
         outgoing.wait = self.repository.client.inner.config.limits.commit;
         let target = Target::At(session.with_query("digest", &self.digest.to_string()));
-        let answer = self.send(target, outgoing, None, 1).await?;
+        let answer = self.send(target, outgoing, None, ONCE).await?;
         drain(answer.response.into_body()).await;
         self.session = None;
         progress(self.size);
@@ -220,7 +224,7 @@ impl Upload<'_> {
     /// Asks what the registry has of a broken upload. Where that is not clear, it begins anew.
     async fn ask_how_far(&mut self) {
         let Ok(target) = self.target() else { return };
-        let answer = self.send(target, self.bare(Method::GET), None, 1).await;
+        let answer = self.send(target, self.bare(Method::GET), None, ONCE).await;
         let has = match &answer {
             Ok(answer) => text(answer.response.headers(), RANGE).and_then(upload_range),
             Err(_) => None,
@@ -238,7 +242,7 @@ impl Upload<'_> {
     /// Tells the registry that nothing more comes, so that it need not keep what it has.
     async fn cancel(&mut self) {
         if let Ok(target) = self.target() {
-            let _ = self.send(target, self.bare(Method::DELETE), None, 1).await;
+            let _ = self.send(target, self.bare(Method::DELETE), None, ONCE).await;
         }
         self.session = None;
     }
@@ -277,7 +281,7 @@ impl Upload<'_> {
             scopes: &self.scopes,
             credentials: &self.source.credentials,
             action: &self.action,
-            attempts: if attempts == 0 { inner.config.limits.attempts } else { attempts },
+            attempts,
             unanswered: false,
             progress,
         };
@@ -287,6 +291,10 @@ impl Upload<'_> {
         } else {
             Err(answer.refused(inner, &self.action).await)
         }
+    }
+
+    fn tries(&self) -> u32 {
+        self.repository.client.inner.config.limits.attempts
     }
 
     fn go_on_at(&mut self, answer: &Answer) -> Result<()> {

@@ -68,6 +68,13 @@ pub(super) fn check(d: &Daemon, must: &BTreeMap<(Kind, String), Must>) -> Vec<St
             wrong.push(format!("image {id} is not whole: {e}"));
         }
     }
+    for image in get(&d.socket(), "/images/json").as_array().expect("images") {
+        let pulled =
+            image["RepoTags"].as_array().into_iter().flatten().any(|name| text(name).starts_with("127."));
+        if pulled && image["RepoDigests"].as_array().is_none_or(Vec::is_empty) {
+            wrong.push(format!("image {} was pulled and has no digest", image["RepoTags"]));
+        }
+    }
     for (kind, name) in found.keys() {
         match kind {
             Kind::Container => wrong.extend(runs(d, name)),

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 /// The file system that the data root is on.
@@ -21,7 +21,7 @@ impl Kind {
             Self::Xfs => ("mkfs.xfs", &["-q", "-f"]),
             Self::Btrfs => ("mkfs.btrfs", &["-q", "-f"]),
         };
-        let status = Command::new(program).args(args).arg(device).status();
+        let status = Command::new(program).args(args).arg(device).stdout(Stdio::null()).status();
         let status = status.unwrap_or_else(|e| panic!("{program}: {e}: `make test` installs it"));
         assert!(status.success(), "{program}");
     }

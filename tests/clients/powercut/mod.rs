@@ -60,11 +60,13 @@ fn work_and_cut(disks: &Disks, world: &World, seed: u64, cuts: usize) -> Vec<(u6
     let live = disks.live();
     let d = Daemon::start_on_disk(&["-o", "loop", live.to_str().expect("utf-8")]);
     d.load("busybox");
+    let registry = crate::pull::registry(&d);
+    let registry = &registry;
     let (socket, mut dice) = (d.socket(), Dice::new(seed));
     let moments = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
             .map(|n| {
-                let worker = Worker::new(&socket, world, n, seed);
+                let worker = Worker::new(&socket, registry, world, n, seed);
                 scope.spawn(move || {
                     // Also when it fails.
                     let _stop = Stop(world);

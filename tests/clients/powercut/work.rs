@@ -1,10 +1,10 @@
-//! A daemon at work: images are loaded, imported, committed, named and removed; containers and volumes come and go.
+//! A daemon at work: images are pulled, loaded, imported, committed, named and removed; containers and volumes come and go.
 
 use std::collections::VecDeque;
 use std::path::Path;
 
 use longshore_oci::Digest;
-use longshore_testkit::registry::{Image, Layer, noise};
+use longshore_testkit::registry::{Image, Layer, Registry, noise};
 use serde_json::{Value, json};
 
 use super::world::{Kind, World};
@@ -63,6 +63,7 @@ fn layer(dice: &mut Dice) -> Layer {
 /// One that works, one request after the other.
 pub(super) struct Worker<'a> {
     socket: &'a Path,
+    registry: &'a Registry,
     world: &'a World,
     dice: Dice,
     name: String,
@@ -73,9 +74,16 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(socket: &'a Path, world: &'a World, number: u64, seed: u64) -> Self {
+    pub(super) fn new(
+        socket: &'a Path,
+        registry: &'a Registry,
+        world: &'a World,
+        number: u64,
+        seed: u64,
+    ) -> Self {
         Self {
             socket,
+            registry,
             world,
             dice: Dice::new(seed.wrapping_add(number * 7919)),
             name: format!("w{number}"),
@@ -88,13 +96,14 @@ impl<'a> Worker<'a> {
     /// Works until the world stops.
     pub(super) fn work(mut self) {
         while !self.world.stopped() {
-            match self.dice.roll(9) {
+            match self.dice.roll(12) {
                 0..3 => self.load(),
                 3 => self.import(),
                 4 | 5 => self.commit(),
                 6 => self.tag(),
                 7 => self.container(),
-                _ => self.volume(),
+                8 => self.volume(),
+                _ => self.pull(),
             }
             while self.images.len() > 5 {
                 self.remove_image();
@@ -121,12 +130,25 @@ impl<'a> Worker<'a> {
         serde_json::from_str(last).unwrap_or_default()
     }
 
+    fn image(&mut self) -> Image {
+        (0..=self.dice.roll(3)).fold(Image::new(), |image, _| image.layer(layer(&mut self.dice)))
+    }
+
+    fn pull(&mut self) {
+        let repo = self.fresh();
+        let pushed = self.image().put(self.registry, &repo, "1");
+        let name = self.registry.reference(&repo, "1");
+        self.world.asks(Kind::Image, &name);
+        let from = self.registry.reference(&repo, "");
+        let target = format!("/images/create?fromImage={}&tag=1", from.trim_end_matches(':'));
+        self.done("POST", &target, "", b"");
+        self.world.has(Kind::Image, &name, Some(&pushed.config.to_string()));
+        self.images.push_back(name);
+    }
+
     fn load(&mut self) {
         let name = format!("{}:1", self.fresh());
-        let mut image = Image::new();
-        for _ in 0..=self.dice.roll(3) {
-            image = image.layer(layer(&mut self.dice));
-        }
+        let image = self.image();
         let archive = image.archive(&[&name]);
         self.world.asks(Kind::Image, &name);
         self.done("POST", "/images/load?quiet=1", TAR, &archive);

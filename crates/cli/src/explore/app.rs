@@ -79,6 +79,14 @@ impl Scroll {
         self.top = self.top.min(len.saturating_sub(height));
     }
 
+    /// The same for a line that may be far away: it is shown in the middle then.
+    fn jump(&mut self, at: usize, len: usize) {
+        if !(self.top..self.top + self.height).contains(&at) {
+            self.top = at.saturating_sub(self.height / 2);
+        }
+        self.to(at, len);
+    }
+
     /// Moves as a key says; false for keys that move nothing.
     pub(super) fn key(&mut self, key: Key, len: usize) -> bool {
         let page = self.height.max(2) - 1;
@@ -217,7 +225,7 @@ impl App {
             }
             node = Some(self.tree.node(n).parent);
         };
-        self.files.to(at.unwrap_or(self.files.at), self.count());
+        self.files.jump(at.unwrap_or(self.files.at), self.count());
     }
 
     /// The terminal has another size.
@@ -470,7 +478,7 @@ impl App {
         }
         self.look();
         if let Some(at) = self.lines.iter().position(|l| l.node == node) {
-            self.files.to(at, self.count());
+            self.files.jump(at, self.count());
         }
     }
 

@@ -92,7 +92,7 @@ impl Session {
         let theme = theme();
         let mut terminal = Terminal::new(Ansi::default()).map_err(failed)?;
         let (send, mut news) = mpsc::channel(16);
-        self.load((0..app.loads.len()).rev().collect(), &send);
+        self.load((0..app.loads.len()).collect(), &send);
         read_keys(send.clone());
         let mut sizes = signal(SignalKind::window_change()).context(|| "wait for signals".into())?;
         let mut ends = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()].map(signal);

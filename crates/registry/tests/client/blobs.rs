@@ -64,6 +64,13 @@ async fn a_server_without_ranges_sends_all_again() {
         _ => reply(200).body(&content),
     });
     assert_eq!(get(&of(&server), &blob).await.unwrap(), blob);
+    let content = blob.clone();
+    let server = Server::start(move |r| match (r.number, r.header("range")) {
+        (0, _) => raw("200 OK", SIZE as u64, content[..100_000].to_vec()),
+        (_, Some(_)) => reply(416),
+        _ => reply(200).body(&content),
+    });
+    assert_eq!(get(&of(&server), &blob).await.unwrap(), blob);
 }
 
 #[tokio::test]

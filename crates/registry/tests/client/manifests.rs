@@ -161,9 +161,6 @@ async fn nobody_there() {
             "get the manifest of a/b:1 at {free}: dial tcp {free}: connect: connection refused (tried 3 times)"
         )
     );
-    let name = "registry.invalid/a/b".parse().unwrap();
-    let e = client(quick()).repository(&name, Credentials::Anonymous).manifest(&tag("1")).await.unwrap_err();
-    assert!(e.to_string().contains("lookup registry.invalid"), "{e}");
     let name = "localhost:99999/a/b".parse().unwrap();
     let e = client(quick()).repository(&name, Credentials::Anonymous).manifest(&tag("1")).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Invalid, "{e}");

@@ -109,6 +109,11 @@ async fn atk_32_uploads_that_are_lied_about() {
         ("it has more than there is", range("0-18446744073709551615"), Then::Either),
         ("a range that is none", range("x"), Then::Either),
         ("no range", Rule::uploads(Lie::UploadRange(None)), Then::Works),
+        (
+            "another blob was put, it says",
+            Rule::uploads(Lie::DigestHeader(Some(Digest::of(b"another").to_string()))).method(&["PUT"]),
+            Then::Either,
+        ),
         ("no place", Rule::upload_starts(Lie::Location(None)), CORRUPT),
         ("no place later", Rule::uploads(Lie::Location(None)).method(&["PATCH"]), Then::Either),
         ("a place that is none", Rule::upload_starts(Lie::Location(text("http://[::bad"))), CORRUPT),

@@ -9,8 +9,8 @@ use longshore_oci::{Digest, Reference};
 
 use super::custody::Custody;
 use super::staged::rebuild;
-use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord, Origin};
 use crate::compressed::Compressed;
+use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord, Origin};
 use crate::layer::Compressor;
 use crate::meta::{Batch, Table};
 use crate::open::Store;

@@ -17,8 +17,8 @@ pub use gzip::ParallelGzip;
 pub use index::{Index, IndexEntry, IndexKind, is_below, tree_order};
 pub use index_file::{IndexFile, OwnedEntry, Said};
 pub use recipe::{describe, rebuild};
-pub(crate) use tree::reopen;
 pub use recompress::Compressor;
+pub(crate) use tree::reopen;
 
 /// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

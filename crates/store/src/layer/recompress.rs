@@ -375,7 +375,13 @@ mod tests {
     #[test]
     fn the_same_bytes_whatever_the_pieces() {
         let data = data();
-        for how in [Compressor::gzip(1), Compressor::gzip(6), Compressor::gzip(9), Compressor::for_registries(), Compressor::zstd(3)] {
+        for how in [
+            Compressor::gzip(1),
+            Compressor::gzip(6),
+            Compressor::gzip(9),
+            Compressor::for_registries(),
+            Compressor::zstd(3),
+        ] {
             let one = compressed(&how, &data, 7919);
             assert!(one == compressed(&how, &data, 1 << 20), "{how}");
             let back = crate::layer::compress::decode(&one[..], &Default::default(), |d| {

@@ -39,6 +39,7 @@ pub use hostile::Hostile;
 pub use image::{Image, Layer, Pushed, noise, put_index};
 pub use lies::{Lie, Rule};
 pub use repos::Document;
+pub use tls::Flaw;
 
 use auth::{Account, Auth, Tokens};
 use http::Request;
@@ -80,6 +81,7 @@ impl Recorded {
 #[must_use]
 pub struct Builder<'a> {
     tls: bool,
+    flaw: Option<Flaw>,
     address: Option<Ipv4Addr>,
     netns: Option<BorrowedFd<'a>>,
     basic: Option<Account>,
@@ -91,6 +93,12 @@ impl<'a> Builder<'a> {
     /// With TLS: see [`Registry::ca`].
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// With TLS, and something wrong with its certificate.
+    pub fn flawed(mut self, flaw: Flaw) -> Self {
+        (self.tls, self.flaw) = (true, Some(flaw));
         self
     }
 
@@ -142,7 +150,7 @@ impl<'a> Builder<'a> {
         };
         let address = listener.local_addr().expect("the port");
         let (config, ca) = if self.tls {
-            let made = tls::make(address.ip());
+            let made = tls::make(address.ip(), self.flaw);
             (Some(made.config), Some(made.ca))
         } else {
             (None, None)

@@ -12,8 +12,19 @@ pub(super) struct Made {
     pub(super) ca: String,
 }
 
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It has ended.
+    Expired,
+    /// It has not begun.
+    NotYet,
+    /// It is another server's.
+    OtherName,
+}
+
 /// A certificate for that address, and for `localhost`.
-pub(super) fn make(address: IpAddr) -> Made {
+pub(super) fn make(address: IpAddr, flaw: Option<Flaw>) -> Made {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     // Two of the same name would look like one that vouches for itself.
     params.distinguished_name.push(DnType::CommonName, "longshore test authority");
@@ -21,7 +32,16 @@ pub(super) fn make(address: IpAddr) -> Made {
     let authority =
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("authority");
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
-    params.subject_alt_names.push(SanType::IpAddress(address));
+    if flaw == Some(Flaw::OtherName) {
+        params.subject_alt_names = vec![SanType::IpAddress([192, 0, 2, 1].into())];
+    } else {
+        params.subject_alt_names.push(SanType::IpAddress(address));
+    }
+    match flaw {
+        Some(Flaw::Expired) => params.not_after = rcgen::date_time_ymd(2020, 1, 1),
+        Some(Flaw::NotYet) => params.not_before = rcgen::date_time_ymd(3000, 1, 1),
+        _ => {}
+    }
     let key = KeyPair::generate().expect("key");
     let certificate = params.signed_by(&key, &authority).expect("certificate");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
