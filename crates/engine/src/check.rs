@@ -52,11 +52,11 @@ impl Engine {
             let _alone = self.inner.image_use.blocking_write();
             f();
         };
+        let fetcher = self.inner.registry.fetcher();
         let options = CheckOptions {
             quick: request.quick,
             repair: request.repair,
-            // What only a registry has cannot be had again until something here pulls.
-            fetch: None,
+            fetch: Some(&fetcher),
             decode: Some(&decode),
             alone: Some(&alone),
             stop: Some(&*gone).filter(|_| !request.repair),

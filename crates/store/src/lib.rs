@@ -22,7 +22,7 @@ pub mod usage;
 
 pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
-pub use image::{ImageRecord, Images, ManifestRecord};
+pub use image::{BlobRecord, ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};

@@ -8,7 +8,7 @@ use longshore_oci::Digest;
 use rustix::fs::Mode;
 
 use super::{Alone, CheckOptions, Fault, Fetch, Finding, Outcome, Progress, silent};
-use crate::archive::{Chain, Came, Custody, Staged, rebuild};
+use crate::archive::{Came, Chain, Custody, Staged, rebuild};
 use crate::image::{BlobRecord, LayerRecord, parse_id};
 use crate::layer::describe;
 use crate::meta::{Batch, Table};

@@ -117,11 +117,7 @@ impl IndexWriter {
     }
 
     /// The same to anywhere.
-    pub(super) fn encode(
-        mut self,
-        out: &mut impl Write,
-        implied: Option<(u32, u32)>,
-    ) -> std::io::Result<()> {
+    pub(super) fn encode(mut self, out: &mut impl Write, implied: Option<(u32, u32)>) -> std::io::Result<()> {
         let lines = self.settle(implied);
         let mut out = Summed { inner: out, sum: Crc::new() };
         self.put(&mut out, &lines)?;
