@@ -280,7 +280,7 @@ impl Store {
         }
     }
 
-    /// Takes away the record of every layer that no image and no container uses. The files are the caller's to
+    /// Takes away the record of every layer that no image, no container and no lease uses. The files are the caller's to
     /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
     pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
@@ -289,10 +289,13 @@ impl Store {
         let mut used = BTreeSet::new();
         let images = self.meta().list::<ImageRow>(Table::Images)?;
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
+        let held = lease::held(self.meta())?.layers;
+        // Not only the top one: its record may be lost, and what is below is needed to mend it.
         let tops = images
             .iter()
-            .filter_map(|(_, i)| i.layers.last())
-            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()));
+            .flat_map(|(_, i)| &i.layers)
+            .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()))
+            .chain(&held);
         for top in tops {
             let mut next = Some(*top);
             while let Some(chain) = next
@@ -430,6 +433,9 @@ impl Store {
     /// left alone.
     fn recover(&self) -> Result<()> {
         lease::remove_stale(self.meta())?;
+        // A removal that was cut short after the image's own record.
+        let unused = self.collect_layers(&self.collecting())?;
+        self.discard(&unused)?;
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut known: BTreeSet<String> = layers.into_iter().map(|(_, l)| l.cache_id).collect();
         for (_, mount) in self.meta().list::<MountRow>(Table::Mounts)? {
