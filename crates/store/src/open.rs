@@ -294,12 +294,13 @@ impl Store {
         let mut used = BTreeSet::new();
         let images = self.meta().list::<ImageRow>(Table::Images)?;
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
-        let leased = lease::held(self.meta())?.layers;
+        let held = lease::held(self.meta())?.layers;
+        // Not only the top one: its record may be lost, and what is below is needed to mend it.
         let tops = images
             .iter()
-            .filter_map(|(_, i)| i.layers.last())
+            .flat_map(|(_, i)| &i.layers)
             .chain(mounts.iter().filter_map(|(_, m)| m.top.as_ref()))
-            .chain(&leased);
+            .chain(&held);
         for top in tops {
             let mut next = Some(*top);
             while let Some(chain) = next
@@ -449,6 +450,9 @@ impl Store {
     /// left alone.
     fn recover(&self) -> Result<()> {
         lease::remove_stale(self.meta())?;
+        // A removal that was cut short after the image's own record.
+        let unused = self.collect_layers(&self.collecting())?;
+        self.discard(&unused)?;
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut known: BTreeSet<String> = layers.into_iter().map(|(_, l)| l.cache_id).collect();
         for (_, mount) in self.meta().list::<MountRow>(Table::Mounts)? {

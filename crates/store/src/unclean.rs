@@ -51,7 +51,11 @@ pub(crate) fn opened(meta: &Meta, boot: &str) -> Result<Unverified> {
         );
     }
     let now = Opened { boot: boot.to_owned(), clean: false };
-    meta.commit(Batch::new().put(Table::Kv, OPENED, &now).put(Table::Kv, UNVERIFIED, &unverified))?;
+    let batch = Batch::new().put(Table::Kv, OPENED, &now).put(Table::Kv, UNVERIFIED, &unverified);
+    if let Err(e) = meta.commit(batch) {
+        // A full disk does not keep anybody from cleaning up.
+        tracing::warn!(error = %e, "it could not be noted that the store is open: a power cut now would go unnoticed");
+    }
     Ok(unverified)
 }
 

@@ -488,6 +488,32 @@ fn privileged_records_that_contradict_each_other() {
     assert_eq!(report.damaged(), 3);
 }
 
+/// A removal is two commits: what a crash between them leaves goes at the next start.
+#[test]
+fn privileged_layers_that_nothing_uses_go_at_the_next_start() {
+    for driver in BOTH {
+        let w = Ward::new(driver, true);
+        let lease = w.store().lease("somebody").unwrap();
+        let chain = w.layer(1).0;
+        lease.add_layer(chain).unwrap();
+        w.store().images().remove(&w.image).unwrap();
+        assert!(w.store().layer(&chain).unwrap().is_some(), "a lease holds it, and all below it");
+        drop(lease);
+        let w = reboot(w, "second");
+        assert_eq!(w.store().meta().keys(Table::Layers).unwrap(), Vec::<String>::new());
+        w.is_whole();
+    }
+}
+
+#[test]
+fn privileged_a_record_that_cannot_be_read_is_told() {
+    let w = Ward::new(DriverName::Overlay2, false);
+    w.store().meta().commit(Batch::new().put(Table::Layers, "sha256:x", &"nonsense")).unwrap();
+    let report = w.repair();
+    assert_eq!((report.damaged(), report.findings.len()), (1, 1));
+    assert!(report.findings[0].object == "layers sha256:x", "{:#?}", report.findings);
+}
+
 #[test]
 fn privileged_leftovers_go_and_strangers_stay() {
     for driver in BOTH {

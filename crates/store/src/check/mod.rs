@@ -155,6 +155,8 @@ impl Finding {
 pub(crate) enum Fault {
     /// Nothing that could be mended here.
     Hopeless,
+    /// A record of the store that cannot be read: what it is about is not known.
+    Unreadable,
     /// A blob that records name.
     Blob(Digest),
     /// A layer's tree or recipe.
@@ -280,10 +282,15 @@ impl Store {
     /// When the metadata cannot be read, or the system refuses; what is damaged is no error but a finding.
     pub fn check(&self, options: &CheckOptions<'_>, tell: &OnCheck<'_>) -> Result<Report> {
         let mut report = Report::default();
-        let total = if options.quick { 0 } else { self.bytes_to_check()? };
-        let progress = Progress::new(tell, total, options.stop);
         let mut findings = self.check_records(options, &mut report.checked)?;
         findings.iter().for_each(|f| tell(CheckEvent::Found(f)));
+        if findings.iter().any(|f| f.fault == Fault::Unreadable) {
+            // What belongs to whom is not known: the rest would be wrong.
+            report.findings = findings;
+            return Ok(report);
+        }
+        let total = if options.quick { 0 } else { self.bytes_to_check()? };
+        let progress = Progress::new(tell, total, options.stop);
         let mut add = |found: Vec<Finding>| {
             found.iter().for_each(|f| tell(CheckEvent::Found(f)));
             findings.extend(found);

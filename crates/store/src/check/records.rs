@@ -78,7 +78,11 @@ impl Store {
             }) {
                 Ok(value) => out.push((key, value)),
                 Err(e) => {
-                    findings.push(record(format!("{} {key}", table.name()), e.to_string(), Fault::Hopeless))
+                    findings.push(record(
+                        format!("{} {key}", table.name()),
+                        e.to_string(),
+                        Fault::Unreadable,
+                    ));
                 }
             }
         }

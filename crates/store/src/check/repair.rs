@@ -66,7 +66,7 @@ impl<'a> Repair<'a> {
             Fault::ContainerFiles(_) => (6, 0),
             Fault::Needs(_) => (7, 0),
             Fault::Leftover(_) => (8, 0),
-            Fault::Hopeless => (9, 0),
+            Fault::Hopeless | Fault::Unreadable => (9, 0),
         }
     }
 
@@ -78,7 +78,7 @@ impl<'a> Repair<'a> {
     /// How something would be mended; `None` if nothing here can.
     pub(super) fn remedy(&self, finding: &Finding) -> Result<Option<String>> {
         Ok(match &finding.fault {
-            Fault::Hopeless => None,
+            Fault::Hopeless | Fault::Unreadable => None,
             Fault::Layer(chain) => match self.store.layer(chain)? {
                 Some(layer) => self.sources(Some(chain), &layer)?.first().map(Source::words),
                 None => None,
@@ -106,7 +106,7 @@ impl<'a> Repair<'a> {
 
     fn try_mend(&self, fault: &Fault) -> Result<Option<String>> {
         match fault {
-            Fault::Hopeless => Ok(None),
+            Fault::Hopeless | Fault::Unreadable => Ok(None),
             Fault::Layer(chain) => self.layer(chain),
             Fault::LostLayer { diff_id, below } => self.lost_layer(diff_id, below.as_ref()),
             Fault::Needs(chain) => match self.store.layer(chain)? {
