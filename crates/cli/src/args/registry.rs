@@ -73,6 +73,16 @@ options! {
     }
 }
 
+options! {
+    /// `manifest referrers`.
+    ReferrersArgs {
+        artifact_type: String =
+            flag("artifact-type", STRING, "Show what is of this type only (e.g., \"application/spdx+json\")"),
+        format: Option<String> = flag("format", STRING, "Pretty-print referrers using a Go template"),
+        ; name: String
+    }
+}
+
 /// Fails where signatures of images are to be verified: by the option, else by the environment.
 pub(crate) fn no_content_trust(disabled: Option<bool>) -> Result<()> {
     let wanted = std::env::var("DOCKER_CONTENT_TRUST").unwrap_or_default();

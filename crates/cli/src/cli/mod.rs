@@ -68,6 +68,7 @@ pub(crate) enum Action {
     Logout(r::LogoutArgs),
     Search(r::SearchArgs),
     ManifestInspect(r::ManifestInspectArgs),
+    ManifestReferrers(r::ReferrersArgs),
     VolumeCreate(o::VolumeCreateArgs),
     VolumeLs(o::VolumeLsArgs),
     VolumeInspect(o::VolumeInspectArgs),

@@ -2,7 +2,9 @@
 
 use super::Action;
 use super::tree::{Command, Names, command};
-use crate::args::registry::{LoginArgs, LogoutArgs, ManifestInspectArgs, PullArgs, PushArgs, SearchArgs};
+use crate::args::registry::{
+    LoginArgs, LogoutArgs, ManifestInspectArgs, PullArgs, PushArgs, ReferrersArgs, SearchArgs,
+};
 use crate::flags::Count::{AtMost, Between, Exactly};
 use crate::flags::Options;
 
@@ -60,4 +62,14 @@ pub(super) const MANIFEST_INSPECT: Command = command(
     Between(1, 2),
     &[ManifestInspectArgs::FLAGS],
     |m| Action::ManifestInspect(Options::from_matches(m)),
+);
+
+/// Ours: Docker's command line has none.
+pub(super) const MANIFEST_REFERRERS: Command = command(
+    "referrers",
+    "[OPTIONS] MANIFEST",
+    "List what refers to a manifest in its registry: signatures, bills of materials, attestations",
+    Exactly(1),
+    &[ReferrersArgs::FLAGS],
+    |m| Action::ManifestReferrers(Options::from_matches(m)),
 );

@@ -3,7 +3,7 @@
 mod layers;
 
 use super::Action;
-use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, PULL, PUSH, SEARCH};
+use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, MANIFEST_REFERRERS, PULL, PUSH, SEARCH};
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
 use crate::args::{image as i, object as o, system as s};
@@ -731,7 +731,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "manifest",
         about: "Manage image manifests and manifest lists",
         usage: " COMMAND",
-        commands: &[&MANIFEST_INSPECT],
+        commands: &[&MANIFEST_INSPECT, &MANIFEST_REFERRERS],
         later: &["annotate", "create", "push", "rm"],
     },
     Group {

@@ -3,18 +3,23 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::Method;
+use hyper::body::Incoming;
+use hyper::{Method, Response};
+use longshore_api::registry::Referrers;
+use longshore_oci::image::Descriptor;
 use longshore_oci::{Digest, Reference};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::App;
 use super::registry::user_at;
-use crate::args::registry::ManifestInspectArgs;
+use crate::args::registry::{ManifestInspectArgs, ReferrersArgs};
 use crate::client::{escape, query, read};
 use crate::credentials::Credentials;
 use crate::error::{Context, Failure, Result};
+use crate::format::human;
 use crate::format::indent::indent;
+use crate::format::{Columns, Row, print_rows};
 use crate::streams::show;
 use crate::template::{escape_html, escaped_json};
 
@@ -99,21 +104,61 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+const REFERRERS: Columns = Columns {
+    kind: "*manifest.referrer",
+    errors: ("template parsing error", "template parsing error"),
+    raw: ("", ""),
+    all: &[("Digest", "DIGEST"), ("Type", "TYPE"), ("Size", "SIZE"), ("Annotations", "ANNOTATIONS")],
+    default: &["Digest", "Type", "Size", "Annotations"],
+};
+
+/// `manifest referrers`.
+pub(crate) async fn referrers(app: &App<'_>, args: &ReferrersArgs) -> Result<()> {
+    let name: Reference = args.name.parse().map_err(super::image::bad_reference)?;
+    let name = name.or_latest();
+    let user = user_at(&app.config, name.registry());
+    let path = format!("/longshore/referrers/{}", escape(&name.to_string()));
+    let path = query(&path, &[("artifactType", &args.artifact_type)]);
+    let body = read(ask(app, &user, &path, &name).await?).await?;
+    let found: Referrers = longshore_api::json::from_slice(&body)
+        .map_err(|e| Failure::new(format!("the daemon's answer is not understood: {e}")))?;
+    let rows: Vec<Row> = found.manifests.iter().map(referrer).collect();
+    print_rows(&REFERRERS, &rows, args.format.as_deref(), None)
+}
+
+fn referrer(d: &Descriptor) -> Row {
+    let annotations: Vec<String> = d.annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let fields = json!({
+        "Digest": d.digest.to_string(),
+        "Type": d.artifact_type.as_ref().unwrap_or(&d.media_type),
+        "Size": human::size(i64::try_from(d.size).unwrap_or(i64::MAX)),
+        "Annotations": annotations.join(","),
+    });
+    Row::new(fields, &Value::Null)
+}
+
 async fn fetch(app: &App<'_>, user: &Credentials, name: &Reference, parts: bool) -> Result<Document> {
     let path = format!("/longshore/manifests/{}", escape(&name.to_string()));
     let path = query(&path, &[("verbose", if parts { "1" } else { "" })]);
-    let answer = match app.client.call_as(user, Method::GET, &path).await {
-        Err(e) if e.is_not_found() && e.message.ends_with("page not found") => {
-            return Err(Failure::new(
-                "this daemon does not show the manifests of registries; Longshore's own does (longshore daemon)",
-            ));
-        }
-        Err(e) if e.is_not_found() => return Err(Failure::new(format!("no such manifest: {name}"))),
-        other => other?,
-    };
-    let body = read(answer).await?;
+    let body = read(ask(app, user, &path, name).await?).await?;
     longshore_api::json::from_slice(&body)
         .map_err(|e| Failure::new(format!("the daemon's answer is not understood: {e}")))
+}
+
+/// Asks for what only our daemon tells of a registry.
+async fn ask(
+    app: &App<'_>,
+    user: &Credentials,
+    path: &str,
+    name: &Reference,
+) -> Result<Response<Incoming>> {
+    match app.client.call_as(user, Method::GET, path).await {
+        Err(e) if e.is_not_found() && e.message.ends_with("page not found") => Err(Failure::new(
+            "this daemon does not show the manifests of registries; Longshore's own does (longshore daemon)",
+        )),
+        Err(e) if e.is_not_found() => Err(Failure::new(format!("no such manifest: {name}"))),
+        other => other,
+    }
 }
 
 /// The platform of an image that no list names, from its configuration; unknown for what is no image.

@@ -70,7 +70,8 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Push(_)
         | Action::Login(_)
         | Action::Search(_)
-        | Action::ManifestInspect(_) => registries(&app, action).await,
+        | Action::ManifestInspect(_)
+        | Action::ManifestReferrers(_) => registries(&app, action).await,
         Action::VolumeCreate(_)
         | Action::VolumeLs(_)
         | Action::VolumeInspect(_)
@@ -159,6 +160,7 @@ async fn registries(app: &App<'_>, action: Action) -> Result<()> {
         Action::Login(args) => login::login(app, &args).await,
         Action::Search(args) => registry::search(app, &args).await,
         Action::ManifestInspect(args) => manifest::inspect(app, &args).await,
+        Action::ManifestReferrers(args) => manifest::referrers(app, &args).await,
         _ => Ok(()),
     }
 }
