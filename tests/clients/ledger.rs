@@ -60,10 +60,11 @@ fn accounts(d: &Daemon) {
         "busybox",
         "sh",
         "-c",
-        "echo logged; head -c 300000 /dev/zero > /data/file; head -c 50000 /dev/zero > /own; exec sleep 1000",
+        "echo logged; head -c 300000 /dev/zero > /data/file; head -c 50000 /dev/zero > /own; touch /done; exec sleep 1000",
     ])
     .ok();
     d.docker(["run", "--name", "ended", "-v", "/anonymous", "busybox", "true"]).ok();
+    wait_until("all is written", || d.docker(["exec", "up", "test", "-e", "/done"]).code == 0);
     d.docker(["commit", "up", "made"]).ok();
     fs::write(d.data_root().join("note"), "not ours").expect("write");
     let ledger = agreed(d);
@@ -84,7 +85,9 @@ fn accounts(d: &Daemon) {
         rows.filter(|r| r["Of"] == name).map(|r| r["Kind"].as_str().expect("kind")).collect::<Vec<_>>()
     };
     assert_eq!(of("up"), ["writable-layer", "container-files", "log"]);
-    assert_eq!(of("made:latest"), ["layer", "document"]);
+    // A layer that two images have is called after one of them.
+    let made = of("made:latest");
+    assert!(made.contains(&"layer") && made.contains(&"document"), "{made:?}");
 
     // Docker's rows are the same in both; ours come below them.
     for line in [
