@@ -570,6 +570,21 @@ fn privileged_manifests_are_shown_as_docker_shows_them() {
     let lines: Vec<(&str, &str)> = lines.iter().map(|l| (l.as_str(), "")).collect();
     place.compare(&lines);
     place.compare(&[("manifest inspect {secure}/busybox", KNOWN)]);
+    // What refers to it: in a registry of before the referrers API under a tag of that name.
+    let index = "application/vnd.oci.image.index.v1+json";
+    let refers = |of: &str| {
+        format!(r#"{{"mediaType": "{kind}", "size": {size}, "digest": "{digest}", "artifactType": "{of}"}}"#)
+    };
+    let both = [refers("application/spdx+json"), refers("application/x.signature")].join(", ");
+    let body = format!(r#"{{"schemaVersion": 2, "mediaType": "{index}", "manifests": [{both}]}}"#);
+    let listed = |options: &str| {
+        let line = format!("manifest referrers --format {{{{.Type}}}} {options} {name}");
+        place.outcome(Client::Longshore, &line, "").out
+    };
+    assert_eq!(listed(""), "");
+    put(&format!("busybox/manifests/{}", digest.replace(':', "-")), index, &body);
+    assert_eq!(listed(""), "application/spdx+json\napplication/x.signature\n");
+    assert_eq!(listed("--artifact-type application/x.signature"), "application/x.signature\n");
     place.finish();
 }
 

@@ -91,6 +91,23 @@ impl Engine {
             log_drivers: vec!["json-file".into(), "none".into()],
             volume_drivers: vec!["local".into()],
             network_drivers: vec!["bridge".into(), "host".into(), "null".into()],
+            mirrors: self
+                .inner
+                .options
+                .registry
+                .mirrors
+                .iter()
+                .filter(|m| m.registry == "docker.io")
+                .map(|m| m.url.clone())
+                .collect(),
+            insecure_registries: self
+                .inner
+                .options
+                .registry
+                .insecure
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             warnings: self
                 .inner
                 .networks

@@ -142,6 +142,7 @@ impl Engine {
             }
             let asked = if request.all_tags { &request.reference } else { &first };
             engine.name_event("pull", &id, asked);
+            engine.image_added();
             let name = asked.familiar();
             lines.status(match newer {
                 true => format!("Status: Downloaded newer image for {name}"),

@@ -119,6 +119,18 @@ impl FromStr for InsecureRule {
     }
 }
 
+/// As it is written.
+impl std::fmt::Display for InsecureRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host(host) => f.write_str(host),
+            Self::HostPort(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::HostPort(host, port) => write!(f, "{host}:{port}"),
+            Self::Network(base, prefix) => write!(f, "{base}/{prefix}"),
+        }
+    }
+}
+
 impl InsecureRule {
     /// Whether `ip` lies in the rule's network; never for a rule with a name.
     pub(crate) fn covers(&self, ip: IpAddr) -> bool {
@@ -221,6 +233,9 @@ mod tests {
         let net = rule("10.1.0.0/16").unwrap();
         assert!(net.covers("10.1.2.3".parse().unwrap()));
         assert!(!net.covers("10.2.2.3".parse().unwrap()));
+        for text in ["reg.lan", "reg.lan:5000", "[::1]:5000", "10.1.0.0/16"] {
+            assert_eq!(rule(text).unwrap().to_string(), text);
+        }
         assert!(rule("reg.lan").unwrap().names("REG.lan", 1));
         assert!(!rule("reg.lan:5000").unwrap().names("reg.lan", 5001));
         for bad in ["http://reg.lan", "10.0.0.0/33", "reg.lan/x", "", "a:b:c", "reg.lan:99999"] {

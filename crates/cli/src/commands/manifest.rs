@@ -146,12 +146,7 @@ async fn fetch(app: &App<'_>, user: &Credentials, name: &Reference, parts: bool)
 }
 
 /// Asks for what only our daemon tells of a registry.
-async fn ask(
-    app: &App<'_>,
-    user: &Credentials,
-    path: &str,
-    name: &Reference,
-) -> Result<Response<Incoming>> {
+async fn ask(app: &App<'_>, user: &Credentials, path: &str, name: &Reference) -> Result<Response<Incoming>> {
     match app.client.call_as(user, Method::GET, path).await {
         Err(e) if e.is_not_found() && e.message.ends_with("page not found") => Err(Failure::new(
             "this daemon does not show the manifests of registries; Longshore's own does (longshore daemon)",

@@ -49,6 +49,10 @@ pub struct SystemInfo {
     pub volume_drivers: Vec<String>,
     pub network_drivers: Vec<String>,
     pub warnings: Vec<String>,
+    /// Addresses of the mirrors of Docker's registry.
+    pub mirrors: Vec<String>,
+    /// Registries that need not be trusted, beside those of this machine: names and networks.
+    pub insecure_registries: Vec<String>,
 }
 
 /// What `docker version` shows of the machine.

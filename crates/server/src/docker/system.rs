@@ -120,8 +120,30 @@ pub(super) async fn info(call: &Call) -> Answer {
     Ok(reply::json(&info))
 }
 
+/// How registries are reached, as Docker tells it: mirrors end in a slash.
+fn registries(mirrors: Vec<String>, insecure: Vec<String>) -> RegistryConfig {
+    let mirrors: Vec<String> =
+        mirrors.into_iter().map(|m| if m.ends_with('/') { m } else { format!("{m}/") }).collect();
+    let (networks, names): (Vec<_>, Vec<_>) = insecure.into_iter().partition(|rule| rule.contains('/'));
+    let index = |name: &str, mirrors: &[String], official: bool| IndexInfo {
+        mirrors: mirrors.to_vec(),
+        name: name.to_owned(),
+        official,
+        secure: official,
+    };
+    let mut indexes = BTreeMap::from([("docker.io".to_owned(), index("docker.io", &mirrors, true))]);
+    indexes.extend(names.into_iter().map(|name| (name.clone(), index(&name, &[], false))));
+    let own = ["::1/128".to_owned(), "127.0.0.0/8".to_owned()];
+    RegistryConfig {
+        index_configs: indexes,
+        insecure_registry_cidrs: own.into_iter().chain(networks).collect(),
+        mirrors: Some(mirrors).filter(|m| !m.is_empty()),
+        ..RegistryConfig::default()
+    }
+}
+
 fn describe(i: model::SystemInfo, version: &str) -> Info {
-    let hub = IndexInfo { mirrors: Vec::new(), name: "docker.io".to_owned(), official: true, secure: true };
+    let registries = registries(i.mirrors, i.insecure_registries);
     let runtime = |(name, path): (String, String)| (name, RuntimeInfo { path, status: BTreeMap::new() });
     Info {
         id: i.id,
@@ -160,11 +182,7 @@ fn describe(i: model::SystemInfo, version: &str) -> Info {
         os_type: "linux".to_owned(),
         architecture: i.architecture,
         index_server_address: "https://index.docker.io/v1/".to_owned(),
-        registry_config: Some(RegistryConfig {
-            index_configs: BTreeMap::from([("docker.io".to_owned(), hub)]),
-            insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-            ..RegistryConfig::default()
-        }),
+        registry_config: Some(registries),
         ncpu: count(i.cpus),
         mem_total: i.memory,
         docker_root_dir: i.root_dir,
