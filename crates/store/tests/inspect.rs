@@ -4,39 +4,19 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 
 use longshore_oci::{Digest, IdMap, Kind};
-use longshore_store::inspect::{Event, FileInfo, FileKind, Place, Which};
+use longshore_store::inspect::{Event, FileKind, Place, Which};
 use longshore_store::layer::{Index, IndexKind};
 use longshore_store::snapshot::DriverName;
 use longshore_store::tar::EntryKind;
 
-use common::trees::{Tree, awkward, images, kind, mounted, remove, tree};
-use common::{Bench, bench, sh};
-
-fn assert_same(path: &[u8], info: &FileInfo, (at, meta): &(PathBuf, Metadata)) {
-    let shown = String::from_utf8_lossy(path);
-    assert_eq!(info.kind, kind(meta), "{shown}");
-    assert_eq!(info.owner, Some((meta.uid(), meta.gid())), "{shown}");
-    if info.kind != FileKind::Symlink {
-        assert_eq!(info.mode, meta.mode() & 0o7777, "{shown}");
-    }
-    if info.kind == FileKind::File {
-        assert_eq!(info.size, meta.size(), "{shown}");
-    }
-    if let Some(time) = info.mtime.filter(|_| info.kind != FileKind::Dir) {
-        assert_eq!((time.secs, i64::from(time.nanos)), (meta.mtime(), meta.mtime_nsec()), "{shown}");
-    }
-    let link = fs::read_link(at).map(|l| l.as_os_str().as_bytes().to_vec()).unwrap_or_default();
-    assert_eq!(info.link, link, "{shown}");
-}
+use common::trees::{awkward, images, mounted, remove};
+use common::{Bench, agree, bench, sh};
 
 fn which(b: &Bench, image: &Digest, path: &str) -> Which {
     b.store.which(image, path.as_bytes(), true).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -46,47 +26,11 @@ fn events(w: &Which) -> Vec<(Place, Event)> {
     w.versions.iter().map(|v| (v.place, v.event)).collect()
 }
 
-/// Everything that any image ever had is found where it is, and nowhere else.
 fn agrees_with_mounts(driver: DriverName) {
     let b = bench(driver);
     let images = images(&b, &awkward(b.dir.path()));
     let trees = mounted(&b, &images);
-    let all: BTreeSet<&Vec<u8>> = trees.iter().flat_map(BTreeMap::keys).collect();
-    assert!(all.len() > 40);
-    for (image, tree) in images.iter().zip(&trees) {
-        for path in &all {
-            let shown = String::from_utf8_lossy(path);
-            let found = b.store.which(image, path, false);
-            let there = tree.get(*path);
-            match &found {
-                Err(e) => assert!(e.kind() == Kind::NotFound && there.is_none(), "{shown}: {e}"),
-                Ok(w) => {
-                    let last = &w.versions[0];
-                    assert_eq!(
-                        (w.exists, last.event != Event::Deleted),
-                        (there.is_some(), there.is_some()),
-                        "{shown} {w:?}"
-                    );
-                    if let (Some(there), Some(info)) = (there, &last.info) {
-                        assert_same(path, info, there);
-                    }
-                }
-            }
-            // The bytes, if it is a file; also through every link that leads to one.
-            let Some((at, meta)) = there else { continue };
-            let got = b.store.open_in_image(image, path, None).map(|mut f| {
-                let mut bytes = Vec::new();
-                f.file.read_to_end(&mut bytes).unwrap();
-                bytes
-            });
-            match kind(meta) {
-                FileKind::File => assert_eq!(got.unwrap(), fs::read(at).unwrap(), "{shown}"),
-                // Absolute links lead out of what is mounted here: those are tested by name.
-                FileKind::Symlink => {}
-                _ => assert_eq!(got.unwrap_err().kind(), Kind::Invalid, "{shown}"),
-            }
-        }
-    }
+    agree::which(&b, &images, &trees);
     remove(&b, &images);
 }
 
@@ -201,42 +145,14 @@ fn privileged_atk_17_links_are_followed_inside_the_image_only() {
     assert_eq!(b.store.which(&Digest::of(b"x"), b"/", true).unwrap_err().kind(), Kind::NotFound);
 }
 
-/// Files of `new` that `old` has, too, but not the same; by inode, which overlay shows as it is.
-fn added_changed_deleted(old: &Tree, new: &Tree) -> (u64, u64, u64) {
-    let files = |t: &Tree| -> BTreeMap<Vec<u8>, u64> {
-        t.iter().filter(|(_, (_, m))| !m.is_dir()).map(|(p, (_, m))| (p.clone(), m.ino())).collect()
-    };
-    let (a, b) = (files(old), files(new));
-    let added = b.keys().filter(|p| !old.contains_key(*p)).count();
-    let changed = b.iter().filter(|(p, ino)| old.contains_key(*p) && a.get(*p) != Some(ino)).count();
-    let deleted = a.keys().filter(|p| !b.contains_key(*p)).count();
-    (added as u64, changed as u64, deleted as u64)
-}
-
 #[test]
 fn privileged_layers_are_counted_as_their_directories_hold_them() {
     let b = bench(DriverName::Overlay2);
-    let layers = awkward(b.dir.path());
-    let images = images(&b, &layers);
+    let images = images(&b, &awkward(b.dir.path()));
     let trees = mounted(&b, &images);
+    agree::tally(&b, &images, &trees);
+    agree::files(&b, &images, &trees);
     let tally = b.store.tally(images.last().unwrap()).unwrap();
-    let seen: BTreeSet<u64> = trees.last().unwrap().values().map(|(_, m)| m.ino()).collect();
-    let empty = Tree::new();
-    for (i, layer) in tally.layers.iter().enumerate() {
-        let old = if i == 0 { &empty } else { &trees[i - 1] };
-        let want = added_changed_deleted(old, &trees[i]);
-        assert_eq!((layer.added, layer.changed, layer.deleted), want, "layer {}", layer.layer.number);
-        let own = tree(&b.store.driver().apply_dir(&layer.layer.record.cache_id));
-        let inodes: BTreeMap<u64, u64> =
-            own.values().filter(|(_, m)| m.is_file()).map(|(_, m)| (m.ino(), m.size())).collect();
-        let lost: u64 = inodes.iter().filter(|(ino, _)| !seen.contains(ino)).map(|(_, size)| size).sum();
-        assert_eq!(
-            (layer.bytes, layer.wasted),
-            (inodes.values().sum(), lost),
-            "layer {}",
-            layer.layer.number
-        );
-    }
     assert!(tally.wasted() > 0 && tally.wasted() < tally.bytes());
     assert_eq!(tally.layers.iter().map(|l| l.layer.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
     remove(&b, &images);

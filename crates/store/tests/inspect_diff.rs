@@ -1,64 +1,18 @@
 //! What two images differ in, compared with the trees of two containers. Needs root: overlays are mounted.
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
-
-use longshore_oci::Digest;
-use longshore_store::inspect::{DiffOptions, DiffRow, Event};
+use longshore_store::inspect::{DiffOptions, Event};
 use longshore_store::snapshot::DriverName;
 
-use common::trees::{awkward, images, kind, mounted, remove};
-use common::{Bench, bench, docker_archive, load, sh};
-
-fn diff(b: &Bench, from: &Digest, to: &Digest, content: bool) -> Vec<DiffRow> {
-    let mut out = Vec::new();
-    b.store
-        .diff_images(from, to, DiffOptions { content }, &mut |row| {
-            out.extend(row);
-            Ok(())
-        })
-        .unwrap();
-    out
-}
+use common::trees::{awkward, images, mounted, remove};
+use common::{agree, bench, docker_archive, load, sh};
 
 fn diffs_are_of_trees(driver: DriverName) {
     let b = bench(driver);
     let images = images(&b, &awkward(b.dir.path()));
     let trees = mounted(&b, &images);
-    for (i, from) in images.iter().enumerate() {
-        for (k, to) in images.iter().enumerate() {
-            let mut want = BTreeMap::new();
-            let all: BTreeSet<&Vec<u8>> = trees[i].keys().chain(trees[k].keys()).collect();
-            for path in all {
-                let (old, new) = (trees[i].get(path), trees[k].get(path));
-                let kind = match (old, new) {
-                    (Some((a, x)), Some((b, y))) => {
-                        let look = |m: &Metadata| {
-                            (kind(m), if m.is_symlink() { 0 } else { m.mode() }, m.uid(), m.gid())
-                        };
-                        let file = |m: &Metadata| m.is_file().then(|| (m.size(), m.mtime(), m.mtime_nsec()));
-                        let same = look(x) == look(y)
-                            && file(x) == file(y)
-                            && fs::read_link(a).ok() == fs::read_link(b).ok();
-                        if same {
-                            continue;
-                        }
-                        Event::Changed
-                    }
-                    (Some(_), None) => Event::Deleted,
-                    _ => Event::Added,
-                };
-                want.insert(path.clone(), kind);
-            }
-            let got: BTreeMap<Vec<u8>, Event> =
-                diff(&b, from, to, false).into_iter().map(|r| (r.path, r.event)).collect();
-            assert_eq!(got, want, "{driver} {i} {k}");
-        }
-    }
+    agree::diff(&b, &images, &trees);
     remove(&b, &images);
 }
 
@@ -89,7 +43,7 @@ fn privileged_contents_are_compared_when_asked_for() {
     };
     let (a, c) = (image("a"), image("b"));
     let told = |content| -> Vec<_> {
-        diff(&b, &a, &c, content)
+        agree::rows(&b, &a, &c, content)
             .into_iter()
             .map(|r| (String::from_utf8(r.path).unwrap(), r.differs.content, r.differs.mode, r.differs.mtime))
             .collect()
@@ -97,7 +51,7 @@ fn privileged_contents_are_compared_when_asked_for() {
     let row = |path: &str, content, mode, mtime| (path.to_owned(), content, mode, mtime);
     assert_eq!(told(false), [row("dated", false, false, true), row("mode", true, true, false)]);
     assert_eq!(told(true), [row("mode", true, true, false), row("sly", true, false, false)]);
-    assert_eq!(diff(&b, &a, &a, true), []);
+    assert_eq!(agree::rows(&b, &a, &a, true), []);
     // Ended by whoever asked.
     let e = b.store.diff_images(&a, &c, DiffOptions::default(), &mut |_| {
         Err(longshore_store::Error::Unavailable("enough".into()))
@@ -125,7 +79,7 @@ fn privileged_a_mark_at_the_root_does_what_the_driver_does() {
             assert_eq!(w.versions[0].event, wanted, "{driver} {path}");
         }
         let deleted = b.store.tally(&images[1]).unwrap().layers[1].deleted;
-        let gone: Vec<_> = diff(&b, &images[0], &images[1], false)
+        let gone: Vec<_> = agree::rows(&b, &images[0], &images[1], false)
             .into_iter()
             .filter(|r| r.event == Event::Deleted)
             .collect();

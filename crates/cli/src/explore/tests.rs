@@ -295,6 +295,17 @@ fn every_size_can_be_drawn_and_keys_never_break_it() {
 }
 
 #[test]
+fn an_image_without_layers_has_nothing_to_show() {
+    let mut app = App::new("scratch", ImageLayers { efficiency: 1.0, ..ImageLayers::default() });
+    for keys in ["", "jk[]lhaswwetie\tjkl?␛q", "/x\r␛vGg\r y"] {
+        assert!(typed(&mut app, keys).iter().all(|e| *e == Effect::Quit));
+        text(&mut app, 80, 24);
+    }
+    typed(&mut app, "␛␛");
+    assert!(text(&mut app, 80, 24).contains(" scratch  0 layers  0B  wasted 0B"));
+}
+
+#[test]
 fn a_narrow_terminal_shows_one_side() {
     let mut app = started();
     let shown = text(&mut app, 40, 10);

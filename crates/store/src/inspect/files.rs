@@ -83,9 +83,6 @@ fn file(walk: &Walk, layers: &[Layer], at: usize) -> Option<LayerFile> {
             None => {}
         }
     }
-    if cut.has(at) {
-        now = None;
-    }
     let event = match (&now, &info) {
         _ if deletes => Event::Deleted,
         (None, _) => Event::Added,

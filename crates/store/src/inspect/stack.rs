@@ -256,6 +256,9 @@ impl Stack {
         // Where we are, and the levels merged there; the root first.
         let mut at: Vec<(Vec<u8>, Vec<usize>)> = vec![(Vec::new(), self.all()?)];
         while let Some(name) = todo.pop() {
+            if name == b"." {
+                continue;
+            }
             if name == b".." {
                 if at.len() > 1 {
                     at.pop();
@@ -297,10 +300,11 @@ impl Stack {
     }
 }
 
-/// The components of a path, the last one first.
+/// The components of a path, the last one first. A slash at its end asks for a directory, as `.` does.
 fn parts(path: &[u8]) -> Vec<Vec<u8>> {
-    let names = path.split(|&b| b == b'/').filter(|n| !n.is_empty() && *n != b".");
+    let names = path.split(|&b| b == b'/').filter(|n| !n.is_empty());
     let mut out: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+    out.extend(path.ends_with(b"/").then(|| b".".to_vec()));
     out.reverse();
     out
 }

@@ -97,11 +97,12 @@ impl Count {
         let cut = walk.cut();
         let mut now: Shown<'_> = None;
         for i in 0..self.layers.len() {
-            if cut.has(i) {
-                self.gone(i, now.take(), walk.path());
-            }
             let said = walk.said(i);
             let Some(entry) = &said.entry else {
+                // With an entry of its own it is a change.
+                if cut.has(i) {
+                    self.gone(i, now.take(), walk.path());
+                }
                 if (said.below || said.opaque) && now.is_none() {
                     now = Some((i, None));
                 }

@@ -89,7 +89,8 @@ impl Store {
 
 impl Stack {
     fn which(&mut self, wanted: &[u8], asked: &[u8], follow: bool) -> Result<Which> {
-        let Resolved { path, links, shown } = self.resolve(asked, follow, true)?;
+        let Resolved { path, links, shown } =
+            self.resolve(if follow { asked } else { wanted }, follow, true)?;
         let path = if follow { path } else { wanted.to_vec() };
         let versions = self.versions(&path)?;
         if versions.is_empty() && !path.is_empty() {
@@ -120,20 +121,21 @@ impl Stack {
                 }
                 continue;
             }
-            if now.is_some()
-                && let Some(via) = self.cut_above(i, path)?
-            {
-                out.push(gone(via));
-                now = None;
-            }
             if seen.whiteout {
                 out.extend(now.take().map(|_| gone(path.to_vec())));
                 continue;
             }
+            let cut = if now.is_some() { self.cut_above(i, path)? } else { None };
+            let opaque = seen.opaque || (cut.is_some() && seen.is_dir());
+            if let Some(via) = cut.filter(|_| seen.info.is_none()) {
+                // With something in its place it is a change.
+                out.push(gone(via));
+                now = None;
+            }
             if let Some((event, info)) = step(now.as_ref(), &seen) {
                 let entries = if seen.is_dir() { self.levels[i].count_below(path)? } else { None };
                 now = Some(info.clone());
-                out.push(Version { place, event, via: Vec::new(), info, opaque: seen.opaque, entries });
+                out.push(Version { place, event, via: Vec::new(), info, opaque, entries });
             }
         }
         out.reverse();

@@ -129,8 +129,9 @@ impl IndexWriter {
     fn settle(&mut self, implied: Option<(u32, u32)>) -> Vec<Line> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         order.sort_by(|&a, &b| tree_order(self.path(&self.rows[a]), self.path(&self.rows[b])));
-        let origins = self.link_up(&order);
-        let dead = self.dead(&order);
+        let died = self.died(&order);
+        let origins = self.link_up(&order, &died, implied.is_some());
+        let dead = |k: usize| died[k] != usize::MAX;
         let mut lines = Vec::with_capacity(order.len());
         // Directories that lead to where we are.
         let mut open: Vec<Vec<u8>> = Vec::new();
@@ -141,9 +142,11 @@ impl IndexWriter {
                 (i..order.len()).find(|&k| self.path(&self.rows[order[k]]) != path).unwrap_or(order.len());
             let below = order.get(end..).is_some_and(|rest| {
                 let held = |k: &&usize| is_below(self.path(&self.rows[**k]), &path);
-                rest.iter().take_while(held).any(|k| !dead[*k])
+                rest.iter().take_while(held).any(|k| !dead(*k))
             });
-            let last = self.last(order[i..end].iter().copied().filter(|k| !dead[*k]), below);
+            // Where deletions are carried out such a device is one like others.
+            let hides = |k: usize| implied.is_some() && self.hides(k, &origins);
+            let last = self.last(order[i..end].iter().copied().filter(|k| !dead(*k)), below, hides);
             i = end;
             if last.is_nothing() {
                 continue;
@@ -163,11 +166,25 @@ impl IndexWriter {
                 lines.push((usize::MAX, Line { row, path: None, to: None, flags: 0 }));
             }
         }
-        self.share(lines, &origins)
+        let mut lines = self.share(lines, &origins);
+        for line in &mut lines {
+            if implied.is_some() && is_whiteout_device(&line.row) {
+                line.row.kind = IndexKind::Whiteout;
+            }
+        }
+        lines
     }
 
-    /// The path's state after its rows, in the order of the tar. `below`: something stands in it.
-    fn last(&self, rows: impl Iterator<Item = usize>, below: bool) -> Last {
+    /// Whether an entry is a device that overlay takes for a deletion: itself, or as a link to one.
+    fn hides(&self, k: usize, origins: &HashMap<usize, usize>) -> bool {
+        let origin = origins.get(&k).map(|o| &self.rows[*o]);
+        origin.is_some_and(|o| o.kind == IndexKind::Whiteout)
+            || is_whiteout_device(origin.unwrap_or(&self.rows[k]))
+    }
+
+    /// The path's state after its rows, in the order of the tar. `below`: something stands in it; `hides`: an entry
+    /// that overlay takes for a deletion.
+    fn last(&self, rows: impl Iterator<Item = usize>, below: bool, hides: impl Fn(usize) -> bool) -> Last {
         let mut last = Last::default();
         for k in rows {
             let is_dir = |k: usize| self.rows[k].kind == IndexKind::Entry(EntryKind::Dir);
@@ -176,10 +193,11 @@ impl IndexWriter {
                 IndexKind::Whiteout if last.entry.is_some_and(is_dir) => {
                     (last.mark, last.opaque) = (Some(k), true)
                 }
-                IndexKind::Whiteout if last.entry.is_none() && !last.opaque => last.mark = Some(k),
+                IndexKind::Whiteout if last.entry.is_none() => drop(last.mark.get_or_insert(k)),
                 IndexKind::Whiteout => {}
                 IndexKind::Opaque => (last.mark, last.opaque) = (Some(k), true),
                 IndexKind::Entry(EntryKind::Dir) => {
+                    last.mark = last.mark.or(last.entry.filter(|e| hides(*e)));
                     last.opaque |= last.mark.is_some();
                     last.entry = Some(k);
                 }
@@ -190,20 +208,23 @@ impl IndexWriter {
         last
     }
 
-    /// Which rows are gone with a directory that was removed.
-    fn dead(&self, order: &[usize]) -> Vec<bool> {
-        let mut dead = vec![false; self.rows.len()];
-        for (dir, before) in &self.cleared {
+    /// By which number of rows each one was gone with a directory that was removed.
+    fn died(&self, order: &[usize]) -> Vec<usize> {
+        let mut died = vec![usize::MAX; self.rows.len()];
+        for (dir, by) in &self.cleared {
             let start = order.partition_point(|&k| tree_order(self.path(&self.rows[k]), dir).is_le());
             for &k in order[start..].iter().take_while(|&&k| is_below(self.path(&self.rows[k]), dir)) {
-                dead[k] |= k < *before;
+                if k < *by {
+                    died[k] = died[k].min(*by);
+                }
             }
         }
-        dead
+        died
     }
 
     /// For each hard link the row of the file that it is a name of. The header of a hard link speaks of that file.
-    fn link_up(&mut self, order: &[usize]) -> HashMap<usize, usize> {
+    /// `nodes`: whiteouts are devices, and can be linked to.
+    fn link_up(&mut self, order: &[usize], died: &[usize], nodes: bool) -> HashMap<usize, usize> {
         let mut origins = HashMap::new();
         for k in 0..self.rows.len() {
             if self.rows[k].kind != IndexKind::Entry(EntryKind::HardLink) {
@@ -212,8 +233,13 @@ impl IndexWriter {
             let target = self.link(&self.rows[k]);
             let start = order.partition_point(|&r| tree_order(self.path(&self.rows[r]), target).is_lt());
             let named = order[start..].iter().take_while(|&&r| self.path(&self.rows[r]) == target);
-            let is_entry = |r: &&usize| matches!(self.rows[**r].kind, IndexKind::Entry(_));
-            let Some(&found) = named.take_while(|&&r| r < k).filter(is_entry).last() else { continue };
+            let there = named.copied().take_while(|&r| r < k).filter(|&r| died[r] > k);
+            let found = there.fold(None, |found, r| match self.rows[r].kind {
+                IndexKind::Entry(_) => Some(r),
+                IndexKind::Whiteout if nodes => found.or(Some(r)),
+                _ => found,
+            });
+            let Some(found) = found else { continue };
             let origin = origins.get(&found).copied().unwrap_or(found);
             origins.insert(k, origin);
             let link = self.rows[k];
@@ -313,6 +339,11 @@ impl IndexWriter {
         }
         Ok(())
     }
+}
+
+/// Overlay takes such a device for a deletion, whatever the archive meant.
+fn is_whiteout_device(row: &Noted) -> bool {
+    row.kind == IndexKind::Entry(EntryKind::Char) && row.dev == (0, 0)
 }
 
 /// What became of a path.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+pub mod agree;
 pub mod audit;
 pub mod trees;
 

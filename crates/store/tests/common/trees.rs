@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use longshore_oci::{Digest, IdMap};
 use longshore_store::inspect::FileKind;
+use longshore_store::layer::{ApplyOptions, apply};
+use longshore_store::tar::{Entry, EntryKind, Time, Writer};
 
 use super::{Bench, docker_archive, load, sh};
 
@@ -74,7 +76,11 @@ pub fn tree(root: &Path) -> Tree {
     while let Some(rel) = todo.pop() {
         for entry in fs::read_dir(root.join(&rel)).unwrap() {
             let rel = rel.join(entry.unwrap().file_name());
-            let meta = fs::symlink_metadata(root.join(&rel)).unwrap();
+            let meta = match fs::symlink_metadata(root.join(&rel)) {
+                // Where nothing is merged overlay lists a whiteout, too, and then does not find it.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                meta => meta.unwrap(),
+            };
             if meta.is_dir() {
                 todo.push(rel.clone());
             }
@@ -119,4 +125,72 @@ pub fn kind(meta: &Metadata) -> FileKind {
         () if t.is_fifo() => FileKind::Fifo,
         () => FileKind::File,
     }
+}
+
+/// Numbers that look like chance, the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % n
+    }
+
+    fn path(&mut self) -> String {
+        let names = ["a", "b", "a-b", "c"];
+        let depth = 1 + self.below(3);
+        (0..depth).map(|_| names[self.below(names.len())]).collect::<Vec<_>>().join("/")
+    }
+
+    fn entry(&mut self) -> (Entry, Vec<u8>) {
+        let (mut path, mut link, mut data, mut kind) =
+            (self.path(), String::new(), Vec::new(), EntryKind::File);
+        match self.below(12) {
+            0..=2 => kind = EntryKind::Dir,
+            3 => {
+                link = ["", "/", "../"][self.below(3)].to_owned() + &self.path();
+                kind = EntryKind::Symlink;
+            }
+            4 => {
+                link = self.path();
+                kind = EntryKind::HardLink;
+            }
+            5 | 6 => {
+                let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+                path = format!("{dir}/.wh.{name}").trim_start_matches('/').to_owned();
+            }
+            7 => path.push_str("/.wh..wh..opq"),
+            _ => data = vec![b'x'; self.below(9)],
+        }
+        let mode = [0o644, 0o755][self.below(2)];
+        let mtime = Time { secs: i64::try_from(self.below(1000)).unwrap(), nanos: 0 };
+        (Entry { path: path.into(), link: link.into(), kind, mode, mtime, ..Entry::default() }, data)
+    }
+}
+
+/// Layers of entries by chance: each can be unpacked, and that is all that is known of it.
+pub fn by_chance(dir: &Path, seed: u64) -> Vec<PathBuf> {
+    let mut dice = Dice(seed);
+    let layer = |n: usize| {
+        let mut entries: Vec<(Entry, Vec<u8>)> = Vec::new();
+        let mut tar = Vec::new();
+        for _ in 0..12 {
+            entries.push(dice.entry());
+            let mut writer = Writer::new(Vec::new());
+            for (entry, data) in &entries {
+                writer.entry(&Entry { size: data.len() as u64, ..entry.clone() }).unwrap();
+                writer.data(data).unwrap();
+            }
+            let bytes = writer.finish().unwrap();
+            let probe = tempfile::tempdir().unwrap();
+            match apply(probe.path(), &bytes[..], &ApplyOptions::default()) {
+                Ok(_) => tar = bytes,
+                Err(_) => drop(entries.pop()),
+            }
+        }
+        let file = dir.join(format!("chance-{n}.tar"));
+        fs::write(&file, tar).unwrap();
+        file
+    };
+    (0..5).map(layer).collect()
 }

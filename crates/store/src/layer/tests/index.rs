@@ -297,3 +297,79 @@ fn the_first_version_is_searched_too() {
     assert!(said.opaque && said.below && said.entry.unwrap().is_dir());
     assert!(index.find(b"c").unwrap().below);
 }
+
+/// Numbers that look like chance, the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % n
+    }
+
+    fn path(&mut self) -> String {
+        let names = ["a", "b", "a-b", "c"];
+        let depth = 1 + self.below(3);
+        (0..depth).map(|_| names[self.below(names.len())]).collect::<Vec<_>>().join("/")
+    }
+
+    fn entry(&mut self) -> (Entry, Vec<u8>) {
+        use EntryKind::{Char, Dir, Fifo, File, HardLink, Symlink};
+        let (mut path, mut link, mut data) = (self.path(), String::new(), Vec::new());
+        let kind = match self.below(10) {
+            0 | 1 => Dir,
+            2 => {
+                link = ["", "/", "../"][self.below(3)].to_owned() + &self.path();
+                Symlink
+            }
+            3 | 4 => {
+                link = self.path();
+                HardLink
+            }
+            // Numbered 0/0, overlay takes it for a deletion.
+            5 => [Fifo, Char][self.below(2)],
+            6 => {
+                let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+                path = format!("{dir}/.wh.{name}").trim_start_matches('/').to_owned();
+                File
+            }
+            7 => {
+                path.push_str("/.wh..wh..opq");
+                File
+            }
+            _ => {
+                data = vec![b'x'; self.below(9)];
+                File
+            }
+        };
+        let mode = [0o644, 0o755, 0o4711][self.below(3)];
+        let mtime = Time { secs: i64::try_from(self.below(1000)).unwrap(), nanos: 0 };
+        (Entry { path: path.into(), link: link.into(), kind, mode, mtime, ..Entry::default() }, data)
+    }
+}
+
+#[test]
+fn privileged_whatever_a_layer_does_to_itself_the_index_tells_what_is_left() {
+    let layers = if std::env::var_os("LONGSHORE_LONG").is_some() { 2000 } else { 60 };
+    let mut kept = 0;
+    for seed in 0..layers {
+        let mut dice = Dice(seed);
+        let mut entries: Vec<(Entry, Vec<u8>)> = Vec::new();
+        for _ in 0..14 {
+            entries.push(dice.entry());
+            let tar = entries.iter().fold(Tar::new(), |tar, (e, data)| tar.entry(e, data)).end();
+            let lab = Lab::new(WhiteoutFormat::Overlay);
+            // Not everything is possible: a link to nothing, a file in a file.
+            if lab.apply(&tar).is_err() {
+                entries.pop();
+                continue;
+            }
+            let told = std::panic::catch_unwind(|| agrees(&lab.base.join("index"), &lab.out));
+            let list =
+                || entries.iter().map(|(e, _)| format!("{:?} {}", e.kind, String::from_utf8_lossy(&e.path)));
+            assert!(told.is_ok(), "seed {seed}: {:#?}", list().collect::<Vec<_>>());
+            kept += 1;
+        }
+    }
+    assert!(kept > layers * 5, "{kept}");
+}
