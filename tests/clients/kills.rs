@@ -83,3 +83,48 @@ fn privileged_atk_55_loads_killed_at_any_moment() {
     kill_at_all_moments(&mut d, &["load", "-q", "-i", file.to_str().expect("utf-8")], &id);
     d.finish();
 }
+
+/// A new volume that was being filled from its image when the daemon died is filled at the next start.
+#[test]
+fn privileged_atk_55_a_volume_that_is_half_filled_is_filled() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let make = "mkdir /vol; for i in $(seq 2000); do echo $i > /vol/$i; done";
+    d.docker(["run", "--network", "none", "--name", "maker", "busybox", "sh", "-c", make]).ok();
+    d.docker(["commit", "maker", "full"]).ok();
+    d.docker(["rm", "maker"]).ok();
+    let run = |volume: &str| {
+        let volume = format!("{volume}:/vol");
+        let args = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-v",
+            &volume,
+            "full",
+            "sh",
+            "-c",
+            "cat /vol/* | sort -n | md5sum",
+        ];
+        args.map(str::to_owned)
+    };
+    let begun = Instant::now();
+    let whole = d.docker(run("whole")).ok();
+    let span = begun.elapsed();
+    let kills = kills() / 2;
+    for i in 0..kills {
+        let volume = format!("volume{i}");
+        let mut client = d.command(Client::Docker);
+        client.args(run(&volume)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut client = client.spawn().expect("docker");
+        std::thread::sleep(span * i / kills);
+        d.kill9();
+        client.wait().expect("docker");
+        d.launch();
+        assert_eq!(d.docker(run(&volume)).ok(), whole, "kill {i} of {kills}, {span:?}");
+        let beside = std::fs::read_dir(d.data_root().join("volumes").join(&volume)).expect("volume").count();
+        assert_eq!(beside, 1, "kill {i}");
+    }
+    d.finish();
+}
