@@ -142,7 +142,8 @@ fn privileged_which_names_the_layer_whose_directory_has_the_file() {
         assert_eq!(told, there, "{path}");
         layers.insert(told[0]);
         let file = &versions[0]["File"];
-        let meta = fs::symlink_metadata(dirs[told[0] as usize - 1].join(&path[1..])).expect("file");
+        let meta = fs::symlink_metadata(dirs[usize::try_from(told[0]).expect("number") - 1].join(&path[1..]))
+            .expect("file");
         assert_eq!(file["Uid"], meta.uid(), "{path}");
         if meta.is_file() {
             assert_eq!(

@@ -437,3 +437,178 @@ fn privileged_a_budget_is_kept_by_itself() {
     }
     d.finish();
 }
+
+/// The only layer of an image: its directories in the driver's folder and beside.
+fn layer_of(d: &Daemon, image: &str) -> (PathBuf, PathBuf) {
+    let upper = PathBuf::from(d.inspect("{{.GraphDriver.Data.UpperDir}}", image));
+    let id = upper.parent().and_then(Path::file_name).expect("a cache id").to_owned();
+    (upper, d.data_root().join("layers").join(id))
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("write");
+}
+
+/// `system check` finds damage of this kind and says these words; `--repair` mends it, and then all is well.
+#[track_caller]
+fn mended(d: &Daemon, kind: &str, words: &[&str]) {
+    let check = |more: &[&str]| d.run(Client::Longshore, ["system", "check"].iter().chain(more));
+    let found = check(&[]);
+    assert_eq!(found.code, 1, "{}{}", found.stdout, found.stderr);
+    let line = found.stdout.lines().find(|l| l.starts_with(kind));
+    let line = line.unwrap_or_else(|| panic!("{kind}: {}", found.stdout));
+    assert!(words.iter().all(|w| line.contains(w)) && line.contains("--repair would"), "{words:?}: {line}");
+    let repaired = check(&["--repair"]);
+    assert_eq!(repaired.code, 0, "{}{}", repaired.stdout, repaired.stderr);
+    assert!(repaired.stdout.contains("repaired: done: "), "{}", repaired.stdout);
+    let after = check(&[]);
+    assert!(after.stdout.contains("nothing is damaged"), "{}", after.stdout);
+}
+
+#[test]
+fn privileged_atk_27_damage_is_named_and_mended() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let archive = compressed_archive(&d, "busybox", &Compressor::gzip(6));
+    d.docker(["rmi", "busybox"]).ok();
+    d.docker(["load", "-q", "-i", archive.to_str().expect("utf-8")]).ok();
+    d.docker(["create", "--name", "box", "busybox", "echo", "well"]).ok();
+    let clean = d.run(Client::Longshore, ["system", "check"]);
+    assert_eq!(clean.code, 0, "{}{}", clean.stdout, clean.stderr);
+    assert!(clean.stdout.starts_with("Checked 1 image, 1 layer, 2 blobs, 1 container ("), "{}", clean.stdout);
+    assert!(clean.stderr.ends_with(")\n") && clean.stderr.contains("checked 100% ("), "{}", clean.stderr);
+
+    let (tree, beside) = layer_of(&d, "busybox");
+    let chain = d.inspect("{{index .RootFS.Layers 0}}", "busybox");
+    let short = &chain["sha256:".len()..][..12];
+    // A file with other bytes, one that is gone, one that was added.
+    let file = tree.join("etc/passwd");
+    flip(&file);
+    mended(&d, "layer", &[short, "etc/passwd was altered", "unpack it again from its compressed form"]);
+    fs::remove_file(&file).expect("remove");
+    mended(&d, "layer", &[short, "etc/passwd is gone"]);
+    fs::write(tree.join("etc/added"), "x").expect("write");
+    mended(&d, "layer", &["etc/added: is not of the layer"]);
+    flip(&beside.join("recipe"));
+    mended(&d, "layer", &[short]);
+    let index = fs::read(beside.join("index")).expect("index");
+    fs::write(beside.join("index"), &index[..index.len() / 2]).expect("write");
+    mended(&d, "index", &["not complete", "make it again from the layer"]);
+    fs::write(tree.with_file_name("link"), "nonsense").expect("write");
+    mended(&d, "snapshot", &["short name"]);
+    let upper = PathBuf::from(d.inspect("{{.GraphDriver.Data.UpperDir}}", "box"));
+    fs::write(upper.with_file_name("lower"), "l/nowhere").expect("write");
+    mended(&d, "snapshot", &["container", "(lower)"]);
+    let blobs = d.data_root().join("content/blobs/sha256");
+    let largest =
+        fs::read_dir(&blobs).expect("blobs").flatten().max_by_key(|e| e.metadata().expect("stat").len());
+    flip(&largest.expect("a blob").path());
+    mended(&d, "blob", &["its bytes have the digest", "forget it"]);
+    assert_eq!(d.docker(["start", "-a", "box"]).ok(), "well");
+
+    // Now nothing can give the layer again.
+    flip(&file);
+    let lost = d.run(Client::Longshore, ["system", "check", "--repair", "--format", "json"]);
+    assert_eq!(lost.code, 1, "{}", lost.stdout);
+    let report: Value = serde_json::from_str(&lost.stdout).expect("JSON");
+    assert_eq!(
+        (&report["Damaged"], &report["Findings"][0]["Outcome"]),
+        (&1.into(), &"failed".into()),
+        "{report}"
+    );
+    let quick = d.run(Client::Longshore, ["system", "check", "--quick"]);
+    assert!(quick.code == 0 && quick.stdout.contains("(0B read)"), "{}", quick.stdout);
+    // The same file from the archive: loading it again does not touch what is there, removing it first does.
+    d.docker(["rm", "box"]).ok();
+    d.docker(["rmi", "busybox"]).ok();
+    d.docker(["load", "-q", "-i", archive.to_str().expect("utf-8")]).ok();
+    assert_eq!(d.run(Client::Longshore, ["system", "check"]).code, 0);
+    // Leftovers are told of, are no damage, and go.
+    let left = d.data_root().join("layers").join("ab".repeat(32));
+    fs::create_dir(&left).expect("folder");
+    let told = d.run(Client::Longshore, ["system", "check"]);
+    assert!(told.code == 0 && told.stdout.contains("--repair would remove it"), "{}", told.stdout);
+    assert_eq!(d.run(Client::Longshore, ["system", "check", "--repair"]).code, 0);
+    assert!(!left.exists());
+    d.finish();
+}
+
+/// A layer that a container runs on is not changed below it.
+#[test]
+fn privileged_a_repair_leaves_what_runs_alone() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let archive = compressed_archive(&d, "busybox", &Compressor::gzip(6));
+    d.docker(["rmi", "busybox"]).ok();
+    d.docker(["load", "-q", "-i", archive.to_str().expect("utf-8")]).ok();
+    d.docker(["run", "-d", "--name", "up", "busybox", "sleep", "1000"]).ok();
+    flip(&layer_of(&d, "busybox").0.join("etc/group"));
+    let refused = d.run(Client::Longshore, ["system", "check", "--repair"]);
+    assert!(
+        refused.code == 1 && refused.stdout.contains("runs on it: stop the container"),
+        "{}",
+        refused.stdout
+    );
+    d.docker(["rm", "-f", "up"]).ok();
+    assert_eq!(d.run(Client::Longshore, ["system", "check", "--repair"]).code, 0);
+    d.finish();
+}
+
+/// The store, opened and left on another boot, as after a power cut.
+fn cut_power(d: &mut Daemon) {
+    d.kill9();
+    let options = longshore_store::StoreOptions::default();
+    drop(longshore_store::Store::open_on_boot(&d.data_root(), &options, "another boot").expect("the store"));
+}
+
+#[test]
+fn privileged_after_a_power_cut_a_damaged_layer_is_not_run() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let archive = compressed_archive(&d, "busybox", &Compressor::gzip(6));
+    d.docker(["rmi", "busybox"]).ok();
+    d.docker(["load", "-q", "-i", archive.to_str().expect("utf-8")]).ok();
+    d.docker(["create", "--name", "before", "busybox", "echo", "before"]).ok();
+    let verified = |d: &Daemon| d.log().matches("verifying a layer after an unclean stop").count();
+    // The daemon alone was killed: nothing is verified.
+    d.kill9();
+    d.launch();
+    assert_eq!(d.docker(["start", "-a", "before"]).ok(), "before");
+    assert_eq!(verified(&d), 0);
+    cut_power(&mut d);
+    d.launch();
+    assert_eq!(d.docker(["start", "-a", "before"]).ok(), "before");
+    assert_eq!(d.docker(["run", "--rm", "busybox", "echo", "after"]).ok(), "after");
+    assert_eq!(verified(&d), 1, "once");
+
+    flip(&layer_of(&d, "busybox").0.join("etc/passwd"));
+    cut_power(&mut d);
+    d.launch();
+    for args in [vec!["run", "--rm", "busybox", "true"], vec!["start", "before"]] {
+        let said = d.docker(args).stderr;
+        for word in [
+            "layer sha256:",
+            "of image busybox:latest is damaged",
+            "etc/passwd",
+            "longshore system check --repair",
+        ] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+    assert_eq!(d.run(Client::Longshore, ["system", "check", "--repair"]).code, 0);
+    assert_eq!(d.docker(["start", "-a", "before"]).ok(), "before");
+    assert_eq!(d.docker(["run", "--rm", "busybox", "echo", "again"]).ok(), "again");
+    // A clean stop, and the machine is started again.
+    d.terminate();
+    let options = longshore_store::StoreOptions::default();
+    let store =
+        longshore_store::Store::open_on_boot(&d.data_root(), &options, "a third boot").expect("the store");
+    assert_eq!(store.unverified_layers(), 0);
+    store.close().expect("close");
+    drop(store);
+    d.launch();
+    d.finish();
+}

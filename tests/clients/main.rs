@@ -27,6 +27,7 @@ mod registry_server;
 mod restart;
 mod run;
 mod runtimes;
+mod small_server;
 mod storage;
 mod terminal;
 mod walkthrough;

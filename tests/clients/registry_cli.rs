@@ -5,20 +5,17 @@
 //! that too. Its network namespace is a file, as `ip netns` keeps them.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::cli::{Act, on_a_terminal, run, words};
 use crate::harness::{Client, Daemon, fixture, make_netns, signal};
 use crate::registry_server::{Door, PASSWORD, Registry, USER};
+use crate::small_server::{Server, index, slowly};
 
 /// [`USER`] and [`PASSWORD`] as `config.json` has them, and a wrong password.
 const RIGHT: &str = "YW5uOnMzY3JldDp3b3Jk";
@@ -299,10 +296,27 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 #[test]
-
 fn privileged_registries_are_used_as_docker_uses_them() {
     let place = Place::furnished();
     place.compare(LINES);
+    // A password that is no argument.
+    for input in ["s3cret:word", "s3cret:word\n", "s3cret:word\r\n", "s3cret:word\n\n", "wrong\n", ""] {
+        let told = [Client::Docker, Client::Longshore].map(|client| {
+            place.set("");
+            let mut command = place.command(client);
+            command.args(["login", "-u", USER, "--password-stdin", place.password.address()]);
+            let mut child = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("the command line");
+            child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("write");
+            let out = child.wait_with_output().expect("the command line");
+            (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+        });
+        assert_eq!(told[0], told[1], "{input:?}");
+    }
     // What was never pushed before: both do it, each to a name of its own.
     let pushed = [Client::Docker, Client::Longshore].map(|client| {
         let name = format!("new-{client:?}").to_lowercase();
@@ -320,7 +334,6 @@ fn privileged_registries_are_used_as_docker_uses_them() {
 
 /// Where ours differs on purpose.
 #[test]
-
 fn privileged_where_docker_says_too_little() {
     let place = Place::furnished();
     // A program that should know the user and fails is told of: without, the image seems not to be there.
@@ -330,6 +343,12 @@ fn privileged_where_docker_says_too_little() {
     assert_eq!(pull.code, 0, "{pull:?}");
     let warning = "WARNING: error getting credentials - err: exit status 3, out: `no reason`\n";
     assert_eq!(pull.err, format!("to the user\n{warning}"));
+    // What docker's web-based login left goes too; it cannot be taken back at Docker Hub.
+    let web = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "{right}"}, "https://index.docker.io/v1/access-token": {"auth": "{right}"},
+        "https://index.docker.io/v1/refresh-token": {"username": "ann", "password": "token..client"}}}"#;
+    let logout = place.outcome(Client::Longshore, "logout", web);
+    assert_eq!((logout.code, logout.after.to_string().as_str()), (0, r#"{"auths":{}}"#), "{logout:?}");
+    assert!(logout.err.contains("not revoked at Docker Hub"), "{logout:?}");
     let logout = place.outcome(Client::Longshore, "logout {password}", broken);
     assert!(logout.err.contains("WARNING: could not erase credentials:\n"), "{logout:?}");
     // A registry that does not know the user, and nobody at a terminal to ask: docker waits without end.
@@ -354,7 +373,6 @@ fn privileged_where_docker_says_too_little() {
 }
 
 #[test]
-
 fn privileged_names_and_passwords_are_asked_for_at_a_terminal() {
     let place = Place::furnished();
     let keys =
@@ -387,86 +405,21 @@ fn privileged_names_and_passwords_are_asked_for_at_a_terminal() {
     command.args(["login", "-u", "ann", place.password.address()]);
     let (shown, code) = on_a_terminal(command, (24, 80), &[("Password: ", &leave)]);
     assert_eq!((shown.as_str(), code), ("Password: \r\n", 130));
-    // Somebody whom the registry does not know is asked in the middle of a pull.
+    // Somebody whom the registry does not know is asked in the middle of a pull, where the daemon says that it is that.
+    // Ours says what Docker's says of a private image, and the remedy: docker must not wait for one who is not there.
     place.set(REFUSED);
     let mut command = place.command(Client::Longshore);
     command.args(["pull", "-q", &place.password.name("other")]);
-    let steps: &[(&str, Act<'_>)] = &[("Username (ann): ", &enter), ("Password: ", &password)];
+    let own = place.own.is_some();
+    let steps: &[(&str, Act<'_>)] =
+        if own { &[] } else { &[("Username (ann): ", &enter), ("Password: ", &password)] };
     let (shown, code) = on_a_terminal(command, (24, 80), steps);
-    assert!(code == 0 && shown.contains("Login prior to pull:"), "{code} {shown}");
+    let want = if own { (1, "may require 'docker login'") } else { (0, "Login prior to pull:") };
+    assert!(code == want.0 && shown.contains(want.1), "{code} {shown}");
     place.finish();
 }
 
-/// Runs something in a network namespace, on a thread of its own.
-fn in_netns<T: Send + 'static>(netns: &Path, what: impl FnOnce() -> T + Send + 'static) -> T {
-    let netns = fs::File::open(netns).expect("netns");
-    let thread = std::thread::spawn(move || {
-        use std::os::fd::AsFd as _;
-        let kind = rustix::thread::LinkNameSpaceType::Network;
-        rustix::thread::move_into_link_name_space(netns.as_fd(), Some(kind)).expect("setns");
-        what()
-    });
-    thread.join().expect("thread")
-}
-
-/// A server whose connections are answered by a function; it ends when this is dropped.
-struct Server {
-    address: String,
-    ended: Arc<AtomicBool>,
-}
-
-impl Server {
-    fn start(netns: &Path, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let (tell, told) = mpsc::channel();
-        let ended = Arc::new(AtomicBool::new(false));
-        let ends = ended.clone();
-        in_netns(netns, move || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-            tell.send(listener.local_addr().expect("address")).expect("tell");
-            let answer = Arc::new(answer);
-            // Threads are born in the namespace of the one that makes them.
-            std::thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    if ends.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let answer = answer.clone();
-                    std::thread::spawn(move || answer(stream));
-                }
-            });
-        });
-        Self { address: told.recv().expect("address").to_string(), ended }
-    }
-
-    fn stop(&self, netns: &Path) {
-        self.ended.store(true, Ordering::SeqCst);
-        let address = self.address.clone();
-        let _ = in_netns(netns, move || TcpStream::connect(address));
-    }
-}
-
-/// Passes a connection on, what comes back at so many bytes a second.
-fn slowly(stream: TcpStream, to: &str, rate: u64) {
-    let Ok(other) = TcpStream::connect(to) else { return };
-    let (mut a, mut b) = (stream.try_clone().expect("clone"), other.try_clone().expect("clone"));
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut a, &mut b);
-        let _ = b.shutdown(std::net::Shutdown::Both);
-    });
-    let (mut from, mut to) = (other, stream);
-    let mut buf = [0; 8192];
-    while let Ok(n @ 1..) = from.read(&mut buf) {
-        if to.write_all(&buf[..n]).is_err() {
-            break;
-        }
-        std::thread::sleep(Duration::from_micros(1_000_000 * n as u64 / rate));
-    }
-    let _ = to.shutdown(std::net::Shutdown::Both);
-    let _ = from.shutdown(std::net::Shutdown::Both);
-}
-
 #[test]
-
 fn privileged_progress_fits_every_terminal() {
     let place = Place::furnished();
     // Layers of some size, that do not compress: the first of them takes a while.
@@ -531,40 +484,7 @@ fn plain(line: &str) -> String {
     out + rest
 }
 
-/// An index of old: what Docker Hub answers to a search.
-fn index(mut stream: TcpStream) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && head.len() < 8192 && stream.read(&mut byte).is_ok_and(|n| n == 1) {
-        head.push(byte[0]);
-        if head[0] == 0x16 {
-            // Somebody begins with TLS; told that there is none, it goes on without.
-            return;
-        }
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let (status, body) = match head.split(' ').nth(1).unwrap_or_default() {
-        "/v1/_ping" => ("200 OK", "{}".to_owned()),
-        path if path.starts_with("/v1/search?") => {
-            let long = "An uncommonly long description\\nin two lines, of which not all is shown";
-            let results = [("one", 5000, true, "Short"), ("a/two", 7, false, long), ("three", 0, false, "")].map(
-                |(name, stars, official, about)| {
-                    format!(r#"{{"name":"{name}","star_count":{stars},"is_official":{official},"is_automated":false,"description":"{about}"}}"#)
-                },
-            );
-            ("200 OK", format!(r#"{{"num_results":3,"query":"x","results":[{}]}}"#, results.join(",")))
-        }
-        _ => ("404 Not Found", String::new()),
-    };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.write_all(answer.as_bytes());
-}
-
 #[test]
-
 fn privileged_searches_are_shown_as_docker_shows_them() {
     let place = Place::new();
     let server = Server::start(&place.netns, index);
@@ -598,7 +518,6 @@ fn privileged_searches_are_shown_as_docker_shows_them() {
 }
 
 #[test]
-
 fn privileged_manifests_are_shown_as_docker_shows_them() {
     let place = Place::furnished();
     let name = place.plain.name("busybox");

@@ -99,3 +99,74 @@ pub struct Decision {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
 }
+
+/// A line of `POST /longshore/check`: one of these, the last one a report or an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckLine {
+    /// What is being read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<CheckReading>,
+    /// Something is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finding: Option<CheckFinding>,
+    /// What became of a finding that was to be repaired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<CheckFinding>,
+    /// The check is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<CheckReport>,
+    /// The check could not be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// How far a check is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct CheckReading {
+    pub object: String,
+    /// Bytes that were read.
+    pub done: u64,
+    /// Bytes that there are.
+    pub total: u64,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckFinding {
+    /// `record`, `blob`, `snapshot`, `layer`, `index`, `leftover` or `foreign`.
+    pub kind: String,
+    /// What: `layer sha256:…`, `image sha256:…`, `container …`, a path from the data root.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// How a repair mends it; absent when nothing can.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+    /// `found`, `repaired` or `failed`.
+    pub outcome: String,
+    /// What was done, or why it failed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Whether something is damaged, and still is.
+    pub damage: bool,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct CheckReport {
+    /// How many findings are damage that is still there.
+    pub damaged: u64,
+    pub findings: Vec<CheckFinding>,
+    pub images: u64,
+    pub layers: u64,
+    pub blobs: u64,
+    pub containers: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+}

@@ -20,6 +20,7 @@
 //! ```
 
 mod changes;
+mod check;
 mod container;
 mod engine;
 mod error;

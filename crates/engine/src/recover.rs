@@ -332,7 +332,7 @@ impl Engine {
                     e.save_state(&c.record());
                 }
                 // A durable commit takes the lazy ones along.
-                Ok(e.inner.store.meta().commit(Batch::new().put(Table::Kv, SYSTEM_ID, &e.inner.system_id))?)
+                Ok(e.inner.store.close()?)
             })
             .await;
         if let Err(e) = flushed {

@@ -108,6 +108,11 @@ impl Failure {
         }
     }
 
+    /// Whether nobody listens where it was to go.
+    pub(crate) fn is_deserted(&self) -> bool {
+        matches!(self, Self::Send(SendError::Connect(e), _) if e.deserted)
+    }
+
     /// For people; `host` is the server that was asked first.
     pub(crate) fn into_error(
         self,

@@ -67,7 +67,8 @@ impl Inner {
             let result = self.once(at, &call).await;
             let (passing, asked) = match &result {
                 Ok(answer) => (answer.is_passing(), answer.retry_after()),
-                Err(failure) => (failure.is_passing(), None),
+                // Where nobody ever answered and nobody listens, the name is wrong more often than the moment.
+                Err(failure) => (failure.is_passing() && (at.is_known() || !failure.is_deserted()), None),
             };
             if passing && retry.again(asked).await {
                 tracing::debug!(host = at.name, attempt = retry.made, "{} again", call.action);

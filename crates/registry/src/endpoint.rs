@@ -32,6 +32,8 @@ pub(crate) struct Endpoint {
 
 #[derive(Debug, Default)]
 struct Learnt {
+    /// It answered, once at least.
+    known: bool,
     way: Option<Way>,
     challenge: Option<Asks>,
     /// Its address is one of the internet.
@@ -125,7 +127,13 @@ impl Endpoint {
     pub(crate) fn reached(&self, way: Way, public: bool) {
         let mut learnt = self.learnt();
         learnt.way = Some(way);
+        learnt.known = true;
         learnt.public = public;
+    }
+
+    /// Whether it ever answered.
+    pub(crate) fn is_known(&self) -> bool {
+        self.learnt().known
     }
 
     /// It is found out anew how it is reached.

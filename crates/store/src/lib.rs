@@ -3,6 +3,7 @@
 //! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
 
 pub mod archive;
+pub mod check;
 mod compressed;
 pub mod content;
 mod error;
@@ -16,11 +17,12 @@ mod open;
 mod rw;
 pub mod snapshot;
 pub mod tar;
+mod unclean;
 pub mod usage;
 
 pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
-pub use image::{ImageRecord, Images, ManifestRecord};
+pub use image::{BlobRecord, ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};

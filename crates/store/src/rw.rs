@@ -15,6 +15,7 @@ use crate::image::now;
 use crate::layer::{TreeKind, WhiteoutFormat, write_changes, write_tree};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
+use crate::snapshot::DriverName;
 use crate::snapshot::{Change, ChangeKind, Mounts, SnapshotDriver, copy_look, make_private_dir};
 use crate::{Error, IoContext, Result};
 
@@ -59,6 +60,12 @@ impl Store {
     /// # Errors
     /// `Conflict` if the container has one, `NotFound` if a layer of the image is missing.
     pub fn create_rw(&self, container: &str, image: Option<&Digest>) -> Result<RwLayer> {
+        // Before anything is held: it may take a while, once after the machine stopped without warning.
+        if let Some(image) = image
+            && let Some(row) = self.images().row(image)?
+        {
+            self.trust(row.layers.last())?;
+        }
         let _standing = self.standing();
         if self.meta().contains(Table::Mounts, container)? {
             return Err(Error::Conflict(format!("container {container} has a writable layer already")));
@@ -78,7 +85,8 @@ impl Store {
             driver.prepare(&row.init_id(), parent.as_deref())?;
             fill_init(driver, &row.init_id())?;
             driver.prepare(&row.mount_id, Some(&row.init_id()))?;
-            if !driver.mends() {
+            // Directories and small files are put right after a power cut (see `unclean`), whole copies are not.
+            if driver.whiteouts() == WhiteoutFormat::Remove {
                 self.durable()?;
             }
             let batch = Batch::new().put(Table::Mounts, container, &row);
@@ -107,18 +115,24 @@ impl Store {
     /// Makes again what a power cut took of containers' writable layers, which are not synced when they are made. For a
     /// start only: nobody may be at work.
     pub(crate) fn mend_rw_layers(&self) -> Result<()> {
-        if !self.driver().mends() {
+        // Whole copies were synced when they were made.
+        if self.driver().name() != DriverName::Overlay2 {
             return Ok(());
         }
+        let mut any = false;
         for (container, row) in self.meta().list::<MountRow>(Table::Mounts)? {
             match self.mend_rw(&row) {
                 Ok(false) => {}
-                Ok(true) => tracing::info!(container, "what was lost of its writable layer was made again"),
+                Ok(true) => {
+                    any = true;
+                    tracing::info!(container, "what was lost of its writable layer was made again");
+                }
                 // The others are none the worse for it.
                 Err(e) => tracing::error!(container, error = %e, "its writable layer is not whole"),
             }
         }
-        Ok(())
+        // Names that lead nowhere now.
+        if any { self.driver().tidy() } else { Ok(()) }
     }
 
     fn mend_rw(&self, row: &MountRow) -> Result<bool> {
@@ -127,12 +141,26 @@ impl Store {
         if driver.in_use(&row.mount_id)? {
             return Ok(false);
         }
-        let mut lost = driver.mend(&init, self.snapshot_of(row.top)?.as_deref())?;
+        let mut lost = self.mend_snapshot(&init, self.snapshot_of(row.top)?.as_deref(), true)?;
         if lost || !init_is_filled(driver, &init)? {
             fill_init(driver, &init)?;
             lost = true;
         }
-        Ok(driver.mend(&row.mount_id, Some(&init))? || lost)
+        Ok(self.mend_snapshot(&row.mount_id, Some(&init), false)? || lost)
+    }
+
+    /// Puts a snapshot's own files right, or makes it anew where nothing was written into it; true if anything was lost.
+    fn mend_snapshot(&self, id: &str, parent: Option<&str>, committed: bool) -> Result<bool> {
+        let driver = self.driver();
+        if driver.inspect(id, parent, committed)?.is_empty() {
+            return Ok(false);
+        }
+        let written = fs::read_dir(driver.apply_dir(id)).is_ok_and(|mut dir| dir.next().is_some());
+        if !written {
+            driver.remove(id)?;
+            driver.prepare(id, parent)?;
+        }
+        driver.mend(id, parent, committed).map(|()| true)
     }
 
     fn mount_row(&self, container: &str) -> Result<MountRow> {
@@ -206,8 +234,10 @@ impl Store {
     /// # Errors
     /// When the kernel refuses.
     pub fn mount_rw(&self, container: &str, map: &IdMap) -> Result<PathBuf> {
+        self.trust(self.mount_row(container)?.top.as_ref())?;
         let mut users = self.users();
-        let tree = self.driver().mount(&self.mount_row(container)?.mount_id, map)?;
+        let row = self.mount_row(container)?;
+        let tree = self.driver().mount(&row.mount_id, map)?;
         users.entry(container.to_owned()).or_default().owner = true;
         Ok(tree)
     }
@@ -236,6 +266,7 @@ impl Store {
     /// # Errors
     /// When the kernel refuses to mount.
     pub fn visit(&self, container: &str) -> Result<Visit> {
+        self.trust(self.mount_row(container)?.top.as_ref())?;
         let mut users = self.users();
         let row = self.mount_row(container)?;
         if !users.contains_key(container)
@@ -390,7 +421,7 @@ const MTAB: &str = "etc/mtab";
 /// What every container's root has before anything is mounted on it, so that mounts need not write into the
 /// container's own layer (Docker's init layer). Directories of the image keep their look; anything else of the image
 /// that stands in the way is replaced, never followed.
-fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
+pub(crate) fn fill_init(driver: &dyn SnapshotDriver, id: &str) -> Result<()> {
     let root = driver.apply_dir(id);
     let names = init_names();
     let mut below = driver.lower_dirs(id, &names)?.into_iter();

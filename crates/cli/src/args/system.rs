@@ -47,3 +47,13 @@ options! {
         ;
     }
 }
+
+options! {
+    /// `system check`.
+    CheckArgs {
+        format: Option<String> = flag("format", STRING, FORMAT),
+        quick: bool = flag("quick", BOOL, "Do not read contents: only records, sizes, and what stands beside layers"),
+        repair: bool = flag("repair", BOOL, "Mend what can be mended, and remove leftovers"),
+        ;
+    }
+}

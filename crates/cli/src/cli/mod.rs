@@ -82,6 +82,7 @@ pub(crate) enum Action {
     SystemDf(s::DfArgs),
     SystemPrune(s::SystemPruneArgs),
     SystemGc(s::GcArgs),
+    SystemCheck(s::CheckArgs),
     NetworkPrune(s::NetworkPruneArgs),
     /// Seeing into layers.
     Look(Look),

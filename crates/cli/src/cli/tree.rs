@@ -495,6 +495,20 @@ const SYSTEM_DF: Command =
         Action::SystemDf(Options::from_matches(m))
     });
 
+const SYSTEM_CHECK: Command = command(
+    "check",
+    "[OPTIONS]",
+    "Check that everything on the disk is whole",
+    Exactly(0),
+    &[s::CheckArgs::FLAGS],
+    |m| Action::SystemCheck(Options::from_matches(m)),
+)
+.long(
+    "Check that everything on the disk is what its record says: blobs, layers, records. What is\n\
+     damaged is named, and with --repair mended from what can give it again; the status is 1 when\n\
+     something is damaged after that. Longshore's daemon only.",
+);
+
 const SYSTEM_GC: Command = command(
     "gc",
     "[OPTIONS]",
@@ -731,7 +745,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "system",
         about: "Manage the engine",
         usage: "",
-        commands: &[&SYSTEM_DF, &EVENTS, &SYSTEM_GC, &INFO, &SYSTEM_PRUNE],
+        commands: &[&SYSTEM_CHECK, &SYSTEM_DF, &EVENTS, &SYSTEM_GC, &INFO, &SYSTEM_PRUNE],
         later: &["dial-stdio"],
     },
     Group {

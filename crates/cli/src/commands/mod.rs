@@ -84,6 +84,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::SystemDf(_)
         | Action::SystemPrune(_)
         | Action::SystemGc(_)
+        | Action::SystemCheck(_)
         | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
         Action::Look(look) => layers::look(&app, look).await,
@@ -179,6 +180,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
         }
         Action::Inspect(args) => inspect::any(c, &args).await,
         Action::Events(args) => system::events(c, &args).await,
+        Action::SystemCheck(args) => upkeep::check(c, &args).await,
         Action::SystemGc(args) => upkeep::gc(c, &args).await,
         Action::SystemPrune(args) => prune::system(app, &args).await,
         Action::NetworkPrune(args) => prune::networks(app, &args).await,

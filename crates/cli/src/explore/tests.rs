@@ -97,7 +97,7 @@ fn the_first_screen() {
  2    426B ▏    COPY app.conf ind…│     400B ▏    ▸ etc/  1 changed
  3      0B      RUN rm -rf /var /…│      26B ▏    ▸ srv/
                                   │     90kB ████ ▸ usr/
-                                  │D              ▸ var/  2 changed
+                                  │D     1MB      ▸ var/  2 changed
                                   │
                                   │
                                   │
@@ -129,8 +129,8 @@ fn directories_open_and_layers_change() {
  Layers                           │ Files at layer 2
  1  1.09MB ████ ADD rootfs.tar in…│                 bin -> usr/bin
  2    426B ▏    COPY app.conf ind…│     450B ▏    ▾ etc/
- 3      0B      RUN rm -rf /var /…│C    400B ▏        app.conf
-                                  │      50B ▏        passwd
+ 3      0B      RUN rm -rf /var /…│C    400B ███▋     app.conf
+                                  │      50B ▌        passwd
                                   │A     26B ▏    ▸ srv/  2 changed
                                   │     90kB ▍    ▸ usr/
                                   │      1MB ███▊ ▸ var/
@@ -163,9 +163,9 @@ fn only_changes_by_size_and_what_is_wasted() {
  app:1  3 layers  1.09MB  wasted 1MB (efficiency 8.3 %)  0123456789ab
  Layers                           │ Changes of layer 3
  1  1.09MB ████ ADD rootfs.tar in…│     400B ▏    ▾ etc/
- 2    426B ▏    COPY app.conf ind…│D     50B ▏        passwd
- 3      0B      RUN rm -rf /var /…│D              ▾ var/
-                                  │D     1MB ████     cache
+ 2    426B ▏    COPY app.conf ind…│D     50B          passwd
+ 3      0B      RUN rm -rf /var /…│D     1MB      ▾ var/
+                                  │D     1MB          cache
  d--------- 0:0 /etc
  ? help  q quit  Tab side  [ ] layer  a changes  / filter  s sort  w wasted  v …
 ";

@@ -146,6 +146,8 @@ pub(super) struct Seen {
     pub(super) entry: Option<usize>,
     /// Bytes of it and all below it.
     pub(super) size: u64,
+    /// The same of what the layer removes.
+    pub(super) gone: u64,
     /// How many of it and all below it the layer adds, changes or removes.
     pub(super) changed: u32,
     /// It is what the filter looks for.
@@ -215,6 +217,7 @@ impl View {
             };
             s.shown = s.entry.is_some();
             s.size = entry.map_or(0, |e| node.entries[e].bytes());
+            s.gone = old.filter(|_| entry.is_none()).map_or(0, |e| node.entries[e].bytes());
             s.changed = u32::from(s.mark != Mark::Same);
             let matches = i != Tree::ROOT && filter.matches(tree, i);
             inside[i] = matches || (i != Tree::ROOT && inside[node.parent]);
@@ -229,6 +232,7 @@ impl View {
             let parent = &mut seen[tree.nodes[i].parent];
             parent.shown = true;
             parent.size += child.size;
+            parent.gone += child.gone;
             parent.changed += child.changed;
             parent.kept |= child.kept;
             parent.leads |= child.kept;
@@ -451,7 +455,7 @@ pub(super) mod tests {
         assert_eq!(shown(&tree, &at(1), true, Sort::Name), want);
         let want = ["  /etc 400", "D /etc/passwd 0", "D /var 0", "D /var/cache 0"];
         assert_eq!(shown(&tree, &at(2), true, Sort::Name), want);
-        assert_eq!(at(2).seen(Tree::ROOT).changed, 3);
+        assert_eq!((at(2).seen(Tree::ROOT).changed, at(2).seen(Tree::ROOT).gone), (3, 1_000_050));
         assert_eq!(at(2).seen(Tree::ROOT).size, 90_000 + 400 + 26);
     }
 

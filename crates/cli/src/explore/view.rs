@@ -6,7 +6,7 @@ use ratatui_core::style::{Color, Modifier, Style};
 
 use super::app::{App, Focus, Listing, Load, Overlay};
 use super::pager::Pager;
-use super::tree::{Entry, Mark, Seen, Tree};
+use super::tree::{Entry, Mark, Seen};
 use crate::commands::layers::{mode_text, step};
 use crate::format::human::{ago, local, short_id, size};
 use crate::tty::one_line;
@@ -49,7 +49,12 @@ impl Theme {
     }
 
     fn selected(focused: bool) -> Style {
-        Style::new().add_modifier(if focused { Modifier::REVERSED } else { Modifier::BOLD })
+        if focused {
+            // In one colour: reversed ones would look like bars.
+            Style::new().fg(Color::Reset).add_modifier(Modifier::REVERSED)
+        } else {
+            Style::new().add_modifier(Modifier::BOLD)
+        }
     }
 
     fn open(self, open: bool) -> &'static str {
@@ -298,10 +303,9 @@ fn files(app: &App, theme: Theme, area: Rect, buf: &mut Buffer) {
     let first = app.files.top;
     match app.listing {
         Listing::Tree => {
-            let whole = app.view.len().checked_sub(1).map_or(0, |_| app.view.seen(Tree::ROOT).size);
             for (line, (i, l)) in (1..).zip(app.lines.iter().enumerate().skip(first).take(shown)) {
                 let row = Rect { y: area.y + line, height: 1, ..area };
-                tree_line(app, l.node, l.depth, whole, theme, row, buf);
+                tree_line(app, l.node, l.depth, theme, row, buf);
                 if i == app.files.at {
                     buf.set_style(row, Theme::selected(focused));
                 }
@@ -344,11 +348,12 @@ fn entry_of<'a>(app: &'a App, node: usize, seen: &Seen) -> Option<&'a Entry> {
     seen.entry.and_then(|e| app.tree.node(node).entries.get(e))
 }
 
-fn tree_line(app: &App, node: usize, depth: usize, whole: u64, theme: Theme, area: Rect, buf: &mut Buffer) {
+fn tree_line(app: &App, node: usize, depth: usize, theme: Theme, area: Rect, buf: &mut Buffer) {
     let seen = app.view.seen(node);
     let entry = entry_of(app, node, seen);
     let is_dir = app.view.is_dir(&app.tree, node);
     let size = match entry {
+        _ if seen.mark == Mark::Removed => seen.gone,
         _ if is_dir => seen.size,
         Some(e) => e.file.size,
         None => 0,
@@ -358,6 +363,9 @@ fn tree_line(app: &App, node: usize, depth: usize, whole: u64, theme: Theme, are
     pen.put(letter(seen.mark), mark.add_modifier(Modifier::BOLD));
     let empty = size == 0 && entry.is_none_or(|e| e.file.kind != "file");
     pen.put(&format!("{:>8} ", if empty { String::new() } else { bytes(size) }), Style::new());
+    // The part that it has of its directory.
+    let whole = app.view.seen(app.tree.node(node).parent).size;
+    let whole = if seen.mark == Mark::Removed { 0 } else { whole };
     pen.put(&theme.bar(size, whole, 4), theme.colour(Color::Blue)).put(" ", Style::new());
     // What is deep moves no further to the right than half of the room.
     let indent = depth.min(usize::from(area.width) / 4);

@@ -6,7 +6,7 @@ use std::path::Path;
 use longshore_net::dns::{self, DnsOptions, Hosts};
 use rustix::fs::Mode;
 
-use crate::engine::Paths;
+use crate::engine::{Paths, make_dir};
 use crate::record::Record;
 use crate::{Error, Result};
 
@@ -31,6 +31,8 @@ pub(crate) fn write(
     gateway: Option<IpAddr>,
 ) -> Result<()> {
     let dir = paths.container(&record.id);
+    // It was not synced when the container was made: a power cut may have taken it.
+    make_dir(&dir, 0o710)?;
     put(&dir.join("hostname"), format!("{}\n", record.config.hostname).as_bytes())?;
     let host_text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let hosts = match net {

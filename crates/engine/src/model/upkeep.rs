@@ -117,6 +117,71 @@ pub struct Decision {
     pub error: Option<String>,
 }
 
+/// How the store is checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckRequest {
+    /// Do not read contents.
+    pub quick: bool,
+    /// Mend what can be mended, and remove leftovers.
+    pub repair: bool,
+}
+
+/// What happens during a check; the last one is `Done` or `Failed`.
+#[derive(Clone, Debug)]
+pub enum CheckEvent {
+    /// This is being read.
+    Reading {
+        /// As a finding names it.
+        object: String,
+        /// Bytes that were read.
+        done: u64,
+        /// Bytes that there are.
+        total: u64,
+    },
+    /// Something is wrong.
+    Found(CheckFinding),
+    /// What became of it.
+    Repaired(CheckFinding),
+    /// It is over.
+    Done(CheckReport),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, Default)]
+pub struct CheckFinding {
+    /// `record`, `blob`, `snapshot`, `layer`, `index`, `leftover` or `foreign`.
+    pub kind: &'static str,
+    /// What: `layer sha256:…`, `image sha256:…`, `container …`, a path.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// How a repair mends it; empty when nothing here can.
+    pub remedy: String,
+    /// `found`, `repaired` or `failed`.
+    pub outcome: &'static str,
+    /// What was done, or why it failed.
+    pub detail: String,
+    /// Whether something is damaged, and still is; otherwise something is there that need not be.
+    pub damage: bool,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct CheckReport {
+    pub findings: Vec<CheckFinding>,
+    /// How many of them are damage that is still there.
+    pub damaged: usize,
+    pub images: usize,
+    pub layers: usize,
+    pub blobs: usize,
+    pub containers: usize,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,11 +43,13 @@ pub(crate) struct ConnectError {
     pub(crate) plain: bool,
     /// It took too long.
     pub(crate) late: bool,
+    /// Nobody listens there.
+    pub(crate) deserted: bool,
 }
 
 impl ConnectError {
     pub(crate) fn new(text: String, passing: bool) -> Self {
-        Self { text, passing, forbidden: false, plain: false, late: false }
+        Self { text, passing, forbidden: false, plain: false, late: false, deserted: false }
     }
 
     fn forbidden(text: String) -> Self {
@@ -286,7 +288,9 @@ async fn dial(addresses: Vec<IpAddr>, to: &Origin) -> Result<(TcpStream, IpAddr)
             }
             Some((Err(e), ip)) => {
                 let at = SocketAddr::new(ip, to.port);
-                last = ConnectError::new(format!("dial tcp {at}: connect: {}", io_words(&e)), true);
+                let text = format!("dial tcp {at}: connect: {}", io_words(&e));
+                let deserted = e.kind() == io::ErrorKind::ConnectionRefused;
+                last = ConnectError { deserted, ..ConnectError::new(text, true) };
             }
             None => {}
         }

@@ -169,6 +169,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::BuildPrune => upkeep::prune_build_cache(call),
         Route::CompressedPrune => upkeep::prune_compressed(call).await,
         Route::Collect => upkeep::collect(call).await,
+        Route::Check => upkeep::check(call),
         Route::VolumeList => others::volumes(call).await,
         Route::VolumeCreate => others::create_volume(call, request).await,
         Route::VolumePrune => others::prune_volumes(call).await,

@@ -1,6 +1,7 @@
 //! The store's upkeep: what builds left, compressed forms, the disk budget, the check.
 
-use longshore_engine::model::{CollectRequest, DiskBudget};
+use futures_util::StreamExt as _;
+use longshore_engine::model::{CheckRequest, CollectRequest, DiskBudget};
 
 use super::translate::upkeep as translate;
 use super::{Answer, Call, reply};
@@ -33,4 +34,12 @@ pub(super) async fn collect(call: &Call) -> Answer {
     let request = CollectRequest { dry_run: query.flag("dryrun"), budget };
     let done = call.engine().collect(request).await?;
     Ok(reply::json(&translate::collected(done, request.dry_run)))
+}
+
+/// `POST /longshore/check`: progress in lines of JSON, then the report.
+pub(super) fn check(call: &Call) -> Answer {
+    let request = CheckRequest { quick: call.query.flag("quick"), repair: call.query.flag("repair") };
+    let lines = call.engine().check(request);
+    let lines = lines.map(|e| Ok::<_, std::convert::Infallible>(reply::json_line(&translate::check(e))));
+    Ok(reply::stream(reply::JSON, lines))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 
 use longshore_oci::Digest;
 use longshore_oci::image::{Descriptor, media};
@@ -14,15 +15,16 @@ use crate::layer::compress::Compression;
 use crate::layer::{self, ApplyOptions};
 use crate::meta::{Batch, Table};
 use crate::open::{Adding, Store};
+use crate::snapshot::exchange;
 use crate::{Error, IoContext, Result};
 use longshore_sys::root::Root;
 
 /// An unpacked layer in a snapshot of its own, removed again unless an image takes it.
 #[derive(Debug)]
-pub(super) struct Staged<'a> {
+pub(crate) struct Staged<'a> {
     custody: &'a Custody,
     cache_id: String,
-    pub(super) diff_id: Digest,
+    pub(crate) diff_id: Digest,
     size: u64,
     /// Digest of the bytes as they came.
     came_as: Digest,
@@ -58,7 +60,7 @@ impl<R: Read> Read for Tee<'_, R> {
 
 /// What becomes of the compressed form of a layer, and what is known of it before.
 #[derive(Debug)]
-pub(super) enum Came<'d> {
+pub(crate) enum Came<'d> {
     /// From a file: it is kept, since nothing else could give it again.
     Unannounced,
     /// As this descriptor says, or it is refused; kept.
@@ -78,7 +80,7 @@ impl Came<'_> {
 
 impl<'a> Staged<'a> {
     /// Unpacks a layer, compressed or not, into a snapshot of its own.
-    pub(super) fn unpack(
+    pub(crate) fn unpack(
         custody: &'a Custody,
         start: &[u8],
         came: &Came<'_>,
@@ -91,7 +93,7 @@ impl<'a> Staged<'a> {
     }
 
     /// The same on a parent, for drivers that need it first.
-    pub(super) fn unpack_on(
+    pub(crate) fn unpack_on(
         custody: &'a Custody,
         parent: Option<&str>,
         start: &[u8],
@@ -173,7 +175,7 @@ impl<'a> Staged<'a> {
     }
 
     /// Refuses a layer that an archive keeps under another digest than its own.
-    pub(super) fn check_blob(&self, name: &str, announced: &Digest) -> Result<()> {
+    pub(crate) fn check_blob(&self, name: &str, announced: &Digest) -> Result<()> {
         if self.came_as == *announced {
             return Ok(());
         }
@@ -182,6 +184,24 @@ impl<'a> Staged<'a> {
             expected: *announced,
             actual: self.came_as,
         })
+    }
+
+    /// Takes the place of a layer's tree, recipe and index, each in one step; what was there is removed. Nobody may have
+    /// it mounted.
+    pub(crate) fn replace(self, cache_id: &str, parent: Option<&str>) -> Result<()> {
+        let store = &self.custody.store;
+        let driver = store.driver();
+        if driver.stages() {
+            driver.place(&self.cache_id, parent, self.own_root)?;
+        }
+        let (tree, files) = (driver.apply_dir(cache_id), store.layer_files(cache_id));
+        for missing in [&tree, &files].into_iter().filter(|dir| !dir.is_dir()) {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(missing);
+            made.context(|| format!("make {}", missing.display()))?;
+        }
+        store.durable()?;
+        driver.exchange(&self.cache_id, cache_id)?;
+        exchange(&store.layer_files(&self.cache_id), &files)
     }
 
     /// A second snapshot with the same content, made from the recipe: one layer may stand on several chains.
@@ -252,7 +272,7 @@ pub(crate) fn rebuild(
 }
 
 /// Bytes of a layer's tar.
-pub(super) fn tar_size(store: &Store, cache_id: &str) -> Result<u64> {
+pub(crate) fn tar_size(store: &Store, cache_id: &str) -> Result<u64> {
     Ok(layer::describe(&recipe(store, cache_id)?)?.1)
 }
 
@@ -266,7 +286,7 @@ fn recipe(store: &Store, cache_id: &str) -> Result<fs::File> {
 const MAX_DEPTH: usize = 125;
 
 /// Refuses a chain of more layers than a container can be made on.
-pub(super) fn check_depth(layers: usize) -> Result<()> {
+pub(crate) fn check_depth(layers: usize) -> Result<()> {
     if layers > MAX_DEPTH {
         return Err(Error::TooLarge(format!(
             "max depth exceeded: an image of {layers} layers, the limit is {MAX_DEPTH}"
@@ -277,14 +297,14 @@ pub(super) fn check_depth(layers: usize) -> Result<()> {
 
 /// New layer records for one image, to be committed with it.
 #[derive(Debug, Default)]
-pub(super) struct Chain {
-    pub(super) ids: Vec<Digest>,
+pub(crate) struct Chain {
+    pub(crate) ids: Vec<Digest>,
     new: BTreeMap<Digest, LayerRecord>,
 }
 
 impl Chain {
     /// A chain that goes on from existing layers.
-    pub(super) fn on(ids: Vec<Digest>) -> Self {
+    pub(crate) fn on(ids: Vec<Digest>) -> Self {
         Self { ids, new: BTreeMap::new() }
     }
 
@@ -299,7 +319,7 @@ impl Chain {
     }
 
     /// Whether the next layer, of this diff id, is there already; if so it is put on the chain.
-    pub(super) fn reuse(&mut self, store: &Store, diff_id: &Digest) -> Result<bool> {
+    pub(crate) fn reuse(&mut self, store: &Store, diff_id: &Digest) -> Result<bool> {
         let chain = Digest::chain(self.ids.last(), diff_id);
         let there = self.new.contains_key(&chain) || store.layer(&chain)?.is_some();
         if there {
@@ -309,7 +329,7 @@ impl Chain {
     }
 
     /// Puts a staged layer on the chain. `more` says that another chain will want it, too.
-    pub(super) fn place<'a>(
+    pub(crate) fn place<'a>(
         &mut self,
         store: &'a Store,
         staged: &mut Option<Staged<'a>>,
@@ -323,7 +343,7 @@ impl Chain {
     }
 
     /// Puts a staged layer on the chain.
-    pub(super) fn push(&mut self, store: &Store, mut layer: Staged<'_>) -> Result<()> {
+    pub(crate) fn push(&mut self, store: &Store, mut layer: Staged<'_>) -> Result<()> {
         let parent = self.top(store)?;
         if store.driver().stages() {
             store.driver().place(&layer.cache_id, parent.as_deref(), layer.own_root)?;
@@ -343,12 +363,12 @@ impl Chain {
     }
 
     /// The snapshot that the next layer goes on, for drivers that need it first.
-    pub(super) fn parent_snapshot(&self, store: &Store) -> Result<Option<String>> {
+    pub(crate) fn parent_snapshot(&self, store: &Store) -> Result<Option<String>> {
         self.top(store)
     }
 
     /// Adds the records to `batch`; the layers must have been made durable before it is committed.
-    pub(super) fn records(&self, mut batch: Batch) -> Batch {
+    pub(crate) fn records(&self, mut batch: Batch) -> Batch {
         for (chain, layer) in &self.new {
             batch = batch.put(Table::Layers, &chain.to_string(), layer);
         }
@@ -356,7 +376,7 @@ impl Chain {
     }
 
     /// Takes the new layers away again after a failure.
-    pub(super) fn undo(self, store: &Store, _graph: &Adding<'_>) {
+    pub(crate) fn undo(self, store: &Store, _graph: &Adding<'_>) {
         for layer in self.new.into_values() {
             let _ = store.drop_snapshot(&layer.cache_id);
         }

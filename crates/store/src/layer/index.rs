@@ -15,7 +15,7 @@ use crate::tar::{EntryKind, Time};
 
 pub(super) const MAGIC: &[u8; 8] = b"LSINDEX\0";
 /// The version that is written.
-pub(super) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 2;
 pub(super) const HEAD: usize = 8 + 4 + 4 + 8;
 /// Bytes of the check sum at the end, since version 2.
 pub(super) const TAIL: usize = 4;
@@ -294,6 +294,11 @@ impl Index {
     #[must_use]
     pub fn version(&self) -> u32 {
         self.layout.version
+    }
+
+    /// The index as it stands in its file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.data
     }
 
     /// The number of entries.

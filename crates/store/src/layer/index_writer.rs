@@ -99,8 +99,7 @@ impl IndexWriter {
 
     /// Sorts and writes. `implied` is the owner of directories that were made because something lies in them; `None`
     /// where they are those of a lower layer.
-    pub(super) fn write(mut self, path: &Path, implied: Option<(u32, u32)>, sync: bool) -> Result<()> {
-        let lines = self.settle(implied);
+    pub(super) fn write(self, path: &Path, implied: Option<(u32, u32)>, sync: bool) -> Result<()> {
         let file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -108,15 +107,22 @@ impl IndexWriter {
             .mode(0o600)
             .open(path)
             .context(|| format!("create {}", path.display()))?;
-        let mut out = Summed { inner: BufWriter::with_capacity(256 << 10, file), sum: Crc::new() };
-        self.put(&mut out, &lines).context(|| format!("write {}", path.display()))?;
-        let sum = out.sum.sum();
-        out.write_all(&sum.to_le_bytes()).context(|| format!("write {}", path.display()))?;
-        let file = out.inner.into_inner().map_err(|e| Error::io("write index", e.into_error()))?;
+        let mut out = BufWriter::with_capacity(256 << 10, file);
+        self.encode(&mut out, implied).context(|| format!("write {}", path.display()))?;
+        let file = out.into_inner().map_err(|e| Error::io("write index", e.into_error()))?;
         if sync {
             file.sync_all().context(|| format!("sync {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// The same to anywhere.
+    pub(super) fn encode(mut self, out: &mut impl Write, implied: Option<(u32, u32)>) -> std::io::Result<()> {
+        let lines = self.settle(implied);
+        let mut out = Summed { inner: out, sum: Crc::new() };
+        self.put(&mut out, &lines)?;
+        let sum = out.sum.sum();
+        out.write_all(&sum.to_le_bytes())
     }
 
     /// What stands in the directory at the end, in order.

@@ -7,18 +7,25 @@ mod gzip;
 mod index;
 mod index_file;
 mod index_writer;
+mod inherit;
 mod recipe;
 pub(crate) mod recompress;
+mod reindex;
 mod tree;
+mod whole;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
 pub use gzip::ParallelGzip;
+pub(crate) use index::VERSION as INDEX_VERSION;
 pub use index::{Index, IndexEntry, IndexKind, is_below, tree_order};
 pub use index_file::{IndexFile, OwnedEntry, Said};
+pub(crate) use inherit::inherited;
 pub use recipe::{describe, rebuild};
 pub use recompress::Compressor;
+pub(crate) use reindex::{Reindexed, reindex};
 pub(crate) use tree::reopen;
+pub(crate) use whole::{Expected, differences};
 
 /// Starts the name of an entry that deletes one of a lower layer (OCI image spec, layer.md).
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

@@ -58,7 +58,26 @@ impl Lab {
         if self.options.whiteouts == WhiteoutFormat::Overlay {
             index::agrees(&self.base.join("index"), &self.out);
         }
+        self.looks_whole(tar);
         applied
+    }
+
+    /// The index is the one that the tar has, and the directory is what it says.
+    fn looks_whole(&self, tar: &[u8]) {
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let implied = (self.options.whiteouts != WhiteoutFormat::Remove).then_some(own);
+        let again = reindex(tar, implied).unwrap();
+        if !again.odd {
+            assert!(std::fs::read(self.base.join("index")).unwrap() == again.bytes, "the index differs");
+            assert_eq!(self.differences(), Vec::<String>::new());
+        }
+    }
+
+    fn differences(&self) -> Vec<String> {
+        let index = Index::open(&self.base.join("index")).unwrap();
+        let alone = !matches!(self.options.whiteouts, WhiteoutFormat::Remove | WhiteoutFormat::Literal);
+        let expected = Expected { index: &index, alone, devices: !self.options.skip_devices };
+        differences(&self.out, &expected).unwrap()
     }
 
     fn path(&self, rel: &str) -> PathBuf {
@@ -299,6 +318,44 @@ fn altered_trees_and_recipes_are_noticed() {
         lab.apply(&tar).unwrap();
         damage(&lab);
         assert_eq!(lab.rebuild().unwrap_err().kind(), Kind::Corrupt);
+    }
+}
+
+#[test]
+fn atk_27_what_a_recipe_does_not_read_is_noticed_too() {
+    type Alter<'a> = &'a dyn Fn(&Lab);
+    let alter: [(&str, Alter<'_>); 8] = [
+        ("dir/link: is not there", &|lab| std::fs::remove_file(lab.path("dir/link")).unwrap()),
+        ("dir/link: is another kind of file", &|lab| {
+            std::fs::remove_file(lab.path("dir/link")).unwrap();
+            std::fs::write(lab.path("dir/link"), "x").unwrap();
+        }),
+        ("dir/empty: has 1 bytes instead of 0", &|lab| std::fs::write(lab.path("dir/empty"), "x").unwrap()),
+        ("dir/empty: has mode 4755 instead of 600", &|lab| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+            std::fs::set_permissions(lab.path("dir/empty"), mode).unwrap();
+        }),
+        ("dir: has mode 777 instead of 750", &|lab| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            std::fs::set_permissions(lab.path("dir"), mode).unwrap();
+        }),
+        ("implied/more: is not of the layer", &|lab| std::fs::write(lab.path("implied/more"), "x").unwrap()),
+        ("more: is not of the layer", &|lab| std::fs::create_dir(lab.path("more")).unwrap()),
+        ("implied/file: is not there", &|lab| std::fs::remove_dir_all(lab.path("implied")).unwrap()),
+    ];
+    for (want, alter) in alter {
+        let lab = Lab::new(WhiteoutFormat::Overlay);
+        let mut w = Writer::new(Vec::new());
+        let entry = |path: &str, kind, mode| Entry { path: path.into(), kind, mode, ..Entry::default() };
+        w.entry(&entry("dir/", EntryKind::Dir, 0o750)).unwrap();
+        w.entry(&entry("dir/empty", EntryKind::File, 0o600)).unwrap();
+        w.entry(&Entry { link: b"empty".to_vec(), ..entry("dir/link", EntryKind::Symlink, 0o777) }).unwrap();
+        w.entry(&entry("implied/file", EntryKind::File, 0o600)).unwrap();
+        lab.round_trip(&w.finish().unwrap());
+        alter(&lab);
+        lab.rebuild().unwrap();
+        let told = lab.differences();
+        assert!(told.iter().any(|t| t.starts_with(want)), "{want}: {told:?}");
     }
 }
 

@@ -233,6 +233,21 @@ impl Meta {
         })
     }
 
+    /// All records of a table as JSON, in key order, each with what keeps it from being read.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn values(&self, table: Table) -> Result<Vec<(String, Result<serde_json::Value>)>> {
+        self.read(table, |rows| {
+            let mut out = Vec::new();
+            for row in rows.iter().map_err(|e| db_error("read", e))? {
+                let (key, value) = row.map_err(|e| db_error("read", e))?;
+                out.push((key.value().to_owned(), decode(table, key.value(), value.value())));
+            }
+            Ok(out)
+        })
+    }
+
     /// All keys of a table, in order.
     ///
     /// # Errors

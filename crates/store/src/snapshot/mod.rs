@@ -8,6 +8,7 @@
 //! `prepare` on the image's top layer, `mount`, run, `unmount`, and `changes` says what it did.
 
 mod changes;
+mod mend;
 mod overlay;
 mod probe;
 pub(crate) mod tree;
@@ -26,6 +27,7 @@ use crate::{Error, Result};
 
 pub use changes::{Change, ChangeKind};
 pub(crate) use changes::{is_opaque, is_whiteout};
+pub(crate) use mend::exchange;
 pub use overlay::{MountStyle, Overlay};
 pub(crate) use overlay::{REMOVING, is_link_name, make_dir as make_private_dir};
 pub use probe::{DriverChoice, choose};
@@ -200,25 +202,31 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// When files cannot be read or removed.
     fn tidy(&self) -> Result<()>;
 
+    /// What is wrong with the files that the driver itself keeps of a snapshot, in words; `parent` is what it stands on,
+    /// `committed` whether something stands on it. The tree is not looked at.
+    ///
+    /// # Errors
+    /// When files cannot be read.
+    fn inspect(&self, id: &str, parent: Option<&str>, committed: bool) -> Result<Vec<String>>;
+
+    /// Puts right what [`Self::inspect`] tells, and syncs it; parents come before what stands on them. The tree has to
+    /// be there.
+    ///
+    /// # Errors
+    /// `Corrupt` when there is no tree; when files cannot be written.
+    fn mend(&self, id: &str, parent: Option<&str>, committed: bool) -> Result<()>;
+
+    /// Exchanges the trees of two snapshots, in one step. Nobody may have them mounted.
+    ///
+    /// # Errors
+    /// When the file system cannot.
+    fn exchange(&self, a: &str, b: &str) -> Result<()>;
+
     /// Makes all snapshots durable.
     ///
     /// # Errors
     /// When the file system fails.
     fn sync(&self) -> Result<()>;
-
-    /// Whether what a power cut took of an active snapshot can be made again: then none need be synced when it is made.
-    fn mends(&self) -> bool {
-        false
-    }
-
-    /// Makes again what is lost of an active snapshot that was prepared on `parent`, all of it if need be, and keeps what
-    /// was written into it. True if anything was lost. Only where [`Self::mends`], and not [`Self::in_use`].
-    ///
-    /// # Errors
-    /// When the parent is not whole, or the system refuses.
-    fn mend(&self, _id: &str, _parent: Option<&str>) -> Result<bool> {
-        Ok(false)
-    }
 
     /// Whether the snapshot is mounted.
     ///

@@ -25,15 +25,13 @@ use longshore_sys::mount;
 use rustix::mount::{MountAttrFlags, MountFlags};
 
 use super::tree::{measure, remove_tree};
-use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id, in_user_namespace};
+use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id, in_user_namespace, mend};
 use crate::content::random_id;
 use crate::layer::WhiteoutFormat;
 use crate::{Error, IoContext, Result};
 
-mod mend;
-
 /// Lower layers that one mount may have; Docker's limit, far below the kernel's 500.
-const MAX_LOWERS: usize = 128;
+pub(super) const MAX_LOWERS: usize = 128;
 /// Bytes that one string of fsconfig(2) may have, with its end.
 const FSCONFIG_MAX: usize = 256;
 /// Bytes that the options of mount(2) may have, with their end: the smallest page that there is.
@@ -87,7 +85,7 @@ impl Overlay {
         &self.root
     }
 
-    fn dir(&self, id: &str) -> PathBuf {
+    pub(super) fn dir(&self, id: &str) -> PathBuf {
         self.root.join(id)
     }
 
@@ -406,16 +404,23 @@ impl SnapshotDriver for Overlay {
         Ok(())
     }
 
-    fn mends(&self) -> bool {
-        true
-    }
-
-    fn mend(&self, id: &str, parent: Option<&str>) -> Result<bool> {
-        self.make_good(id, parent)
-    }
-
     fn in_use(&self, id: &str) -> Result<bool> {
-        self.is_used(id)
+        check_id(id)?;
+        let target = self.dir(id).join("merged");
+        Ok(target.exists() && mount::is_mount_point(&target)?)
+    }
+
+    fn inspect(&self, id: &str, parent: Option<&str>, committed: bool) -> Result<Vec<String>> {
+        self.faults(id, parent, committed)
+    }
+
+    fn mend(&self, id: &str, parent: Option<&str>, committed: bool) -> Result<()> {
+        self.put_right(id, parent, committed)
+    }
+
+    fn exchange(&self, a: &str, b: &str) -> Result<()> {
+        check_id(a).and(check_id(b))?;
+        mend::exchange(&self.apply_dir(a), &self.apply_dir(b))
     }
 
     fn sync(&self) -> Result<()> {
@@ -510,7 +515,7 @@ fn copy_root(parent: &Path, diff: &Path) -> Result<()> {
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// 26 random characters of base32: 130 bits.
-fn link_name() -> Result<String> {
+pub(super) fn link_name() -> Result<String> {
     let id = random_id()?;
     // Two hex digits make one character's five bits; 52 of the 64 digits are used.
     Ok(id

@@ -29,7 +29,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// The root of a tree.
-    pub(super) fn root(path: &Path) -> Result<Self> {
+    pub(crate) fn root(path: &Path) -> Result<Self> {
         Ok(Self { base: Rc::new(open_root(path)?), rest: PathBuf::new() })
     }
 

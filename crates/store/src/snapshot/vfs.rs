@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::overlay::{REMOVING, finish_removals, list_snapshots, make_dir, remove_aside};
 use super::tree::{self, Place, measure, open_beneath, open_root};
-use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id};
+use super::{Change, DriverName, Mounts, SnapshotDriver, Usage, changes, check_id, mend};
 use crate::layer::{WhiteoutFormat, is_overlay_xattr};
 use crate::{Error, IoContext, Result};
 
@@ -183,6 +183,33 @@ impl SnapshotDriver for Vfs {
             }
         }
         Ok(())
+    }
+
+    fn inspect(&self, id: &str, parent: Option<&str>, _committed: bool) -> Result<Vec<String>> {
+        check_id(id)?;
+        let mut faults = Vec::new();
+        if !self.dirs.join(id).is_dir() {
+            faults.push("its directory is not there".to_owned());
+        }
+        let named = self.parent(id)?;
+        if named.as_deref() != parent {
+            let words = |p: Option<&str>| p.unwrap_or("nothing").to_owned();
+            faults.push(format!("it is said to stand on {}, not {}", words(named.as_deref()), words(parent)));
+        }
+        Ok(faults)
+    }
+
+    fn mend(&self, id: &str, parent: Option<&str>, _committed: bool) -> Result<()> {
+        self.existing(id)?;
+        let file = self.parents.join(id);
+        match parent {
+            Some(parent) => mend::write(&file, parent, 0o644),
+            None => mend::remove(&file),
+        }
+    }
+
+    fn exchange(&self, a: &str, b: &str) -> Result<()> {
+        mend::exchange(&self.existing(a)?, &self.existing(b)?)
     }
 
     fn sync(&self) -> Result<()> {

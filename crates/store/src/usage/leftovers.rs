@@ -28,7 +28,7 @@ impl Store {
         for path in paths.iter().filter(|path| is_ours(path)) {
             // Nothing comes into being while this is held.
             let _graph = self.collecting();
-            if self.is_leftover(path)? {
+            if self.is_nobodys(path)? {
                 let size = allocated(&self.root().join(path)).map_or(0, |a| a.bytes);
                 match self.remove_leftover(path) {
                     Ok(()) => removed.push((path.clone(), size)),
@@ -39,7 +39,13 @@ impl Store {
         failed.map(|()| removed)
     }
 
-    fn is_leftover(&self, path: &str) -> Result<bool> {
+    /// Whether nothing names a path of this program's, nothing being about to be named.
+    pub(crate) fn is_leftover(&self, path: &str) -> Result<bool> {
+        let _graph = self.collecting();
+        self.is_nobodys(path)
+    }
+
+    fn is_nobodys(&self, path: &str) -> Result<bool> {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
         let link = fs::read_link(self.root().join(path)).ok().map(|l| l.to_string_lossy().into_owned());
         let owners = Owners::read(self)?;

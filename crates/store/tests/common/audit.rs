@@ -47,7 +47,9 @@ pub fn audit(store: &Store) -> Vec<String> {
         };
         layer_files.insert(layer.cache_id.clone());
         snapshots.insert(layer.cache_id);
-        blobs.extend(layer.blob.map(|b| b.digest));
+        // One that was dropped may have come back, or not.
+        let there = |digest: &Digest| store.content().exists(digest).unwrap();
+        blobs.extend(layer.blob.filter(|b| !b.dropped || there(&b.digest)).map(|b| b.digest));
     }
     let mut same = |what: &str, there: BTreeSet<String>, named: BTreeSet<String>| {
         if there != named {

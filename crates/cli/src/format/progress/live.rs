@@ -7,6 +7,8 @@ use super::{Amount, Message};
 
 /// Most lines that are remembered; a stream with more starts over.
 const MAX_ROWS: usize = 2048;
+/// Most letters of a name or status that are remembered: no terminal is wider.
+const MAX_TEXT: usize = 512;
 /// Columns that every status gets, so that the bars are below each other.
 const STATUS: usize = 11;
 /// Columns that every number gets: `123.4MB/567.8MB`.
@@ -84,14 +86,16 @@ impl Live {
             let bar = message.amount.as_ref().is_some_and(|a| !a.is_none());
             return if bar { before } else { before + &message.plain() };
         }
-        let full = self.rows.len() >= MAX_ROWS && !self.places.contains_key(&message.id);
+        let cut = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
+        let id = cut(&message.id);
+        let full = self.rows.len() >= MAX_ROWS && !self.places.contains_key(&id);
         let before = if full { self.close() } else { String::new() };
-        let at = *self.places.entry(message.id.clone()).or_insert_with(|| {
-            self.rows.push(Row { id: message.id.clone(), status: String::new(), amount: Amount::default() });
+        let at = *self.places.entry(id.clone()).or_insert_with(|| {
+            self.rows.push(Row { id, status: String::new(), amount: Amount::default() });
             self.rows.len() - 1
         });
         let row = &mut self.rows[at];
-        row.status.clone_from(&message.status);
+        row.status = cut(&message.status);
         row.amount = message.amount.clone().unwrap_or_default();
         self.changed = true;
         before
@@ -493,8 +497,9 @@ mod tests {
     fn no_stream_fills_the_memory() {
         let mut live = Live::new(size(24, 80), PLAIN);
         for n in 0..3 * MAX_ROWS {
-            live.take(&still(&n.to_string(), "Waiting"));
+            live.take(&still(&n.to_string(), &"x".repeat(2 * MAX_TEXT)));
             assert!(live.rows.len() <= MAX_ROWS && live.places.len() <= MAX_ROWS);
+            assert!(live.rows.last().unwrap().status.len() <= MAX_TEXT);
         }
     }
 }

@@ -26,7 +26,7 @@ impl Amount {
         Self {
             current: number("current"),
             total: number("total"),
-            units: printable(detail["units"].as_str().unwrap_or_default()),
+            units: printable(detail["units"].as_str().unwrap_or_default()).chars().take(16).collect(),
             hide_counts: detail["hidecounts"] == true,
         }
     }

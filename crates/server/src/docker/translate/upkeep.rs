@@ -53,3 +53,42 @@ pub(crate) fn collected(done: model::Collected, dry_run: bool) -> upkeep::Collec
         decisions: done.decisions.into_iter().map(decision).collect(),
     }
 }
+
+/// A line of a check's progress.
+pub(crate) fn check(event: model::CheckEvent) -> upkeep::CheckLine {
+    use model::CheckEvent as Event;
+    let mut line = upkeep::CheckLine::default();
+    match event {
+        Event::Reading { object, done, total } => {
+            line.reading = Some(upkeep::CheckReading { object, done, total });
+        }
+        Event::Found(f) => line.finding = Some(finding(f)),
+        Event::Repaired(f) => line.repaired = Some(finding(f)),
+        Event::Failed(why) => line.error = Some(why),
+        Event::Done(r) => {
+            let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+            line.report = Some(upkeep::CheckReport {
+                damaged: count(r.damaged),
+                findings: r.findings.into_iter().map(finding).collect(),
+                images: count(r.images),
+                layers: count(r.layers),
+                blobs: count(r.blobs),
+                containers: count(r.containers),
+                bytes: r.bytes,
+            });
+        }
+    }
+    line
+}
+
+fn finding(f: model::CheckFinding) -> upkeep::CheckFinding {
+    upkeep::CheckFinding {
+        kind: f.kind.to_owned(),
+        object: f.object,
+        what: f.what,
+        remedy: f.remedy,
+        outcome: f.outcome.to_owned(),
+        detail: f.detail,
+        damage: f.damage,
+    }
+}

@@ -1,0 +1,72 @@
+//! Blobs fetched again, for a store that mends itself.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use futures_util::StreamExt as _;
+use longshore_oci::Reference;
+use longshore_oci::image::Descriptor;
+use longshore_store::check::Fetch;
+use longshore_store::{BlobRecord, Error as StoreError};
+use tokio::runtime::Handle;
+
+use crate::{Client, Credentials, arrival};
+
+/// Asks the repositories that had a blob, the newest first, and without credentials: the daemon keeps none.
+#[derive(Debug)]
+pub struct Fetcher {
+    client: Client,
+    runtime: Handle,
+}
+
+impl Fetcher {
+    /// A fetcher that downloads on `runtime`. It is used on threads that may block.
+    #[must_use]
+    pub fn new(client: Client, runtime: Handle) -> Self {
+        Self { client, runtime }
+    }
+}
+
+impl Fetch for Fetcher {
+    fn fetch(&self, blob: &BlobRecord, sources: &[String]) -> Result<Box<dyn Read + Send>, StoreError> {
+        let descriptor = Descriptor {
+            media_type: blob.media_type.clone(),
+            digest: blob.digest,
+            size: blob.size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+        };
+        let mut refusals = Vec::new();
+        for source in sources {
+            let Ok(name) = source.parse::<Reference>() else { continue };
+            let repository = self.client.repository(&name, Credentials::Anonymous);
+            let mut body = match self.runtime.block_on(repository.blob(&descriptor)) {
+                Ok(body) => body.unverified(),
+                Err(e) => {
+                    refusals.push(e.to_string());
+                    continue;
+                }
+            };
+            let (mut feeder, arriving) = arrival::channel(blob.size);
+            self.runtime.spawn(async move {
+                while let Some(bytes) = body.next().await {
+                    match bytes {
+                        Ok(bytes) => {
+                            if !feeder.feed(bytes).await {
+                                return;
+                            }
+                        }
+                        // The reader is told by the end that comes too early.
+                        Err(e) => return tracing::warn!(error = %e, "a blob was not fetched to its end"),
+                    }
+                }
+            });
+            return Ok(Box::new(arriving));
+        }
+        let why =
+            if refusals.is_empty() { "no registry is known to have it".into() } else { refusals.join("; ") };
+        Err(StoreError::Unavailable(format!("fetch blob {}: {why}", blob.digest)))
+    }
+}
