@@ -58,6 +58,8 @@ pub(crate) fn kill_at_all_moments(d: &mut Daemon, args: &[&str], id: &str) {
         died += u32::from(!acknowledged);
         d.launch();
         let what = format!("kill {i} of {kills}, {:?} of {span:?}", span * i / kills);
+        let checked = d.run(Client::Longshore, ["system", "check"]);
+        assert_eq!(checked.code, 0, "{what}: {}{}", checked.stdout, checked.stderr);
         let there = d.docker(["images", "-aq", "--no-trunc"]).ok();
         assert!(there.is_empty() && !acknowledged || there == id, "{what}: {there:?}");
         if there.is_empty() {
