@@ -58,6 +58,8 @@ pub(crate) fn kill_at_all_moments(d: &mut Daemon, args: &[&str], id: &str) {
         died += u32::from(!acknowledged);
         d.launch();
         let what = format!("kill {i} of {kills}, {:?} of {span:?}", span * i / kills);
+        let checked = d.run(Client::Longshore, ["system", "check"]);
+        assert_eq!(checked.code, 0, "{what}: {}{}", checked.stdout, checked.stderr);
         let there = d.docker(["images", "-aq", "--no-trunc"]).ok();
         assert!(there.is_empty() && !acknowledged || there == id, "{what}: {there:?}");
         if there.is_empty() {
@@ -81,5 +83,50 @@ fn privileged_atk_55_loads_killed_at_any_moment() {
     std::fs::write(&file, image.archive(&["killed:1"])).expect("archive");
     let id = longshore_oci::Digest::of(&image.config_bytes()).to_string();
     kill_at_all_moments(&mut d, &["load", "-q", "-i", file.to_str().expect("utf-8")], &id);
+    d.finish();
+}
+
+/// A new volume that was being filled from its image when the daemon died is filled at the next start.
+#[test]
+fn privileged_atk_55_a_volume_that_is_half_filled_is_filled() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let make = "mkdir /vol; for i in $(seq 2000); do echo $i > /vol/$i; done";
+    d.docker(["run", "--network", "none", "--name", "maker", "busybox", "sh", "-c", make]).ok();
+    d.docker(["commit", "maker", "full"]).ok();
+    d.docker(["rm", "maker"]).ok();
+    let run = |volume: &str| {
+        let volume = format!("{volume}:/vol");
+        let args = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-v",
+            &volume,
+            "full",
+            "sh",
+            "-c",
+            "cat /vol/* | sort -n | md5sum",
+        ];
+        args.map(str::to_owned)
+    };
+    let begun = Instant::now();
+    let whole = d.docker(run("whole")).ok();
+    let span = begun.elapsed();
+    let kills = kills() / 2;
+    for i in 0..kills {
+        let volume = format!("volume{i}");
+        let mut client = d.command(Client::Docker);
+        client.args(run(&volume)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut client = client.spawn().expect("docker");
+        std::thread::sleep(span * i / kills);
+        d.kill9();
+        client.wait().expect("docker");
+        d.launch();
+        assert_eq!(d.docker(run(&volume)).ok(), whole, "kill {i} of {kills}, {span:?}");
+        let beside = std::fs::read_dir(d.data_root().join("volumes").join(&volume)).expect("volume").count();
+        assert_eq!(beside, 1, "kill {i}");
+    }
     d.finish();
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::work::get;
 use super::world::{Kind, Must};
-use crate::harness::{Daemon, fixture};
+use crate::harness::{Client, Daemon, fixture};
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
@@ -74,6 +74,11 @@ pub(super) fn check(d: &Daemon, must: &BTreeMap<(Kind, String), Must>) -> Vec<St
         if pulled && image["RepoDigests"].as_array().is_none_or(Vec::is_empty) {
             wrong.push(format!("image {} was pulled and has no digest", image["RepoTags"]));
         }
+    }
+    // Before anything is started: that changes what it looks at.
+    let checked = d.run(Client::Longshore, ["system", "check"]);
+    if checked.code != 0 {
+        wrong.push(format!("system check: {}{}", checked.stdout, checked.stderr));
     }
     for (kind, name) in found.keys() {
         match kind {

@@ -51,10 +51,11 @@ impl Drop for Mounted {
 
 /// The backing files, on a file system of their own.
 pub(super) struct Disks {
-    dir: tempfile::TempDir,
-    kind: Kind,
+    // In this order: unmounted first, then removed.
     #[expect(dead_code, reason = "held, not read")]
     outer: Mounted,
+    dir: tempfile::TempDir,
+    kind: Kind,
 }
 
 impl Disks {
@@ -65,7 +66,7 @@ impl Disks {
         File::create(&image).and_then(|f| f.set_len(16 << 30)).expect("image");
         Kind::Xfs.make(&image);
         let outer = Mounted::new(&image, &dir.path().join("outer"));
-        let disks = Self { dir, kind, outer };
+        let disks = Self { outer, dir, kind };
         let disk = disks.live();
         File::create(&disk).and_then(|f| f.set_len(2 << 30)).expect("image");
         kind.make(&disk);

@@ -15,25 +15,44 @@ use crate::{Error, Result};
 /// Deeper trees are not copied.
 const MAX_DEPTH: usize = 256;
 
+/// Stands beside a volume's directory while that is being filled.
+const FILLING: &str = ".filling";
+
 /// Copies what `root` has at `target` into the empty directory `volume`; one that holds something
-/// is left alone.
+/// is left alone, unless a crash cut an earlier copy short: that is done again, over what is there.
 ///
 /// # Errors
 /// When something cannot be copied; then the volume is emptied again.
 pub(crate) fn copy_up(root: &Root, target: &str, volume: &Path) -> Result<()> {
     let Ok(source) = root.open_dir(target.trim_start_matches('/')) else { return Ok(()) };
     let to = Root::open(volume)?;
-    if !is_empty(to.fd())? || is_empty(source.as_fd())? && !own_look(source.as_fd())? {
+    let mark = volume.with_file_name(FILLING);
+    let again = mark.exists();
+    let bare = is_empty(source.as_fd())?;
+    if !again && (!is_empty(to.fd())? || bare && !own_look(source.as_fd())?) {
         return Ok(());
     }
-    let copied = copy_dir(source.as_fd(), to.fd(), &mut HashMap::new(), 0).and_then(|()| {
-        let stat = fs::fstat(&source)?;
-        finish(to.fd(), &stat, source.as_fd())
-    });
-    copied.map_err(|e| {
-        empty(volume);
+    let failed = |e: rustix::io::Errno| {
         Error::io(format!("failed to copy the image's {target} into the volume {}", volume.display()), e)
-    })
+    };
+    if !bare {
+        File::create(&mark).map_err(|e| failed(io_errno(e)))?;
+    }
+    let mut job = Job { links: HashMap::new(), again };
+    let copied = copy_dir(source.as_fd(), to.fd(), &mut job, 0).and_then(|()| {
+        let stat = fs::fstat(&source)?;
+        finish(to.fd(), &stat, source.as_fd())?;
+        // A power cut must not leave files without their bytes, and no mark.
+        if bare { Ok(()) } else { fs::syncfs(to.fd()) }
+    });
+    if copied.is_err() && !again {
+        empty(volume);
+    }
+    if copied.is_ok() || !again {
+        // It may not have been there.
+        let _ = std::fs::remove_file(&mark);
+    }
+    copied.map_err(failed)
 }
 
 /// An empty directory still gives its owner and mode.
@@ -62,14 +81,29 @@ fn empty(volume: &Path) {
     }
 }
 
-type Links = HashMap<(u64, u64), OwnedFd>;
+/// What a copy keeps in mind.
+struct Job {
+    /// The copies of files with several names.
+    links: HashMap<(u64, u64), OwnedFd>,
+    /// An earlier copy may have left anything.
+    again: bool,
+}
 
-fn copy_dir(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    links: &mut Links,
-    depth: usize,
-) -> rustix::io::Result<()> {
+impl Job {
+    /// Removes what an earlier copy left in the place of an entry; false if the place is somebody else's.
+    fn clear(&self, to: BorrowedFd<'_>, name: &std::ffi::CStr) -> rustix::io::Result<bool> {
+        if !self.again {
+            return Ok(true);
+        }
+        match fs::unlinkat(to, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
+            Err(rustix::io::Errno::ISDIR) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn copy_dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>, job: &mut Job, depth: usize) -> rustix::io::Result<()> {
     if depth > MAX_DEPTH {
         return Err(rustix::io::Errno::LOOP);
     }
@@ -79,7 +113,7 @@ fn copy_dir(
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        copy_entry(from, to, name, links, depth)?;
+        copy_entry(from, to, name, job, depth)?;
     }
     Ok(())
 }
@@ -88,26 +122,32 @@ fn copy_entry(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     name: &std::ffi::CStr,
-    links: &mut Links,
+    job: &mut Job,
     depth: usize,
 ) -> rustix::io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = fs::openat(from, name, OFlags::PATH | flags, Mode::empty())?;
     let stat = fs::fstat(&handle)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::Directory && !job.clear(to, name)? {
+        return Ok(());
+    }
     if kind != FileType::Directory
         && stat.st_nlink > 1
-        && let Some(first) = links.get(&(stat.st_dev, stat.st_ino))
+        && let Some(first) = job.links.get(&(stat.st_dev, stat.st_ino))
     {
         return fs::linkat(first, c"", to, name, AtFlags::EMPTY_PATH);
     }
     match kind {
         FileType::Directory => {
-            fs::mkdirat(to, name, Mode::from_raw_mode(0o700))?;
+            match fs::mkdirat(to, name, Mode::from_raw_mode(0o700)) {
+                Err(rustix::io::Errno::EXIST) if job.again => {}
+                made => made?,
+            }
             let dir_flags = OFlags::RDONLY | OFlags::DIRECTORY | flags;
             let source = fs::openat(from, name, dir_flags, Mode::empty())?;
             let made = fs::openat(to, name, dir_flags, Mode::empty())?;
-            copy_dir(source.as_fd(), made.as_fd(), links, depth + 1)?;
+            copy_dir(source.as_fd(), made.as_fd(), job, depth + 1)?;
             return finish(made.as_fd(), &stat, source.as_fd());
         }
         FileType::RegularFile => {
@@ -139,7 +179,7 @@ fn copy_entry(
     }
     if stat.st_nlink > 1 {
         let made = fs::openat(to, name, OFlags::PATH | flags, Mode::empty())?;
-        links.insert((stat.st_dev, stat.st_ino), made);
+        job.links.insert((stat.st_dev, stat.st_ino), made);
     }
     Ok(())
 }
@@ -220,6 +260,36 @@ mod tests {
         copy_up(&root, "/data", &volume).expect("second");
         assert!(!volume.join("g").exists(), "a volume in use is left alone");
         copy_up(&root, "/nosuch", &volume).expect("nothing there");
+    }
+
+    #[test]
+    fn atk_55_a_copy_that_was_cut_short_is_done_again() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (image, volume) = (dir.path().join("image"), dir.path().join("volume"));
+        std::fs::create_dir_all(image.join("data/sub")).expect("dirs");
+        for (name, text) in [("a", "one"), ("b", "two"), ("sub/c", "three")] {
+            std::fs::write(image.join("data").join(name), text).expect("file");
+        }
+        std::fs::hard_link(image.join("data/a"), image.join("data/sub/link")).expect("link");
+        symlink("a", image.join("data/s")).expect("symlink");
+        // One file came without its bytes, one is half there, one directory has nothing in it.
+        std::fs::create_dir_all(volume.join("sub")).expect("volume");
+        std::fs::write(volume.join("a"), "").expect("file");
+        std::fs::write(volume.join("b"), "t").expect("file");
+        symlink("elsewhere", volume.join("s")).expect("symlink");
+        std::fs::write(dir.path().join(FILLING), "").expect("mark");
+        let root = Root::open(&image).expect("root");
+        copy_up(&root, "/data", &volume).expect("copy");
+        for (name, text) in
+            [("a", "one"), ("b", "two"), ("sub/c", "three"), ("sub/link", "one"), ("s", "one")]
+        {
+            assert_eq!(std::fs::read_to_string(volume.join(name)).expect("file"), text, "{name}");
+        }
+        assert_eq!(std::fs::metadata(volume.join("a")).expect("file").nlink(), 2);
+        assert!(!dir.path().join(FILLING).exists());
+        std::fs::write(volume.join("a"), "mine").expect("file");
+        copy_up(&root, "/data", &volume).expect("second");
+        assert_eq!(std::fs::read_to_string(volume.join("a")).expect("file"), "mine");
     }
 
     #[test]
