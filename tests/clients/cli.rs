@@ -583,6 +583,15 @@ fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (
     on_a_terminal(command, (33, 101), &steps)
 }
 
+/// Opens a terminal for a command, and not for this program: a leader of a session without a terminal would take it, and
+/// the command would be stopped in its background.
+pub(crate) fn other_end(path: &std::path::Path) -> fs::File {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
+    let opened = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+    opened.expect("the terminal's other end")
+}
+
 /// Runs a command on a terminal of so many rows and columns; gives what it showed and its status. Each step waits until
 /// something new is shown, and then acts.
 pub(crate) fn on_a_terminal(
@@ -598,7 +607,7 @@ pub(crate) fn on_a_terminal(
     let path = PathBuf::from(name.to_str().expect("utf-8").to_owned());
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&controller, size).expect("size");
-    let end = || fs::OpenOptions::new().read(true).write(true).open(&path).expect("the terminal's other end");
+    let end = || other_end(&path);
     command.stdin(end()).stdout(end()).stderr(end()).process_group(0);
     let called = format!("{command:?}");
     let mut child = command.spawn().expect("the command line");

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::cli::other_end;
 use crate::harness::{Client, Daemon, signal, wait_until, wait_until_with};
 
 fn ours(d: &Daemon, args: &[&str]) -> crate::harness::Done {
@@ -394,8 +395,7 @@ impl Tty {
         let path = PathBuf::from(
             ptsname(&controller, Vec::new()).expect("ptsname").to_str().expect("utf-8").to_owned(),
         );
-        let end =
-            || fs::OpenOptions::new().read(true).write(true).open(&path).expect("the terminal's other end");
+        let end = || other_end(&path);
         let mut command = d.command(Client::Longshore);
         command.args(["image", "explore", image]).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
         command.env_remove("NO_COLOR").envs(env.iter().copied()).process_group(0);
@@ -450,8 +450,7 @@ impl Tty {
             || self.child.try_wait().expect("wait").is_some(),
         );
         let status = self.child.wait().expect("wait").code();
-        let end =
-            fs::OpenOptions::new().read(true).write(true).open(&self.path).expect("the terminal's other end");
+        let end = other_end(&self.path);
         let after = rustix::termios::tcgetattr(&end).expect("how the terminal is");
         assert_eq!(
             (after.local_modes, after.input_modes, after.output_modes),
