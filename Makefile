@@ -41,6 +41,7 @@ check: ## formatting, lints, licences, shell scripts
 bench: release ## side by side with crun, runc, Docker, Podman and umoci as available
 	scripts/setup bench
 	scripts/bench
+	scripts/bench-registry
 
 fuzz: ## every fuzz target for FUZZ_SECONDS each (default 20)
 	scripts/setup fuzz
