@@ -198,8 +198,10 @@ fn clear(d: &Daemon, found: &BTreeMap<(Kind, String), String>) -> Vec<String> {
         "volumes",
     ] {
         let left = names(d, dir);
-        if !left.is_empty() {
-            wrong.push(format!("{dir} still has {left:?}"));
+        for name in left {
+            let path = d.data_root().join(dir).join(&name);
+            let to = fs::read_link(&path).map(|to| format!(", a link to {}", to.display()));
+            wrong.push(format!("{dir} still has {name}{}", to.unwrap_or_default()));
         }
     }
     let file = fixture("busybox");

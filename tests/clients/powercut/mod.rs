@@ -42,7 +42,10 @@ fn power_cuts(kind: Kind) {
         let d = Daemon::start_on_disk(&["-o", "loop", image.to_str().expect("utf-8")]);
         let found = check::check(&d, &world.after(began, ended));
         if !found.is_empty() {
-            wrong.push(format!("cut {n} (moments {began} to {ended}):\n  {}", found.join("\n  ")));
+            let log = d.log();
+            let log: Vec<&str> = log.lines().filter(|line| !line.contains(" DEBUG ")).collect();
+            let (found, log) = (found.join("\n  "), log.join("\n    "));
+            wrong.push(format!("cut {n} (moments {began} to {ended}):\n  {found}\n  the log:\n    {log}"));
         }
         d.finish();
         std::fs::remove_file(image).expect("copy");

@@ -121,19 +121,24 @@ impl Overlay {
         sync_dir(&dir)
     }
 
-    /// Gives a snapshot a name in `l/`: the one that leads to it already, or a new one.
-    fn new_link(&self, id: &str) -> Result<()> {
+    /// The names in `l/` that lead to a snapshot.
+    pub(super) fn links_to(&self, id: &str) -> Result<Vec<String>> {
         let links = self.root().join("l");
         let action = || format!("read {}", links.display());
-        let mut found = None;
+        let mut found = Vec::new();
         for entry in fs::read_dir(&links).context(action)? {
             let entry = entry.context(action)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if is_link_name(&name) && fs::read_link(entry.path()).is_ok_and(|to| to == *target(id)) {
-                found = Some(name);
+                found.push(name);
             }
         }
-        let link = match found {
+        Ok(found)
+    }
+
+    /// Gives a snapshot a name in `l/`: the one that leads to it already, or a new one.
+    fn new_link(&self, id: &str) -> Result<()> {
+        let link = match self.links_to(id)?.pop() {
             Some(link) => link,
             None => {
                 // The name that it had leads elsewhere, or nowhere.

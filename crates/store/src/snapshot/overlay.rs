@@ -378,9 +378,10 @@ impl SnapshotDriver for Overlay {
             return Ok(());
         }
         self.unmount(id)?;
-        if let Ok(link) = fs::read_to_string(dir.join("link"))
-            && is_link_name(&link)
-        {
+        let link = fs::read_to_string(dir.join("link")).ok().filter(|link| is_link_name(link));
+        // After a power cut it may not say its name.
+        let links = link.map_or_else(|| self.links_to(id), |link| Ok(vec![link]));
+        for link in links.unwrap_or_default() {
             let _ = fs::remove_file(self.root.join("l").join(link));
         }
         remove_aside(&dir, &self.root.join(format!("{id}{REMOVING}")))
