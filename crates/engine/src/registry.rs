@@ -455,7 +455,9 @@ fn pull_error(reference: &Reference, e: RegistryError) -> Error {
 /// An error of a push: the registry's own words.
 fn push_error(e: RegistryError) -> Error {
     match e.refusal() {
-        Some(refusal) if matches!(e.code(), Some("DENIED" | "UNAUTHORIZED")) => {
+        Some(refusal)
+            if matches!(e.code(), Some("DENIED" | "UNAUTHORIZED")) || matches!(refusal.status, 401 | 403) =>
+        {
             Error::new(e.kind(), refusal.words())
         }
         _ => plain_error(e),

@@ -353,7 +353,7 @@ mod tests {
             ("pull ", &[]),
             ("push -q ", &["Images"]),
             ("logout ", &["Registries"]),
-            ("manifest ", &["inspect"]),
+            ("manifest ", &["inspect", "referrers"]),
             ("nonsense ", &[]),
             ("ps -f sta", &["status="]),
         ] {
