@@ -456,7 +456,8 @@ fn pull_error(reference: &Reference, e: RegistryError) -> Error {
 fn push_error(e: RegistryError) -> Error {
     match e.refusal() {
         Some(refusal)
-            if matches!(e.code(), Some("DENIED" | "UNAUTHORIZED")) || matches!(refusal.status, 401 | 403) =>
+            if matches!(e.code(), Some("DENIED" | "UNAUTHORIZED"))
+                || (refusal.status == 401 && refusal.errors.is_empty()) =>
         {
             Error::new(e.kind(), refusal.words())
         }
