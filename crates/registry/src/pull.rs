@@ -156,6 +156,7 @@ impl Puller {
         let _alone = lock.lock().await;
         let image = &resolved.image;
         let config = self.config(resolved).await?;
+        check_os(&config)?;
         let repository = resolved.repository.name();
         let remote = Remote {
             config,
@@ -373,6 +374,20 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Refuses an image of another operating system, in Docker's words: a manifest that no index names says so only in the
+/// configuration. Another processor is the user's affair, since emulation may run it.
+fn check_os(config: &[u8]) -> Result<()> {
+    let host = Platform::host().os;
+    match serde_json::from_slice::<Platform>(config) {
+        Ok(platform) if !platform.os.is_empty() && platform.os != host => Err(Error::Unsupported(format!(
+            "image operating system \"{}\" cannot be used on this platform: {host} images only",
+            crate::error::printable(&platform.os)
+        ))),
+        // What is no configuration at all is refused with a better reason.
+        _ => Ok(()),
+    }
+}
+
 /// Brings a layer's bytes to the thread that unpacks it. A thread that wants no more has failed, and says so itself.
 async fn download(
     repository: &Repository,
@@ -408,5 +423,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(_) => Err(Error::Internal("a worker failed; see the daemon's log".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_another_system_are_refused_by_name() {
+        assert!(check_os(br#"{"os":"linux","architecture":"arm64"}"#).is_ok());
+        assert!(check_os(br#"{"architecture":"amd64","rootfs":{}}"#).is_ok());
+        let e = check_os(br#"{"os":"windows","architecture":"amd64","os.version":"10.0"}"#).unwrap_err();
+        assert!(e.to_string().contains("image operating system \"windows\" cannot be used"), "{e}");
+        assert_eq!(e.kind(), longshore_oci::Kind::Unimplemented);
     }
 }
