@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 
 use longshore_oci::Digest;
 
-use crate::archive::{Counting, Custody, rebuild};
+use crate::archive::{Custody, rebuild};
 use crate::image::{BlobRecord, LayerRecord, Origin, parse_id};
 use crate::layer::Compressor;
 use crate::layer::recompress::{Same, candidates};
@@ -134,40 +134,31 @@ impl Store {
         self.content().open_blob(&blob.digest).map(Compressed::File)
     }
 
-    /// Compresses a layer and keeps the result, so that the next push sends the same. A compressed form that the layer has,
-    /// and that is here, stays what it has.
+    /// Compresses a layer that has no compressed form, and keeps the result.
     ///
     /// # Errors
-    /// `NotFound` when there is no such layer; `Corrupt` when it is damaged.
+    /// `NotFound` when there is no such layer, `Conflict` when it has a compressed form.
     pub fn compress_layer(&self, chain: &Digest, compressor: &Compressor) -> Result<BlobRecord> {
-        self.compress_held(&Custody::new(self, "compress a layer")?, chain, compressor, &mut |_| {})
-    }
-
-    /// The same for somebody who needs the blob afterwards. `progress` gets the bytes of the tar that were compressed.
-    pub(crate) fn compress_held(
-        &self,
-        custody: &Custody,
-        chain: &Digest,
-        compressor: &Compressor,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<BlobRecord> {
         let layer = self.layer_record(chain)?;
+        let taken = |layer: &LayerRecord| match &layer.blob {
+            Some(blob) => {
+                Err(Error::Conflict(format!("layer {chain} has the compressed form {} already", blob.digest)))
+            }
+            None => Ok(()),
+        };
+        taken(&layer)?;
+        let custody = Custody::new(self, "compress a layer")?;
         let mut ingest = self.content().ingest()?;
-        let out = BufWriter::with_capacity(1 << 20, &mut ingest);
-        let out =
-            compressor.compress(out, |tar| self.write_tar(&layer, &mut Counting::new(tar, progress)))?;
-        drop(out);
+        compressor.compress(&mut ingest, |out| self.write_tar(&layer, out))?;
         let (digest, size) = (ingest.digest(), ingest.size());
         custody.commit_durable(ingest, digest)?;
         let origin = Origin::Made { compressor: compressor.to_string() };
         let blob = BlobRecord::new(digest, size, compressor.media_type(), origin);
         let _graph = self.adding();
         let mut layer = self.layer_record(chain)?;
-        let has = |b: &BlobRecord| self.content().exists(&b.digest);
-        if !layer.blob.as_ref().map(has).transpose()?.unwrap_or(false) {
-            layer.blob = Some(blob.clone());
-            self.meta().commit(Batch::new().put(Table::Layers, &chain.to_string(), &layer))?;
-        }
+        taken(&layer)?;
+        layer.blob = Some(blob.clone());
+        self.meta().commit(Batch::new().put(Table::Layers, &chain.to_string(), &layer))?;
         Ok(blob)
     }
 

@@ -331,7 +331,7 @@ fn privileged_what_was_loaded_is_compressed_once_and_always_the_same() {
     let (manifest, blobs) = send(&b.store, &id);
     assert_eq!(manifest.media_type, media::DOCKER_MANIFEST);
     for (descriptor, _) in &blobs {
-        assert_eq!(descriptor.media_type, media::OCI_LAYER_GZIP);
+        assert_eq!(descriptor.media_type, media::DOCKER_LAYER_GZIP);
         // It is kept; without it the same comes of compressing again.
         b.store.content().delete(&descriptor.digest).unwrap();
     }

@@ -18,5 +18,4 @@ pub use save::{SaveItem, save};
 pub use send::{Dispatch, SentManifest};
 
 pub(crate) use custody::Custody;
-pub(crate) use send::Counting;
 pub(crate) use staged::{Came, Chain, Staged, rebuild, tar_size};

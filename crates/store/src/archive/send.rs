@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use longshore_oci::image::{Descriptor, Manifest, media};
 use longshore_oci::{Digest, Reference};
@@ -10,7 +10,7 @@ use longshore_oci::{Digest, Reference};
 use super::custody::Custody;
 use super::staged::rebuild;
 use crate::compressed::Compressed;
-use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord};
+use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord, Origin};
 use crate::layer::Compressor;
 use crate::meta::{Batch, Table};
 use crate::open::Store;
@@ -113,8 +113,32 @@ impl Dispatch {
         {
             return Ok(wanted);
         }
-        let made = store.compress_held(&self.custody, chain, &Compressor::for_registries(), progress)?;
-        Ok(describe(&made))
+        let mut ingest = store.content().ingest()?;
+        let compressor = Compressor::for_registries();
+        let out = BufWriter::with_capacity(1 << 20, &mut ingest);
+        let out = compressor.compress(out, |tar| {
+            rebuild(store, snapshot, record.diff_id, &mut Counting::new(tar, progress)).map(drop)
+        })?;
+        drop(out);
+        let (digest, size) = (ingest.digest(), ingest.size());
+        self.custody.commit_durable(ingest, digest)?;
+        let origin = Origin::Made { compressor: compressor.to_string() };
+        let blob = BlobRecord::new(digest, size, media::DOCKER_LAYER_GZIP, origin);
+        self.keep(chain, &blob)?;
+        Ok(describe(&blob))
+    }
+
+    /// Keeps what was compressed here, so that the next push of the layer sends the same.
+    fn keep(&self, chain: &Digest, blob: &BlobRecord) -> Result<()> {
+        let store = &self.custody.store;
+        let _graph = store.adding();
+        let Some(mut record) = store.layer(chain)? else { return Ok(()) };
+        let has = |b: &BlobRecord| store.content().exists(&b.digest);
+        if record.blob.as_ref().map(has).transpose()?.unwrap_or(false) {
+            return Ok(());
+        }
+        record.blob = Some(blob.clone());
+        store.meta().commit(Batch::new().put(Table::Layers, &chain.to_string(), &record))
     }
 
     /// A blob's file, of this image.
@@ -245,14 +269,14 @@ fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
 }
 
 /// Tells how many bytes have passed.
-pub(crate) struct Counting<'a, W> {
+struct Counting<'a, W> {
     inner: W,
     seen: u64,
     progress: &'a mut dyn FnMut(u64),
 }
 
 impl<'a, W: Write> Counting<'a, W> {
-    pub(crate) fn new(inner: W, progress: &'a mut dyn FnMut(u64)) -> Self {
+    fn new(inner: W, progress: &'a mut dyn FnMut(u64)) -> Self {
         Self { inner, seen: 0, progress }
     }
 }
