@@ -3,6 +3,7 @@
 //! Synchronous; knows no tokio. The formats are described in `docs/ON-DISK.md`.
 
 pub mod archive;
+mod caches;
 pub mod check;
 mod compressed;
 pub mod content;
@@ -16,13 +17,16 @@ pub mod meta;
 mod open;
 mod rw;
 pub mod snapshot;
+mod steps;
 pub mod tar;
 mod unclean;
 pub mod usage;
 
+pub use caches::{CacheDir, CacheRecord};
 pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{BlobRecord, ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};
+pub use steps::{StepRecord, StepsDropped};

@@ -285,7 +285,7 @@ impl Store {
         }
     }
 
-    /// Takes away the record of every layer that no image, no container and no lease uses. The files are the caller's to
+    /// Takes away the record of every layer that no image, no container, no step of a build and no lease uses. The files are the caller's to
     /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
     pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
@@ -294,7 +294,8 @@ impl Store {
         let mut used = BTreeSet::new();
         let images = self.meta().list::<ImageRow>(Table::Images)?;
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
-        let held = lease::held(self.meta())?.layers;
+        let mut held = lease::held(self.meta())?.layers;
+        held.extend(self.step_layers()?);
         // Not only the top one: its record may be lost, and what is below is needed to mend it.
         let tops = images
             .iter()
@@ -332,11 +333,12 @@ impl Store {
         })
     }
 
-    /// Chain ids of the layers that containers or leases need.
+    /// Chain ids of the layers that containers, steps of builds or leases need.
     pub(crate) fn needed_layers(&self) -> Result<BTreeSet<Digest>> {
         let mounts = self.meta().list::<MountRow>(Table::Mounts)?;
         let mut todo: Vec<Digest> = mounts.into_iter().filter_map(|(_, m)| m.top).collect();
         todo.extend(lease::held(self.meta())?.layers);
+        todo.extend(self.step_layers()?);
         let mut needed = BTreeSet::new();
         while let Some(chain) = todo.pop() {
             if needed.insert(chain) {
@@ -450,14 +452,14 @@ impl Store {
     /// left alone.
     fn recover(&self) -> Result<()> {
         lease::remove_stale(self.meta())?;
+        self.forget_unsynced_steps()?;
         // A removal that was cut short after the image's own record.
         let unused = self.collect_layers(&self.collecting())?;
         self.discard(&unused)?;
         let layers = self.meta().list::<LayerRecord>(Table::Layers)?;
         let mut known: BTreeSet<String> = layers.into_iter().map(|(_, l)| l.cache_id).collect();
         for (_, mount) in self.meta().list::<MountRow>(Table::Mounts)? {
-            known.insert(mount.init_id());
-            known.insert(mount.mount_id);
+            known.extend(mount.ids());
         }
         let lost = self.lost_layers()?;
         for id in self.driver().list()? {
@@ -480,6 +482,7 @@ impl Store {
                 fs::remove_dir_all(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
             }
         }
+        self.recover_caches()?;
         self.mend_rw_layers()?;
         let blobs = self.content().list()?;
         self.drop_blobs(blobs)?;

@@ -25,11 +25,23 @@ pub(crate) struct MountRow {
     pub(crate) mount_id: String,
     /// Chain id of the image's top layer; `None` for an image without layers.
     pub(crate) top: Option<Digest>,
+    /// Whether it lies on the image itself, without an init layer between.
+    #[serde(default)]
+    pub(crate) bare: bool,
 }
 
 impl MountRow {
-    pub(crate) fn init_id(&self) -> String {
-        format!("{}-init", self.mount_id)
+    pub(crate) fn init_id(&self) -> Option<String> {
+        (!self.bare).then(|| format!("{}-init", self.mount_id))
+    }
+
+    /// Its snapshots.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = String> {
+        self.init_id().into_iter().chain([self.mount_id.clone()])
+    }
+
+    fn layer(self) -> RwLayer {
+        RwLayer { init_id: self.init_id(), mount_id: self.mount_id, top: self.top }
     }
 }
 
@@ -38,8 +50,8 @@ impl MountRow {
 pub struct RwLayer {
     /// The snapshot that the container writes to.
     pub mount_id: String,
-    /// The one below, with the files that every container has.
-    pub init_id: String,
+    /// The one below, with the files that every container has; `None` for one made by [`Store::create_bare_rw`].
+    pub init_id: Option<String>,
     /// Chain id of the image's top layer.
     pub top: Option<Digest>,
 }
@@ -60,47 +72,64 @@ impl Store {
     /// # Errors
     /// `Conflict` if the container has one, `NotFound` if a layer of the image is missing.
     pub fn create_rw(&self, container: &str, image: Option<&Digest>) -> Result<RwLayer> {
+        let top_of = |row: Option<crate::image::ImageRow>| row.and_then(|row| row.layers.last().copied());
         // Before anything is held: it may take a while, once after the machine stopped without warning.
-        if let Some(image) = image
-            && let Some(row) = self.images().row(image)?
-        {
-            self.trust(row.layers.last())?;
+        if let Some(image) = image {
+            self.trust(top_of(self.images().row(image)?).as_ref())?;
         }
         let _standing = self.standing();
+        let Some(id) = image else { return self.make_rw(container, None, false, Batch::new()) };
+        let row = self.images().row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
+        let batch = Batch::new().put(Table::Used, &id.to_string(), &now());
+        self.make_rw(container, top_of(Some(row)), false, batch)
+    }
+
+    /// The same over the layer with this chain id and those below it, which a lease has to hold.
+    ///
+    /// # Errors
+    /// As [`Self::create_rw`].
+    pub fn create_rw_on(&self, container: &str, top: Option<&Digest>) -> Result<RwLayer> {
+        self.trust(top)?;
+        let _standing = self.standing();
+        self.make_rw(container, top.copied(), false, Batch::new())
+    }
+
+    /// The same, but what it shows is the layers alone, without the files that every container has.
+    ///
+    /// # Errors
+    /// As [`Self::create_rw`].
+    pub fn create_bare_rw(&self, container: &str, top: Option<&Digest>) -> Result<RwLayer> {
+        self.trust(top)?;
+        let _standing = self.standing();
+        self.make_rw(container, top.copied(), true, Batch::new())
+    }
+
+    fn make_rw(&self, container: &str, top: Option<Digest>, bare: bool, batch: Batch) -> Result<RwLayer> {
         if self.meta().contains(Table::Mounts, container)? {
             return Err(Error::Conflict(format!("container {container} has a writable layer already")));
         }
-        let top = match image {
-            Some(id) => {
-                let row =
-                    self.images().row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
-                row.layers.last().copied()
-            }
-            None => None,
-        };
         let parent = self.snapshot_of(top)?;
-        let row = MountRow { mount_id: random_id()?, top };
+        let row = MountRow { mount_id: random_id()?, top, bare };
         let driver = self.driver();
         let made = (|| {
-            driver.prepare(&row.init_id(), parent.as_deref())?;
-            fill_init(driver, &row.init_id())?;
-            driver.prepare(&row.mount_id, Some(&row.init_id()))?;
+            let init = row.init_id();
+            if let Some(init) = &init {
+                driver.prepare(init, parent.as_deref())?;
+                fill_init(driver, init)?;
+            }
+            driver.prepare(&row.mount_id, init.as_deref().or(parent.as_deref()))?;
             // Directories and small files are put right after a power cut (see `unclean`), whole copies are not.
             if driver.whiteouts() == WhiteoutFormat::Remove {
                 self.durable()?;
             }
-            let batch = Batch::new().put(Table::Mounts, container, &row);
-            self.meta().commit_lazy(match image {
-                Some(id) => batch.put(Table::Used, &id.to_string(), &now()),
-                None => batch,
-            })
+            self.meta().commit_lazy(batch.put(Table::Mounts, container, &row))
         })();
         if let Err(e) = made {
             let _ = driver.remove(&row.mount_id);
-            let _ = driver.remove(&row.init_id());
+            row.init_id().map(|init| driver.remove(&init));
             return Err(e);
         }
-        Ok(RwLayer { init_id: row.init_id(), mount_id: row.mount_id, top })
+        Ok(row.layer())
     }
 
     /// The snapshot of the layer with this chain id.
@@ -136,12 +165,16 @@ impl Store {
     }
 
     fn mend_rw(&self, row: &MountRow) -> Result<bool> {
-        let (driver, init) = (self.driver(), row.init_id());
+        let driver = self.driver();
         // A container that runs has lost nothing.
         if driver.in_use(&row.mount_id)? {
             return Ok(false);
         }
-        let mut lost = self.mend_snapshot(&init, self.snapshot_of(row.top)?.as_deref(), true)?;
+        let parent = self.snapshot_of(row.top)?;
+        let Some(init) = row.init_id() else {
+            return self.mend_snapshot(&row.mount_id, parent.as_deref(), false);
+        };
+        let mut lost = self.mend_snapshot(&init, parent.as_deref(), true)?;
         if lost || !init_is_filled(driver, &init)? {
             fill_init(driver, &init)?;
             lost = true;
@@ -173,8 +206,7 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn rw(&self, container: &str) -> Result<RwLayer> {
-        let row = self.mount_row(container)?;
-        Ok(RwLayer { init_id: row.init_id(), mount_id: row.mount_id, top: row.top })
+        Ok(self.mount_row(container)?.layer())
     }
 
     /// Ids of all containers that have a writable layer.
@@ -209,7 +241,8 @@ impl Store {
             users.remove(container);
             self.meta().commit(batch.delete(Table::Mounts, container))?;
         }
-        let removed = self.driver().remove(&row.mount_id).and(self.driver().remove(&row.init_id()));
+        let removed = self.driver().remove(&row.mount_id);
+        let removed = removed.and(row.init_id().map_or(Ok(()), |init| self.driver().remove(&init)));
         // Its image may have been removed by force meanwhile: then the layers go with their last container.
         let collected = match row.top {
             Some(top) if !self.top_is_used(&top)? => {
@@ -299,8 +332,15 @@ impl Store {
     /// # Errors
     /// When a tree cannot be read.
     pub fn changes(&self, container: &str) -> Result<Vec<Change>> {
-        let row = self.mount_row(container)?;
-        self.driver().changes(&row.mount_id, Some(&row.init_id()))
+        self.changes_of(&self.rw(container)?)
+    }
+
+    fn changes_of(&self, rw: &RwLayer) -> Result<Vec<Change>> {
+        let below = match &rw.init_id {
+            Some(init) => Some(init.clone()),
+            None => self.snapshot_of(rw.top)?,
+        };
+        self.driver().changes(&rw.mount_id, below.as_deref())
     }
 
     /// Bytes that a container wrote.
@@ -316,8 +356,7 @@ impl Store {
     /// # Errors
     /// When the container has none, or it cannot be looked at.
     pub fn rw_allocated(&self, container: &str) -> Result<u64> {
-        let row = self.mount_row(container)?;
-        Ok(self.snapshot_size(&row.mount_id)?.bytes + self.snapshot_size(&row.init_id())?.bytes)
+        self.mount_row(container)?.ids().map(|id| Ok(self.snapshot_size(&id)?.bytes)).sum()
     }
 
     /// The directories for `GraphDriver.Data` of inspect.
@@ -353,7 +392,7 @@ impl Store {
             write_tree(&dir, TreeKind::OverlayUpper, out)?;
             return Ok(());
         }
-        let changes = driver.changes(&rw.mount_id, Some(&rw.init_id))?;
+        let changes = self.changes_of(rw)?;
         let paths = changes.iter().map(|c| (c.path.as_os_str().as_bytes(), c.kind == ChangeKind::Deleted));
         write_changes(&dir, paths, out)?;
         Ok(())

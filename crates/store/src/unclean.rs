@@ -137,18 +137,23 @@ impl Store {
         Ok(())
     }
 
+    fn mend_init(&self, init: &str, parent: Option<&str>) -> Result<()> {
+        let driver = self.driver();
+        if !driver.apply_dir(init).is_dir() {
+            driver.remove(init)?;
+            driver.prepare(init, parent)?;
+        }
+        driver.mend(init, parent, true)?;
+        if driver.name() == DriverName::Overlay2 { crate::rw::fill_init(driver, init) } else { Ok(()) }
+    }
+
     /// Puts the driver's own files of a container's snapshots right; the init layer can be made again altogether.
     pub(crate) fn mend_snapshots(&self, container: &str, row: &MountRow, parent: Option<&str>) -> Result<()> {
         let (driver, init) = (self.driver(), row.init_id());
-        if !driver.apply_dir(&init).is_dir() {
-            driver.remove(&init)?;
-            driver.prepare(&init, parent)?;
+        if let Some(init) = &init {
+            self.mend_init(init, parent)?;
         }
-        driver.mend(&init, parent, true)?;
-        if driver.name() == DriverName::Overlay2 {
-            crate::rw::fill_init(driver, &init)?;
-        }
-        driver.mend(&row.mount_id, Some(&init), false).map_err(|e| match e {
+        driver.mend(&row.mount_id, init.as_deref().or(parent), false).map_err(|e| match e {
             Error::Corrupt(_) | Error::NotFound(_) => Error::Corrupt(format!(
                 "what container {container} wrote is lost: remove it (longshore rm {container})"
             )),

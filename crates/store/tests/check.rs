@@ -311,7 +311,7 @@ fn privileged_the_drivers_own_files_are_written_again() {
         assert!(tree.join("dir/new").exists() && tree.join("bin/su").exists());
         w.store().unmount_rw("box").unwrap();
     };
-    for id in [&top, &rw.init_id, &rw.mount_id] {
+    for id in [&top, rw.init_id.as_ref().unwrap(), &rw.mount_id] {
         fs::write(file(id, "lower"), "l/AAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
         mends("(lower)");
         fs::remove_file(file(id, "lower")).unwrap();
@@ -321,7 +321,7 @@ fn privileged_the_drivers_own_files_are_written_again() {
         fs::remove_dir_all(file(id, "work")).unwrap();
         mends("work directory");
     }
-    for id in [&bottom, &top, &rw.init_id, &rw.mount_id] {
+    for id in [&bottom, &top, rw.init_id.as_ref().unwrap(), &rw.mount_id] {
         let link = fs::read_to_string(file(id, "link")).unwrap();
         fs::write(file(id, "link"), "").unwrap();
         mends("(link, l/)");
@@ -620,12 +620,12 @@ fn privileged_after_a_restart_of_the_machine_containers_are_put_right() {
     fs::write(tree.join("own"), "kept").unwrap();
     w.store().unmount_rw("box").unwrap();
     let overlay = w.store().root().join("overlay2");
-    for id in [&made.init_id, &made.mount_id] {
+    for id in [made.init_id.as_ref().unwrap(), &made.mount_id] {
         fs::write(overlay.join(id).join("link"), "").unwrap();
         fs::write(overlay.join(id).join("lower"), "").unwrap();
         fs::remove_dir_all(overlay.join(id).join("work")).unwrap();
     }
-    fs::remove_file(overlay.join(&made.init_id).join("diff/etc/hostname")).unwrap();
+    fs::remove_file(overlay.join(made.init_id.as_ref().unwrap()).join("diff/etc/hostname")).unwrap();
     let w = reboot(w, "second");
     let tree = w.store().mount_rw("box", &IdMap::default()).unwrap();
     assert_eq!(fs::read_to_string(tree.join("own")).unwrap(), "kept");
@@ -634,7 +634,7 @@ fn privileged_after_a_restart_of_the_machine_containers_are_put_right() {
     w.store().unmount_rw("box").unwrap();
     assert_eq!(w.check().findings, []);
     // All of the init layer is gone; then, as of a container that was just made, all of it is.
-    fs::remove_dir_all(overlay.join(&made.init_id)).unwrap();
+    fs::remove_dir_all(overlay.join(made.init_id.as_ref().unwrap())).unwrap();
     let w = reboot(w, "third");
     w.store().mount_rw("box", &IdMap::default()).unwrap();
     w.store().unmount_rw("box").unwrap();

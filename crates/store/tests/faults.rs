@@ -32,12 +32,14 @@ enum Step {
     Create,
     Run,
     Commit,
+    Keep,
     Rm,
     Rmi,
 }
 
 impl Step {
-    const ALL: [Self; 6] = [Self::Load, Self::Create, Self::Run, Self::Commit, Self::Rm, Self::Rmi];
+    const ALL: [Self; 7] =
+        [Self::Load, Self::Create, Self::Run, Self::Commit, Self::Keep, Self::Rm, Self::Rmi];
 
     fn name(self) -> String {
         format!("{self:?}")
@@ -64,11 +66,15 @@ fn before(store: &Store, step: Step, archive: &Path) -> Result<(), Error> {
         load(store, archive)?;
     }
     store.remove_rw("d")?;
+    if step == Step::Keep {
+        // What it wrote may be gone after a failure.
+        store.remove_rw("c")?;
+    }
     let there = store.rw_containers()?.iter().any(|c| c == "c");
     if step == Step::Create && there {
         store.remove_rw("c")?;
     }
-    if matches!(step, Step::Commit | Step::Rm) && !there {
+    if matches!(step, Step::Commit | Step::Keep | Step::Rm) && !there {
         store.create_rw("c", Some(&the_image(store)))?;
         let tree = store.mount_rw("c", &IdMap::default())?;
         sh(&tree, "echo new > made; rm etc/file; mkdir d; mv d e; chmod 700 etc");
@@ -93,6 +99,10 @@ fn take(store: &Store, step: Step, archive: &Path) -> Result<(), Error> {
             ..ImageDocument::default()
         })
         .map(drop),
+        Step::Keep => {
+            let lease = store.lease("test")?;
+            store.keep_step(&Digest::of(b"step"), "c", "RUN x", &lease).map(drop)
+        }
         Step::Rm => store.remove_rw("c"),
         Step::Rmi => store.images().remove(&the_image(store)).map(drop),
     }
@@ -113,6 +123,8 @@ fn complete_and_clear(store: &Store, step: Step, archive: &Path, what: &str) {
     for name in store.rw_containers().unwrap() {
         store.remove_rw(&name).unwrap();
     }
+    let steps: Vec<Digest> = store.steps().unwrap().into_iter().map(|(key, _)| key).collect();
+    store.drop_steps(&steps).unwrap();
     for image in store.images().list().unwrap() {
         store.images().remove(&image.id).unwrap();
     }

@@ -176,12 +176,12 @@ fn privileged_layout_on_disk_is_dockers() {
     let lower = fs::read_to_string(layer.join("lower")).unwrap();
     let targets: Vec<PathBuf> = lower.split(':').map(|l| fs::canonicalize(root.join(l)).unwrap()).collect();
     assert_eq!(targets.len(), 3);
-    assert_eq!(targets[0], root.join(&rw.init_id).join("diff"));
+    assert_eq!(targets[0], root.join(rw.init_id.as_ref().unwrap()).join("diff"));
     for target in &targets {
         let committed = target.parent().unwrap().join("committed");
         assert_eq!((mode(&committed), fs::metadata(&committed).unwrap().len()), (0o600, 0));
     }
-    let mut names: Vec<String> = fs::read_dir(root.join(&rw.init_id).join("diff"))
+    let mut names: Vec<String> = fs::read_dir(root.join(rw.init_id.as_ref().unwrap()).join("diff"))
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();

@@ -48,7 +48,7 @@ fn privileged_atk_53_what_a_power_cut_took_of_a_container_is_made_again() {
         }
         store.unmount_rw("c").unwrap();
         drop(store);
-        sh(&root.join("overlay2"), &format!("rw={} init={}; {loss}", rw.mount_id, rw.init_id));
+        sh(&root.join("overlay2"), &format!("rw={} init={}; {loss}", rw.mount_id, rw.init_id.unwrap()));
         store = open(&root);
         let kept = written && !loss.contains("rm -rf $rw");
         let tree = store.mount_rw("c", &IdMap::default()).unwrap();

@@ -11,6 +11,7 @@ use super::staged::{Came, Chain, Staged, check_depth};
 use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
+use crate::rw::RwLayer;
 use crate::tar::BLOCK;
 use crate::{Error, IoContext, Result};
 
@@ -47,7 +48,7 @@ pub fn import(
     } else {
         Staged::unpack_on(&custody, None, &start, &Came::Unannounced, source)?
     };
-    finish(&custody, None, Vec::new(), Some(staged), reference, document)
+    finish(&custody, None, Vec::new(), Some(staged), reference.as_slice(), document)
 }
 
 /// Makes an image from a container's image and what the container changed, as one new layer.
@@ -64,33 +65,59 @@ pub fn commit(
     let rw = store.rw(container)?;
     let below: Vec<Digest> = chain_of(store, rw.top)?;
     check_depth(below.len() + 1)?;
-    let top = rw.top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
     let custody = Custody::new(store, "commit")?;
+    let staged = copy_of(&custody, &rw)?;
+    // A layer that says nothing is none.
+    let staged = Some(staged).filter(|layer| !says_nothing(layer));
+    finish(&custody, parent, below, staged, reference.as_slice(), document)
+}
+
+/// Whether a layer changes nothing of what it stands on.
+pub(super) fn says_nothing(layer: &Staged<'_>) -> bool {
+    layer.diff_id == Digest::of(&EMPTY_TAR)
+}
+
+/// What was written into a container's layer, as a layer of its own; the container keeps its own.
+pub(super) fn copy_of<'a>(custody: &'a Custody, rw: &RwLayer) -> Result<Staged<'a>> {
+    let store = &custody.store;
+    let top = rw.top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
     let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
-    let staged = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let feeder = scope.spawn(|| {
             let out = std::io::BufWriter::with_capacity(256 << 10, writer);
-            store.write_layer(&rw, out)
+            store.write_layer(rw, out)
         });
         let staged = if store.driver().stages() {
-            Staged::unpack(&custody, &[], &Came::Unannounced, reader)
+            Staged::unpack(custody, &[], &Came::Unannounced, reader)
         } else {
-            Staged::unpack_on(&custody, top.as_deref(), &[], &Came::Unannounced, reader)
+            Staged::unpack_on(custody, top.as_deref(), &[], &Came::Unannounced, reader)
         };
         let fed =
             feeder.join().map_err(|_| Error::Internal("a thread that reads a container panicked".into()))?;
         // When unpacking fails the feeder only sees a broken pipe.
         let staged = staged?;
         fed?;
-        Ok::<_, Error>(staged)
-    })?;
-    // A layer that says nothing is none.
-    let staged = Some(staged).filter(|layer| layer.diff_id != Digest::of(&EMPTY_TAR));
-    finish(&custody, parent, below, staged, reference, document)
+        Ok(staged)
+    })
+}
+
+/// Makes an image of layers that are there already, and gives it names. The layers are made durable with it.
+///
+/// # Errors
+/// `Corrupt` when a layer has no record.
+pub fn record(
+    store: &Store,
+    top: Option<Digest>,
+    references: &[Reference],
+    document: ImageDocument,
+) -> Result<Digest> {
+    let custody = Custody::new(store, "build")?;
+    let references: Vec<&Reference> = references.iter().collect();
+    finish(&custody, None, chain_of(store, top)?, None, &references, |_| document)
 }
 
 /// Chain ids from the lowest layer up to `top`.
-fn chain_of(store: &Store, top: Option<Digest>) -> Result<Vec<Digest>> {
+pub(super) fn chain_of(store: &Store, top: Option<Digest>) -> Result<Vec<Digest>> {
     let mut out = Vec::new();
     let mut next = top;
     while let Some(chain) = next {
@@ -108,11 +135,12 @@ fn finish<'a>(
     parent: Option<&Digest>,
     below: Vec<Digest>,
     staged: Option<Staged<'a>>,
-    reference: Option<&Reference>,
+    references: &[&Reference],
     document: impl FnOnce(&NewImage) -> ImageDocument,
 ) -> Result<Digest> {
     let store = &custody.store;
     // The bulk of it; what is written below is little, and others wait for it.
+    let before = now();
     store.durable()?;
     let graph = store.adding();
     let mut diff_ids = Vec::new();
@@ -138,8 +166,9 @@ fn finish<'a>(
         store.durable()?;
         let mut row = store.images().row(&id)?.unwrap_or_default();
         row = ImageRow { layers: chain.ids.clone(), parent: parent.copied().or(row.parent), ..row };
-        let mut batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
-        if let Some(tag) = reference {
+        let batch = chain.records(Batch::new()).put(Table::Used, &id.to_string(), &now());
+        let mut batch = store.steps_are_synced(batch, before)?;
+        for tag in references {
             row.last_tagged = now();
             batch = batch.put(Table::Tags, &tag.to_string(), &id);
         }

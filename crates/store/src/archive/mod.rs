@@ -10,8 +10,9 @@ mod receive;
 mod save;
 mod send;
 mod staged;
+mod step;
 
-pub use import::{NewImage, commit, import};
+pub use import::{NewImage, commit, import, record};
 pub use load::{LoadEvent, Loaded, load};
 pub use receive::{ReceiveEvent, Reception, Remote, Source};
 pub use save::{SaveItem, save};

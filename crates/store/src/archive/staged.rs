@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 
 use longshore_oci::Digest;
 use longshore_oci::image::{Descriptor, media};
@@ -16,6 +17,7 @@ use crate::layer::{self, ApplyOptions};
 use crate::meta::{Batch, Table};
 use crate::open::{Adding, Store};
 use crate::snapshot::exchange;
+use crate::tar::Time;
 use crate::{Error, IoContext, Result};
 use longshore_sys::root::Root;
 
@@ -25,7 +27,7 @@ pub(crate) struct Staged<'a> {
     custody: &'a Custody,
     cache_id: String,
     pub(crate) diff_id: Digest,
-    size: u64,
+    pub(crate) size: u64,
     /// Digest of the bytes as they came.
     came_as: Digest,
     blob: Option<BlobRecord>,
@@ -86,10 +88,9 @@ impl<'a> Staged<'a> {
         came: &Came<'_>,
         source: impl Read + Send,
     ) -> Result<Self> {
-        let cache_id = random_id()?;
-        custody.hold_snapshot(&cache_id)?;
-        custody.store.driver().stage(&cache_id)?;
-        Self::fill(custody, cache_id, start, came, source)
+        let staged = Self::empty(custody)?;
+        custody.store.driver().stage(&staged.cache_id)?;
+        staged.fill(start, came, source)
     }
 
     /// The same on a parent, for drivers that need it first.
@@ -100,22 +101,33 @@ impl<'a> Staged<'a> {
         came: &Came<'_>,
         source: impl Read + Send,
     ) -> Result<Self> {
-        let cache_id = random_id()?;
-        custody.hold_snapshot(&cache_id)?;
-        custody.store.driver().prepare(&cache_id, parent)?;
-        Self::fill(custody, cache_id, start, came, source)
+        let staged = Self::empty(custody)?;
+        custody.store.driver().prepare(&staged.cache_id, parent)?;
+        staged.fill(start, came, source)
     }
 
-    fn fill(
-        custody: &'a Custody,
-        cache_id: String,
-        start: &[u8],
-        came: &Came<'_>,
-        source: impl Read + Send,
-    ) -> Result<Self> {
-        // From here on dropping it cleans up.
+    /// Makes a layer of what was written into the active snapshot `id`, which is left empty; without a copy. Only where
+    /// the driver stages. Nobody may have it mounted.
+    pub(crate) fn adopt(custody: &'a Custody, id: &str) -> Result<(Self, Time)> {
+        let store = &custody.store;
+        let driver = store.driver();
+        let mut staged = Self::empty(custody)?;
+        driver.stage(&staged.cache_id)?;
+        let files = staged.files()?;
+        driver.take(id, &staged.cache_id)?;
+        let dir = driver.apply_dir(&staged.cache_id);
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let done = layer::adopt(&dir, &files.join("recipe"), &files.join("index"), own)?;
+        (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, done.diff_id);
+        Ok((staged, done.newest))
+    }
+
+    /// One that has a name and nothing else yet. From here on dropping it cleans up.
+    fn empty(custody: &'a Custody) -> Result<Self> {
         let none = Digest::of(b"");
-        let mut staged = Self {
+        let cache_id = random_id()?;
+        custody.hold_snapshot(&cache_id)?;
+        Ok(Self {
             custody,
             cache_id,
             diff_id: none,
@@ -124,10 +136,20 @@ impl<'a> Staged<'a> {
             blob: None,
             own_root: false,
             taken: false,
-        };
-        let store = &custody.store;
-        let files = store.layer_files(&staged.cache_id);
+        })
+    }
+
+    /// Makes the directory for its recipe and index.
+    fn files(&self) -> Result<PathBuf> {
+        let files = self.custody.store.layer_files(&self.cache_id);
         fs::create_dir_all(&files).context(|| format!("make {}", files.display()))?;
+        Ok(files)
+    }
+
+    fn fill(mut self, start: &[u8], came: &Came<'_>, source: impl Read + Send) -> Result<Self> {
+        let custody = self.custody;
+        let store = &custody.store;
+        let files = self.files()?;
         let driver = store.driver();
         let options = ApplyOptions {
             whiteouts: driver.whiteouts(),
@@ -138,7 +160,7 @@ impl<'a> Staged<'a> {
             writeback: store.is_durable(),
             ..ApplyOptions::default()
         };
-        let dir = driver.apply_dir(&staged.cache_id);
+        let dir = driver.apply_dir(&self.cache_id);
         let own_type = match Compression::detect(start)? {
             Compression::None => None,
             Compression::Gzip => Some(media::OCI_LAYER_GZIP),
@@ -162,16 +184,16 @@ impl<'a> Staged<'a> {
         if let Some(copy) = copy {
             custody.commit(copy, digest)?;
         }
-        staged.blob = own_type.map(|own| {
+        self.blob = own_type.map(|own| {
             let (media_type, origin) = match came.announced() {
                 Some(descriptor) => (descriptor.media_type.as_str(), Origin::Registry),
                 None => (own, Origin::File),
             };
             BlobRecord::new(digest, size, media_type, origin)
         });
-        (staged.diff_id, staged.size, staged.came_as) = (done.diff_id, done.size, digest);
-        staged.own_root = layer::IndexFile::open(&files.join("index"))?.find(b"")?.entry.is_some();
-        Ok(staged)
+        (self.diff_id, self.size, self.came_as) = (done.diff_id, done.size, digest);
+        self.own_root = layer::IndexFile::open(&files.join("index"))?.find(b"")?.entry.is_some();
+        Ok(self)
     }
 
     /// Refuses a layer that an archive keeps under another digest than its own.
@@ -229,7 +251,7 @@ pub(super) fn check_announced(announced: &Descriptor, digest: Digest, size: u64)
 }
 
 /// Unpacks an existing layer once more, on `parent` where the driver needs it first.
-fn again<'a>(
+pub(super) fn again<'a>(
     custody: &'a Custody,
     cache_id: &str,
     diff_id: Digest,

@@ -95,12 +95,16 @@ impl Store {
     /// What is wrong with the driver's own files of a container.
     pub(super) fn container_faults(&self, row: &MountRow) -> Result<Vec<String>> {
         let parent = row.top.map(|top| self.layer(&top)).transpose()?.flatten().map(|l| l.cache_id);
-        let init = row.init_id();
         let words = |of: &str, faults: Vec<String>| {
             faults.into_iter().map(|f| format!("its {of} layer: {f}")).collect::<Vec<_>>()
         };
-        let mut faults = words("init", self.driver().inspect(&init, parent.as_deref(), true)?);
-        faults.extend(words("writable", self.driver().inspect(&row.mount_id, Some(&init), false)?));
+        let init = row.init_id();
+        let mut faults = match &init {
+            Some(init) => words("init", self.driver().inspect(init, parent.as_deref(), true)?),
+            None => Vec::new(),
+        };
+        let below = init.or(parent);
+        faults.extend(words("writable", self.driver().inspect(&row.mount_id, below.as_deref(), false)?));
         Ok(faults)
     }
 

@@ -352,8 +352,10 @@ impl<'a> Repair<'a> {
             return self.store.mend_snapshots(container, row, parent.as_deref());
         }
         let (driver, init) = (self.store.driver(), row.init_id());
-        driver.mend(&init, parent.as_deref(), true)?;
-        driver.mend(&row.mount_id, Some(&init), false)
+        if let Some(init) = &init {
+            driver.mend(init, parent.as_deref(), true)?;
+        }
+        driver.mend(&row.mount_id, init.or(parent).as_deref(), false)
     }
 
     /// Whether somebody uses a container's tree; whole copies are nobody's below, and never mounted.

@@ -81,7 +81,9 @@ impl Store {
         let wanted = clean_path(path)?;
         let rw = self.rw(container)?;
         let mut stack = Stack::of_image(self, &self.layers_below(rw.top)?)?;
-        stack.levels.push(Level::directory(self, &rw.init_id, Place::Init)?);
+        if let Some(init) = &rw.init_id {
+            stack.levels.push(Level::directory(self, init, Place::Init)?);
+        }
         stack.levels.push(Level::directory(self, &rw.mount_id, Place::Container)?);
         stack.which(&wanted, path, follow)
     }

@@ -49,6 +49,8 @@ pub struct ApplyOptions {
     pub below: Vec<u8>,
     /// Refuse to replace a directory by something else, and the other way round.
     pub keep_kinds: bool,
+    /// The last entry may lack its padding.
+    pub open_end: bool,
     /// Everything belongs to this user and group, whatever the archive says.
     pub owner: Option<(u32, u32)>,
 }
@@ -140,7 +142,8 @@ impl RawSink for Sink<'_> {
 
 impl Apply<'_> {
     fn run(&mut self, source: impl BufRead) -> Result<()> {
-        let mut reader = Reader::new(source, self.options.limits.clone());
+        let mut reader =
+            Reader::new(source, self.options.limits.clone()).with_open_end(self.options.open_end);
         let mut entry = Entry::default();
         let mut path = std::mem::take(&mut self.path);
         while reader.next_entry(&mut entry, &mut Sink(&mut self.recipe))? {

@@ -50,6 +50,8 @@ pub struct Written {
     pub size: u64,
     /// Its entries.
     pub entries: u64,
+    /// Sockets, which no archive holds.
+    pub left_out: u64,
 }
 
 /// Archives all of `dir` in the order of names. The directory itself has no entry.
@@ -155,6 +157,7 @@ struct Job<W: Write> {
     buf: Vec<u8>,
     size: u64,
     entries: u64,
+    left_out: u64,
 }
 
 impl<W: Write> Job<W> {
@@ -168,6 +171,7 @@ impl<W: Write> Job<W> {
             buf: vec![0; 128 << 10],
             size: 0,
             entries: 0,
+            left_out: 0,
         }
     }
 
@@ -178,6 +182,7 @@ impl<W: Write> Job<W> {
             tar_size: hashed.size,
             size: self.size,
             entries: self.entries,
+            left_out: self.left_out,
         })
     }
 
@@ -244,7 +249,10 @@ impl<W: Write> Job<W> {
         if path.len() > PATH_MAX {
             return Err(Error::TooLarge(format!("path of {} bytes, the limit is {PATH_MAX}", path.len())));
         }
-        let Some(mut entry) = describe(path, &stat) else { return Ok(None) };
+        let Some(mut entry) = describe(path, &stat) else {
+            self.left_out += 1;
+            return Ok(None);
+        };
         if entry.kind == EntryKind::Dir {
             return self.directory(node, entry).map(Some);
         }

@@ -1,5 +1,6 @@
 //! Layers: tar streams unpacked into directories, and made from them again.
 
+mod adopt;
 mod apply;
 pub mod compress;
 mod diff;
@@ -14,6 +15,7 @@ mod reindex;
 mod tree;
 mod whole;
 
+pub(crate) use adopt::adopt;
 pub use apply::{Applied, ApplyOptions, apply};
 pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
 pub use gzip::ParallelGzip;

@@ -28,44 +28,63 @@ pub(crate) struct Reindexed {
 pub(crate) fn reindex(tar: impl BufRead, implied: Option<(u32, u32)>) -> Result<Reindexed> {
     let mut reader = Reader::new(tar, Limits::default());
     let (mut entry, mut path) = (Entry::default(), Vec::new());
-    let mut index = IndexWriter::default();
-    let mut seen = Seen { kinds: HashMap::new(), odd: false };
+    let mut indexing = Indexing::default();
     while reader.next_entry(&mut entry, &mut ())? {
         clean(&entry.path, &mut path)?;
-        let (parent, name) = split(&path);
-        seen.leads_through(&path);
-        match name.strip_prefix(WHITEOUT_PREFIX) {
-            Some(_) if name == OPAQUE_NAME => index.add(parent, IndexKind::Opaque, &entry, b"", 0)?,
-            Some(_) if name.starts_with(WHITEOUT_META) => {}
-            Some(hidden) => index.add(&join(parent, hidden), IndexKind::Whiteout, &entry, b"", 0)?,
-            None => add(&mut index, &mut seen, &path, &entry)?,
-        }
+        indexing.entry(&path, &entry)?;
     }
     let mut bytes = Vec::new();
-    index.encode(&mut bytes, implied).context(|| "write index")?;
-    Ok(Reindexed { bytes, odd: seen.odd })
+    indexing.index.encode(&mut bytes, implied).context(|| "write index")?;
+    Ok(Reindexed { bytes, odd: indexing.seen.odd })
 }
 
-fn add(index: &mut IndexWriter, seen: &mut Seen, path: &[u8], entry: &Entry) -> Result<()> {
-    if seen.put(path, entry.kind) {
-        index.cleared(path);
-    }
-    let kind = IndexKind::Entry(entry.kind);
-    match entry.kind {
-        EntryKind::HardLink => {
-            let mut target = Vec::new();
-            clean(&entry.link, &mut target)?;
-            seen.leads_through(&target);
-            seen.odd |= !seen.kinds.contains_key(&target);
-            index.add(path, kind, entry, &target, 0)
+/// An index on its way, entry by entry.
+#[derive(Default)]
+pub(super) struct Indexing {
+    index: IndexWriter,
+    seen: Seen,
+}
+
+impl Indexing {
+    /// Notes an entry that goes to the clean path `path`.
+    pub(super) fn entry(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+        let (parent, name) = split(path);
+        self.seen.leads_through(path);
+        match name.strip_prefix(WHITEOUT_PREFIX) {
+            Some(_) if name == OPAQUE_NAME => self.index.add(parent, IndexKind::Opaque, entry, b"", 0),
+            Some(_) if name.starts_with(WHITEOUT_META) => Ok(()),
+            Some(hidden) => self.index.add(&join(parent, hidden), IndexKind::Whiteout, entry, b"", 0),
+            None => self.plain(path, entry),
         }
-        EntryKind::Symlink => index.add(path, kind, entry, &entry.link, 0),
-        EntryKind::File => index.add(path, kind, entry, b"", entry.size),
-        _ => index.add(path, kind, entry, b"", 0),
+    }
+
+    fn plain(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+        if self.seen.put(path, entry.kind) {
+            self.index.cleared(path);
+        }
+        let kind = IndexKind::Entry(entry.kind);
+        match entry.kind {
+            EntryKind::HardLink => {
+                let mut target = Vec::new();
+                clean(&entry.link, &mut target)?;
+                self.seen.leads_through(&target);
+                self.seen.odd |= !self.seen.kinds.contains_key(&target);
+                self.index.add(path, kind, entry, &target, 0)
+            }
+            EntryKind::Symlink => self.index.add(path, kind, entry, &entry.link, 0),
+            EntryKind::File => self.index.add(path, kind, entry, b"", entry.size),
+            _ => self.index.add(path, kind, entry, b"", 0),
+        }
+    }
+
+    /// The index of all entries so far.
+    pub(super) fn into_index(self) -> IndexWriter {
+        self.index
     }
 }
 
 /// What stands where, as far as the tar tells.
+#[derive(Default)]
 struct Seen {
     kinds: HashMap<Vec<u8>, EntryKind>,
     odd: bool,

@@ -52,13 +52,17 @@ pub enum Table {
     Leases,
     /// Repositories that have a blob, by its digest.
     Sources,
+    /// Steps of builds, by the digest of everything that they depend on.
+    Steps,
+    /// Cache mounts of builds, by the digest of their name.
+    Caches,
     /// Single values by name.
     Kv,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Images,
         Self::Tags,
         Self::Used,
@@ -69,6 +73,8 @@ impl Table {
         Self::Volumes,
         Self::Leases,
         Self::Sources,
+        Self::Steps,
+        Self::Caches,
         Self::Kv,
     ];
 
@@ -86,6 +92,8 @@ impl Table {
             Self::Volumes => "volumes",
             Self::Leases => "leases",
             Self::Sources => "sources",
+            Self::Steps => "steps",
+            Self::Caches => "caches",
             Self::Kv => "kv",
         }
     }

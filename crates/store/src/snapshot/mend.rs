@@ -27,9 +27,14 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 /// Exchanges two directories in one step, and syncs that.
 pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
-    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
-        .context(|| format!("exchange {} and {}", a.display(), b.display()))?;
+    swap(a, b)?;
     [a, b].iter().filter_map(|p| p.parent()).try_for_each(sync_dir)
+}
+
+/// The same, durable with a later sync.
+pub(super) fn swap(a: &Path, b: &Path) -> Result<()> {
+    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+        .context(|| format!("exchange {} and {}", a.display(), b.display()))
 }
 
 fn sync_dir(path: &Path) -> Result<()> {

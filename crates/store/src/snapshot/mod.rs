@@ -222,6 +222,15 @@ pub trait SnapshotDriver: Send + Sync + fmt::Debug {
     /// When the file system cannot.
     fn exchange(&self, a: &str, b: &str) -> Result<()>;
 
+    /// Gives the staged snapshot `to`, which is empty, the tree of `from` and the other way round; durable with the next
+    /// sync. Only where the driver [stages](Self::stages). Nobody may have them mounted.
+    ///
+    /// # Errors
+    /// When the file system cannot.
+    fn take(&self, _from: &str, to: &str) -> Result<()> {
+        Err(Error::Internal(format!("snapshot {to} has no tree of its own")))
+    }
+
     /// Makes all snapshots durable.
     ///
     /// # Errors

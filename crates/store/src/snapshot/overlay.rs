@@ -424,6 +424,11 @@ impl SnapshotDriver for Overlay {
         mend::exchange(&self.apply_dir(a), &self.apply_dir(b))
     }
 
+    fn take(&self, from: &str, to: &str) -> Result<()> {
+        check_id(from).and(check_id(to))?;
+        mend::swap(&self.apply_dir(from), &self.apply_dir(to))
+    }
+
     fn sync(&self) -> Result<()> {
         let dir = fs::File::open(&self.root).context(|| format!("open {}", self.root.display()))?;
         rustix::fs::syncfs(&dir).context(|| format!("sync {}", self.root.display()))

@@ -46,6 +46,7 @@ pub struct Reader<R> {
     entries: u64,
     file_bytes: u64,
     done: bool,
+    open_end: bool,
 }
 
 /// Headers that stand before an entry and belong to it.
@@ -59,7 +60,15 @@ struct Before {
 impl<R: BufRead> Reader<R> {
     /// Reads from `inner`, within `limits`.
     pub fn new(inner: R, limits: Limits) -> Self {
-        Self { inner, limits, left: 0, padding: 0, entries: 0, file_bytes: 0, done: false }
+        Self { inner, limits, left: 0, padding: 0, entries: 0, file_bytes: 0, done: false, open_end: false }
+    }
+
+    /// The padding of the last entry may be missing, as the end marker may be: Docker's command line sends build
+    /// contexts like that.
+    #[must_use]
+    pub fn with_open_end(mut self, open_end: bool) -> Self {
+        self.open_end = open_end;
+        self
     }
 
     /// Moves to the next entry and describes it in `entry`; false at the end of the archive, when
@@ -142,6 +151,9 @@ impl<R: BufRead> Reader<R> {
             self.consume(n);
         }
         let padding = std::mem::take(&mut self.padding);
+        if padding > 0 && self.open_end && self.inner.fill_buf().context(|| "read tar")?.is_empty() {
+            return Ok(());
+        }
         self.pass(padding, sink)
     }
 

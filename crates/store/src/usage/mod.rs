@@ -33,9 +33,11 @@ pub enum Kind {
     Log,
     /// A volume; named as it is called.
     Volume,
+    /// A cache mount of builds; named as it is called.
+    CacheMount,
     /// The database, and the directories that hold everything else.
     Metadata,
-    /// What a load or a pull that is under way has brought; named by its path.
+    /// What a load, a pull or a build that is under way has brought; named by its path.
     Arriving,
     /// What no record names; named by its path.
     Leftover,
@@ -43,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Layer,
         Self::Compressed,
         Self::Document,
@@ -51,12 +53,13 @@ impl Kind {
         Self::ContainerFiles,
         Self::Log,
         Self::Volume,
+        Self::CacheMount,
         Self::Metadata,
         Self::Arriving,
         Self::Leftover,
     ];
 
-    /// The kind's name: `layer`, `compressed-layer`, `document`, `writable-layer`, `container-files`, `log`, `volume`,
+    /// The kind's name: `layer`, `compressed-layer`, `document`, `writable-layer`, `container-files`, `log`, `volume`, `cache-mount`,
     /// `metadata`, `arriving`, `leftover`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -68,6 +71,7 @@ impl Kind {
             Self::ContainerFiles => "container-files",
             Self::Log => "log",
             Self::Volume => "volume",
+            Self::CacheMount => "cache-mount",
             Self::Metadata => "metadata",
             Self::Arriving => "arriving",
             Self::Leftover => "leftover",
@@ -110,7 +114,7 @@ pub struct Ledger {
 }
 
 /// Directories that hold objects, or further such directories.
-const FRAME: [&str; 13] = [
+const FRAME: [&str; 15] = [
     "",
     "content",
     "content/blobs",
@@ -118,6 +122,8 @@ const FRAME: [&str; 13] = [
     "content/ingest",
     "containers",
     "volumes",
+    "builds",
+    "caches",
     "layers",
     "overlay2",
     "overlay2/l",

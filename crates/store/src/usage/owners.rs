@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use longshore_oci::Digest;
 
 use super::{Kind, join};
+use crate::caches::CacheRecord;
 use crate::image::{ImageRow, LayerRecord, parse_id};
 use crate::lease::{self, LeaseRecord};
 use crate::meta::Table;
@@ -21,6 +22,8 @@ pub(super) struct Owners {
     writable: BTreeMap<String, String>,
     containers: BTreeSet<String>,
     volumes: BTreeSet<String>,
+    /// Cache mounts: their names by those of their directories.
+    caches: BTreeMap<String, String>,
     /// Compressed layers, and the chain ids of the layers that they are of.
     compressed: BTreeMap<Digest, Vec<Digest>>,
     /// All other blobs that records name.
@@ -46,8 +49,7 @@ impl Owners {
             all.layers.insert(layer.cache_id, chain);
         }
         for (container, mount) in meta.list::<MountRow>(Table::Mounts)? {
-            all.writable.insert(mount.init_id(), container.clone());
-            all.writable.insert(mount.mount_id, container);
+            all.writable.extend(mount.ids().map(|id| (id, container.clone())));
         }
         for (image, row) in meta.list::<ImageRow>(Table::Images)? {
             let image = parse_id(&image)?;
@@ -56,6 +58,9 @@ impl Owners {
             }
         }
         all.documents = store.named_blobs()?;
+        for (key, record) in meta.list::<CacheRecord>(Table::Caches)? {
+            all.caches.insert(parse_id(&key)?.hex(), record.name);
+        }
         all.containers = meta.keys(Table::Containers)?.into_iter().collect();
         all.volumes = meta.keys(Table::Volumes)?.into_iter().collect();
         Ok(all)
@@ -88,6 +93,8 @@ impl Owners {
             }
             "content/blobs/sha256" => Digest::from_hex(name).ok().and_then(|d| self.blob(&d, &path)),
             "content/ingest" if self.ingests.contains(name) => Some((Kind::Arriving, path.clone())),
+            "caches" => self.caches.get(name).map(|cache| (Kind::CacheMount, cache.clone())),
+            "builds" if Digest::from_hex(name).is_ok() => Some((Kind::Arriving, path.clone())),
             "volumes" if self.volumes.contains(name) => Some((Kind::Volume, name.to_owned())),
             _ => None,
         };
@@ -160,6 +167,7 @@ mod tests {
             writable: [(mount.clone(), "box".to_owned()), (format!("{mount}-init"), "box".to_owned())].into(),
             containers: ["box".to_owned()].into(),
             volumes: ["data".to_owned()].into(),
+            caches: [(id.clone(), "cargo".to_owned())].into(),
             compressed: [(blob, vec![chain])].into(),
             documents: [image, blob].into(),
             held: LeaseRecord {
@@ -185,6 +193,7 @@ mod tests {
             ("containers/box/box-json.log.1".into(), None, (Kind::Log, "box".into())),
             ("containers/box/hosts".into(), None, (Kind::ContainerFiles, "box".into())),
             ("volumes/data".into(), None, (Kind::Volume, "data".into())),
+            (format!("caches/{id}"), None, (Kind::CacheMount, "cargo".into())),
             ("longshore.db".into(), None, (Kind::Metadata, "longshore.db".into())),
         ] {
             assert_eq!(of(&path, link.as_deref()), want, "{path}");

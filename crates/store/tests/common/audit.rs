@@ -30,7 +30,7 @@ pub fn audit(store: &Store) -> Vec<String> {
     }
     for container in store.rw_containers().unwrap() {
         let rw = store.rw(&container).unwrap();
-        snapshots.extend([rw.mount_id, rw.init_id]);
+        snapshots.extend(rw.init_id.into_iter().chain([rw.mount_id]));
         let mut next = rw.top;
         while let Some(chain) = next {
             chains.insert(chain);
@@ -38,6 +38,13 @@ pub fn audit(store: &Store) -> Vec<String> {
         }
         if let Err(e) = store.changes(&container) {
             wrong.push(format!("container {container} is not whole: {e}"));
+        }
+    }
+    for (_, step) in store.steps().unwrap() {
+        let mut next = step.chain;
+        while let Some(chain) = next {
+            chains.insert(chain);
+            next = store.layer(&chain).unwrap().and_then(|l| l.parent);
         }
     }
     for chain in &chains {
