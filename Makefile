@@ -36,12 +36,13 @@ check: ## formatting, lints, licences, shell scripts
 	cargo clippy --locked --package longshore-monitor --bin longshore-monitor --features bare --profile monitor -- -D warnings
 	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 	cargo deny --locked check bans licenses sources
-	shellcheck -x $$(grep -lE '^#!.*\bbash' scripts/* tests/fixtures/* .ci/*)
+	shellcheck -x $$(grep -lE -d skip '^#!.*\bbash' scripts/* tests/fixtures/* .ci/*)
 
-bench: release ## side by side with crun, runc, Docker, Podman and umoci as available
+bench: release ## side by side with crun, runc, Docker, BuildKit, Podman, Buildah and umoci as available
 	scripts/setup bench
 	scripts/bench
 	scripts/bench-registry
+	scripts/bench-build
 
 fuzz: ## every fuzz target for FUZZ_SECONDS each (default 20)
 	scripts/setup fuzz

@@ -15,14 +15,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["oci", "sys", "monitor"]),
     ("net", &["oci", "sys"]),
     ("registry", &["oci", "store"]),
-    ("engine", &["oci", "sys", "store", "runtime", "net", "registry"]),
+    ("build", &["oci", "sys", "store"]),
+    ("engine", &["oci", "sys", "store", "runtime", "net", "registry", "build"]),
     ("server", &["oci", "sys", "api", "engine"]),
-    ("cli", &["oci", "api"]),
+    ("cli", &["oci", "api", "build"]),
     ("testkit", &["oci", "sys", "store"]),
 ];
 
 /// Crates that must stay synchronous.
-const NO_TOKIO: &[&str] = &["oci", "sys", "api", "store", "runtime", "monitor", "net"];
+const NO_TOKIO: &[&str] = &["oci", "sys", "api", "store", "build", "runtime", "monitor", "net"];
 
 /// Crates with unsafe code of their own.
 const UNSAFE: &[&str] = &["sys", "monitor"];

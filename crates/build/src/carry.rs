@@ -1,0 +1,323 @@
+//! Carrying out one step: its keys, its work in a writable layer, its layer.
+
+use std::path::Path;
+
+use longshore_oci::{Digest, IdMap};
+use longshore_store::content::random_id;
+use longshore_store::lease::Lease;
+use longshore_store::{StepRecord, Store};
+use longshore_sys::root::Root;
+
+use crate::caches::Caches;
+use crate::cancel::Cancel;
+use crate::context::Context;
+use crate::copy::{self, Look, Placer, Selection};
+use crate::graph::{Copy, Mkdir, Op, Run, Source, Step, StepId};
+use crate::host::{Event, Runner, Stream};
+use crate::mounts::{self, Mounted};
+use crate::secrets::Secrets;
+use crate::stubs::Stubs;
+use crate::{Error, Result};
+
+/// A step with all that it needs.
+pub(crate) struct Site<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) contexts: &'a [Context],
+    pub(crate) runner: &'a dyn Runner,
+    pub(crate) lease: &'a Lease,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) caches: &'a Caches,
+    pub(crate) secrets: &'a Secrets,
+    /// The tree that it stands on.
+    pub(crate) base: Option<Digest>,
+    /// The trees that it reads, in the order of [`Op::reads`].
+    pub(crate) from: &'a [Option<Digest>],
+    pub(crate) step: &'a Step,
+}
+
+/// What a command does while it runs.
+pub(crate) enum Happens<'a> {
+    Running(&'a str),
+    Output(Stream, &'a [u8]),
+}
+
+impl<'a> Happens<'a> {
+    /// The event of a step.
+    pub(crate) fn of(self, step: StepId) -> Event<'a> {
+        match self {
+            Self::Running(container) => Event::Running { step, container },
+            Self::Output(stream, bytes) => Event::Output { step, stream, bytes },
+        }
+    }
+}
+
+/// A step whose inputs were looked at.
+pub(crate) struct Prepared<'a> {
+    site: &'a Site<'a>,
+    key: Digest,
+    /// What is copied, and out of what.
+    files: Option<Selection<'a>>,
+    /// The trees that are read, while they are mounted.
+    trees: Vec<Borrowed<'a>>,
+}
+
+impl<'a> Site<'a> {
+    /// A key that can be had without looking at any file, for steps that read trees: equal trees give equal files.
+    pub(crate) fn quick_key(&self) -> Option<Digest> {
+        if self.from.is_empty() {
+            return None;
+        }
+        let mut key = self.step.key();
+        key.digest("base", self.base.as_ref()).number("trees", self.from.len() as u64);
+        for tree in self.from {
+            key.digest("tree", tree.as_ref());
+        }
+        match &self.step.op {
+            Op::Copy(copy) => key.list("sources", &copy.sources),
+            // What else it reads is a context, and that has to be looked at.
+            Op::Run(run) if run.mounts.iter().any(|m| matches!(m.source(), Some(Source::Context(_)))) => {
+                return None;
+            }
+            _ => &mut key,
+        };
+        Some(key.finish())
+    }
+
+    /// Whom `user[:group]` names in the tree that the step stands on.
+    fn owner(&self, root: &Root, text: &str) -> Result<(u32, u32)> {
+        if self.base.is_some() { copy::owner(root, text) } else { copy::owner_in_nothing(text) }
+    }
+
+    /// Looks at the inputs.
+    ///
+    /// # Errors
+    /// For a source that is not there or cannot be copied.
+    pub(crate) fn prepare(&'a self) -> Result<Prepared<'a>> {
+        let mut key = self.step.key();
+        key.digest("base", self.base.as_ref());
+        let trees = self.from.iter().map(|t| Borrowed::new(self.store, *t)).collect::<Result<Vec<_>>>()?;
+        let mut files = None;
+        match &self.step.op {
+            Op::Copy(copy) => {
+                files = self.selection(copy, &trees, &mut key)?;
+                if let Some(files) = &files {
+                    key.digest("files", Some(&files.digest));
+                }
+            }
+            Op::Run(run) => {
+                for digest in mounts::digests(run, self.contexts, &trees)? {
+                    key.digest("files", Some(&digest));
+                }
+            }
+            Op::Mkdir(_) => {}
+        }
+        Ok(Prepared { site: self, key: key.finish(), files, trees })
+    }
+
+    fn selection(
+        &self,
+        copy: &Copy,
+        trees: &[Borrowed<'_>],
+        key: &mut crate::KeyWriter,
+    ) -> Result<Option<Selection<'a>>> {
+        match &copy.from {
+            Source::Inline(files) => {
+                key.number("files", files.len() as u64);
+                for (name, content) in files {
+                    key.bytes("name", name).bytes("content", content);
+                }
+                Ok(None)
+            }
+            Source::Context(n) => copy::select_context(self.contexts, *n, copy).map(Some),
+            Source::Tree(_) => {
+                let tree = trees.first().ok_or_else(|| Error::Internal("a copy without its tree".into()))?;
+                copy::select_tree(tree.root()?, copy).map(Some)
+            }
+        }
+    }
+}
+
+impl Prepared<'_> {
+    /// The key that covers everything.
+    pub(crate) fn key(&self) -> &Digest {
+        &self.key
+    }
+
+    /// Does it, and keeps what it gave.
+    ///
+    /// # Errors
+    /// Why it failed; then nothing is left of it.
+    pub(crate) fn carry_out(&self, happens: &(dyn Fn(Happens<'_>) + Send + Sync)) -> Result<StepRecord> {
+        let site = self.site;
+        if let Op::Copy(copy) = &site.step.op
+            && copy.link
+            // Names are those of the tree below, which then is looked at: as builders do that cannot link.
+            && copy.owner.as_deref().is_none_or(copy::owner_is_numeric)
+        {
+            return self.link(copy);
+        }
+        let layer = match site.step.op {
+            Op::Run(_) => Working::to_run(site.store, site.base)?,
+            Op::Copy(_) | Op::Mkdir(_) => Working::new(site.store, site.base)?,
+        };
+        match &site.step.op {
+            Op::Run(run) => self.run_in(&layer, run, happens)?,
+            Op::Copy(copy) => layer.with_root(|root, at| self.copy_into(root, at, copy))?,
+            Op::Mkdir(mkdir) => layer.with_root(|root, _| make(site, root, mkdir))?,
+        }
+        layer.keep(&self.key, site)
+    }
+
+    /// A copy that does not look at the tree below: one layer, whatever it is put on.
+    fn link(&self, copy: &Copy) -> Result<StepRecord> {
+        let site = self.site;
+        let mut key = site.step.key();
+        key.flag("alone", true).digest("files", self.files.as_ref().map(|f| &f.digest));
+        if let Source::Inline(files) = &copy.from {
+            key.list("inline", files.iter().flat_map(|(name, content)| [name, content]));
+        }
+        let key = key.finish();
+        let known = if site.step.fresh { None } else { site.store.step(&key)? };
+        let held = |record: &StepRecord| -> Result<bool> {
+            let Some(chain) = record.chain else { return Ok(true) };
+            site.lease.add_layer(chain)?;
+            Ok(site.store.layer(&chain)?.is_some())
+        };
+        let known = match known {
+            Some(record) if held(&record)? => Some(record),
+            _ => None,
+        };
+        let alone = match known {
+            Some(record) => record,
+            None => {
+                let layer = Working::new(site.store, None)?;
+                layer.with_root(|root, at| self.copy_into(root, at, copy))?;
+                layer.keep(&key, site)?
+            }
+        };
+        Ok(site.store.stack_step(&self.key, site.base, &alone, site.lease)?)
+    }
+
+    fn copy_into(&self, root: &Root, at: &Path, copy: &Copy) -> Result<()> {
+        let owner = match &copy.owner {
+            Some(owner) => Some(self.site.owner(root, owner)?),
+            None => match copy.from {
+                // What an archive says of owners holds.
+                Source::Context(_) if copy.unpack => None,
+                Source::Context(_) | Source::Inline(_) => Some((0, 0)),
+                Source::Tree(_) => None,
+            },
+        };
+        let look = Look { owner, mode: copy.mode.clone(), stamp: self.site.step.time.seconds() };
+        let placer = Placer::new(root, look, self.site.cancel);
+        match (&copy.from, &self.files) {
+            (Source::Inline(files), _) => copy::inline(placer, root, copy, files),
+            (_, Some(selection)) => copy::place(placer, root, at, copy, selection),
+            _ => Ok(()),
+        }
+    }
+
+    fn run_in(
+        &self,
+        layer: &Working<'_>,
+        run: &Run,
+        happens: &(dyn Fn(Happens<'_>) + Send + Sync),
+    ) -> Result<()> {
+        let site = self.site;
+        let mounted = Mounted::new(site, run, &self.trees)?;
+        let mut stubs = Stubs::default();
+        let targets = mounted.places();
+        let files = run.files.iter().map(|file| (file.target.as_str(), false));
+        // What lies below /dev, /proc and /sys is nowhere in a layer: the launcher mounts these first.
+        let places: Vec<(&str, bool)> =
+            targets.into_iter().chain(files).filter(|(target, _)| !is_special(target)).collect();
+        if !places.is_empty() {
+            layer.with_root(|root, _| {
+                let made = places.iter().try_for_each(|(target, dir)| stubs.make(root, target, *dir));
+                made.inspect_err(|_| drop(stubs.remove(root)))
+            })?;
+        }
+        happens(Happens::Running(&layer.id));
+        let mut output = |stream, bytes: &[u8]| happens(Happens::Output(stream, bytes));
+        let code = site.runner.run(&layer.id, run, mounted.given(), &mut output, site.cancel)?;
+        if code != 0 {
+            return Err(Error::Command { command: run.args.join(" "), code });
+        }
+        if stubs.is_empty() { Ok(()) } else { layer.with_root(|root, _| stubs.remove(root)) }
+    }
+}
+
+fn is_special(target: &str) -> bool {
+    ["/dev", "/proc", "/sys"].iter().any(|dir| Path::new(target).starts_with(dir))
+}
+
+fn make(site: &Site<'_>, root: &Root, mkdir: &Mkdir) -> Result<()> {
+    let owner = if mkdir.owner.is_empty() { None } else { Some(site.owner(root, &mkdir.owner)?) };
+    let look = Look { stamp: site.step.time.seconds(), owner, ..Look::default() };
+    let mut placer = Placer::new(root, look, site.cancel);
+    placer.make_dir(&copy::in_root(&mkdir.path))?;
+    placer.finish()
+}
+
+/// A writable layer in which a step works; dropped, it is gone.
+struct Working<'a> {
+    store: &'a Store,
+    id: String,
+}
+
+impl<'a> Working<'a> {
+    fn new(store: &'a Store, base: Option<Digest>) -> Result<Self> {
+        let id = random_id()?;
+        store.create_bare_rw(&id, base.as_ref())?;
+        Ok(Self { store, id })
+    }
+
+    /// One in which a command runs: it has the files that every container has.
+    fn to_run(store: &'a Store, base: Option<Digest>) -> Result<Self> {
+        let id = random_id()?;
+        store.create_rw_on(&id, base.as_ref())?;
+        Ok(Self { store, id })
+    }
+
+    /// Mounts it and gives its root, and where that lies.
+    fn with_root(&self, f: impl FnOnce(&Root, &Path) -> Result<()>) -> Result<()> {
+        let path = self.store.mount_rw(&self.id, &IdMap::default())?;
+        let done = Root::open(&path).map_err(Into::into).and_then(|root| f(&root, &path));
+        let unmounted = self.store.unmount_rw(&self.id);
+        done?;
+        Ok(unmounted?)
+    }
+
+    /// Makes a layer of it.
+    fn keep(self, key: &Digest, site: &Site<'_>) -> Result<StepRecord> {
+        Ok(self.store.keep_step(key, &self.id, &site.step.name, site.lease)?)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        let removed = self.store.unmount_rw(&self.id).and_then(|()| self.store.remove_rw(&self.id));
+        if let Err(e) = removed {
+            tracing::warn!(layer = self.id, error = %e, "a step's working files stay until the next start");
+        }
+    }
+}
+
+/// A tree that a step reads. It is a layer of its own on that tree: what is written into it is thrown away.
+pub(crate) struct Borrowed<'a> {
+    root: Root,
+    _layer: Working<'a>,
+}
+
+impl<'a> Borrowed<'a> {
+    fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
+        let layer = Working::new(store, chain)?;
+        let root = Root::open(&store.mount_rw(&layer.id, &IdMap::default())?)?;
+        Ok(Self { root, _layer: layer })
+    }
+
+    /// Its root.
+    pub(crate) fn root(&self) -> Result<Root> {
+        Ok(self.root.try_clone()?)
+    }
+}

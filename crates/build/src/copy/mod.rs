@@ -1,0 +1,234 @@
+//! COPY and ADD: what is taken, where it goes, whose it becomes.
+
+mod archive;
+mod narrow;
+mod owner;
+mod place;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use longshore_oci::Digest;
+use longshore_sys::root::Root;
+use rustix::fs::FileType;
+
+use crate::context::{self, Context, SelectOptions, Selected, select};
+use crate::graph::Copy;
+use crate::pattern::clean_in_root;
+use crate::{Error, Result};
+
+pub(crate) use self::owner::{owner, owner_in_nothing, owner_is_numeric};
+use self::place::{Item, path};
+pub(crate) use self::place::{Look, Placer};
+
+#[cfg(test)]
+mod tests;
+
+/// Links that lead to a destination are followed as often as the kernel would.
+const MAX_LINKS: usize = 40;
+
+/// What a copy takes out of a source, and a digest of that.
+#[derive(Debug)]
+pub(crate) struct Selection<'a> {
+    context: Held<'a>,
+    selected: Vec<Selected>,
+    pub(crate) digest: Digest,
+}
+
+#[derive(Debug)]
+enum Held<'a> {
+    Ours(Box<Context>),
+    Given(&'a Context),
+}
+
+impl Selection<'_> {
+    fn context(&self) -> &Context {
+        match &self.context {
+            Held::Ours(context) => context,
+            Held::Given(context) => context,
+        }
+    }
+}
+
+/// What a copy takes out of one of the build's contexts.
+///
+/// # Errors
+/// For a source that is not there, or of a kind that no image gets from a context.
+pub(crate) fn select_context<'a>(contexts: &'a [Context], n: usize, copy: &Copy) -> Result<Selection<'a>> {
+    let context = contexts.get(n).ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
+    selection(Held::Given(context), copy)
+}
+
+/// What a copy takes out of a tree of files.
+///
+/// # Errors
+/// For a source that is not there.
+pub(crate) fn select_tree<'a>(root: Root, copy: &Copy) -> Result<Selection<'a>> {
+    let ignore = narrow::only(&root, &copy.sources)?;
+    let options = context::Options { root_from_disk: true, ..context::Options::default() };
+    selection(Held::Ours(Box::new(Context::walk(root, &ignore, &options)?)), copy)
+}
+
+fn selection<'a>(held: Held<'a>, copy: &Copy) -> Result<Selection<'a>> {
+    let mut selection = Selection { context: held, selected: Vec::new(), digest: Digest::of(b"") };
+    let context = selection.context();
+    let selected = select(context.tree(), &copy.sources, &options(copy))?;
+    (selection.digest, selection.selected) = (context.hash(&selected)?, selected);
+    Ok(selection)
+}
+
+/// The digest of what lies at a path of a context or a tree.
+///
+/// # Errors
+/// When there is nothing, or it cannot be read.
+pub(crate) fn digest_at(context: &Context, at: &[u8]) -> Result<Digest> {
+    let selected = select(context.tree(), &[escaped(at)], &SelectOptions::default())?;
+    Ok(context.hash(&selected)?)
+}
+
+/// A tree as a context of what lies at one path of it.
+///
+/// # Errors
+/// When it cannot be walked.
+pub(crate) fn context_at(root: Root, at: &[u8]) -> Result<Context> {
+    let ignore = narrow::only(&root, &[escaped(at)])?;
+    let options = context::Options { root_from_disk: true, ..context::Options::default() };
+    Ok(Context::walk(root, &ignore, &options)?)
+}
+
+/// A path as a pattern that matches it alone.
+fn escaped(path: &[u8]) -> Vec<u8> {
+    let special = |b: &u8| matches!(b, b'*' | b'?' | b'[' | b']' | b'\\' | b'!' | b'#');
+    path.iter().flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b])).collect()
+}
+
+fn options(copy: &Copy) -> SelectOptions {
+    SelectOptions { parents: copy.parents, excludes: copy.exclude.clone() }
+}
+
+/// Puts what was selected into the tree `root`, which lies at `at`.
+///
+/// # Errors
+/// When something is in the way, or the system refuses.
+pub(crate) fn place(
+    mut placer: Placer<'_>,
+    root: &Root,
+    at: &Path,
+    copy: &Copy,
+    selection: &Selection<'_>,
+) -> Result<()> {
+    let context = selection.context();
+    let tree = context.tree();
+    for one in &selection.selected {
+        // Each source as if it were alone: the one before may have made the directory that it goes to.
+        let into = Destination::find(root, &copy.dest)?;
+        placer.next_source();
+        let dir = one.is_dir(tree);
+        if copy.unpack
+            && !dir
+            && let Some(entry) = tree.get(one.source)
+            && let Some(archive) = archive::open(context.root(), &entry.path)?
+        {
+            // It goes below the destination, whatever that is called.
+            placer.make_dir(&into.path)?;
+            archive::unpack(archive, &entry.path, at, &into.path, placer.owner())?;
+            continue;
+        }
+        let top = if dir { into.path.clone() } else { into.file(&one.name) };
+        for (rest, entry) in one.items(tree) {
+            let to = join(&top, rest);
+            if dir && rest.is_empty() {
+                // The root of a context has a time that says nothing.
+                placer.merge(&to, (!entry.path.is_empty()).then_some(entry.mtime))?;
+            } else {
+                placer.copy(context.root(), &Item { from: entry.path.clone(), to })?;
+            }
+        }
+    }
+    placer.finish()
+}
+
+/// Copies all that a directory of a tree holds into the root of another.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn whole(mut placer: Placer<'_>, root: Root, at: &[u8]) -> Result<()> {
+    let context = context_at(root, at)?;
+    for one in select(context.tree(), &[escaped(at)], &SelectOptions::default())? {
+        for (rest, entry) in one.items(context.tree()).filter(|(rest, _)| !rest.is_empty()) {
+            let item = Item { from: entry.path.clone(), to: rest.to_vec() };
+            placer.copy(context.root(), &item)?;
+        }
+    }
+    placer.finish()
+}
+
+/// Writes the files that stand in the Dockerfile itself.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn inline(
+    mut placer: Placer<'_>,
+    root: &Root,
+    copy: &Copy,
+    files: &[(Vec<u8>, Vec<u8>)],
+) -> Result<()> {
+    let into = Destination::find(root, &copy.dest)?;
+    for (name, content) in files {
+        placer.write(&into.file(name), content)?;
+    }
+    placer.finish()
+}
+
+/// Where files go.
+struct Destination {
+    /// From the tree's root; links at its end are followed.
+    path: Vec<u8>,
+    /// Files go below it, under their own names.
+    dir: bool,
+}
+
+impl Destination {
+    fn find(root: &Root, dest: &[u8]) -> Result<Self> {
+        let mut at = clean_in_root(dest);
+        let says_dir = at.is_empty() || dest.ends_with(b"/") || dest.ends_with(b"/.");
+        for _ in 0..MAX_LINKS {
+            if at.is_empty() {
+                break;
+            }
+            let Ok(stat) = root.stat(path(&at)) else { break };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                break;
+            }
+            let target = root.readlink(path(&at))?;
+            let target = target.as_os_str().as_bytes();
+            at = if target.starts_with(b"/") {
+                clean_in_root(target)
+            } else {
+                let parent = at.iter().rposition(|&b| b == b'/').map_or(0, |n| n);
+                clean_in_root(&join(at.get(..parent).unwrap_or_default(), target))
+            };
+        }
+        let dir = says_dir || root.open_dir(path(&at)).is_ok();
+        Ok(Self { path: at, dir })
+    }
+
+    /// Where a file of this name goes.
+    fn file(&self, name: &[u8]) -> Vec<u8> {
+        if self.dir { join(&self.path, name) } else { self.path.clone() }
+    }
+}
+
+fn join(parent: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut joined = parent.to_vec();
+    if !parent.is_empty() && !rest.is_empty() {
+        joined.push(b'/');
+    }
+    joined.extend_from_slice(rest);
+    joined
+}
+
+/// A path of a tree without its leading slash.
+pub(crate) fn in_root(path: &[u8]) -> Vec<u8> {
+    clean_in_root(path)
+}

@@ -1,0 +1,30 @@
+//! Builds images: Dockerfile -> graph of content-addressed steps -> layers.
+//!
+//! Knows neither a daemon nor a network: what runs a step and what gives a base image are traits. Synchronous.
+
+mod caches;
+mod cancel;
+mod carry;
+pub mod context;
+mod copy;
+pub mod dockerfile;
+mod error;
+pub mod graph;
+mod host;
+pub mod ignore;
+mod key;
+mod mode;
+mod mounts;
+pub mod pattern;
+pub mod plan;
+mod secrets;
+mod solve;
+mod stubs;
+
+pub use cancel::{Armed, Cancel};
+pub use error::{Error, Result};
+pub use host::{Done, Event, Given, RunMount, Runner, Shown, Stream, Watcher};
+pub use key::KeyWriter;
+pub use mode::{BadMode, Mode};
+pub use secrets::{MAX_SECRET, Secret, Secrets};
+pub use solve::{Builder, Job, Outcome};

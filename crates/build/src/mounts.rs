@@ -1,0 +1,173 @@
+//! The mounts of a command: files of contexts and trees, memory, caches.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use longshore_oci::Digest;
+use longshore_sys::root::Root;
+use longshore_sys::sockpath::fd_path;
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+
+use crate::caches::InUse;
+use crate::carry::{Borrowed, Site};
+use crate::context::Context;
+use crate::copy::{self, Look, Placer};
+use crate::error::IoContext as _;
+use crate::graph::{Mount, MountOf, Run, Source};
+use crate::host::{Given, RunMount, Shown};
+use crate::pattern::clean_in_root;
+use crate::secrets;
+use crate::{Error, Result};
+
+/// The mounts of a command that is about to run, and what they hold in use.
+pub(crate) struct Mounted<'a> {
+    given: Given,
+    /// Whether each is a directory.
+    directories: Vec<bool>,
+    _caches: Vec<InUse<'a>>,
+}
+
+/// A source with its root: the trees come in the order of the mounts that read them.
+struct Roots<'a> {
+    contexts: &'a [Context],
+    trees: std::slice::Iter<'a, Borrowed<'a>>,
+}
+
+impl Roots<'_> {
+    fn next(&mut self, source: &Source) -> Result<Root> {
+        match source {
+            Source::Context(n) => {
+                let context = self.contexts.get(*n);
+                let context = context.ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
+                Ok(context.root().try_clone()?)
+            }
+            Source::Tree(_) => {
+                self.trees.next().ok_or_else(|| Error::Internal("a mount without its tree".into()))?.root()
+            }
+            Source::Inline(_) => Err(Error::Internal("a mount of a heredoc".into())),
+        }
+    }
+}
+
+/// The digests of the files that a command reads through its mounts. A cache is none of them, nor what it starts with.
+///
+/// # Errors
+/// When a source is not there, or cannot be read.
+pub(crate) fn digests(run: &Run, contexts: &[Context], trees: &[Borrowed<'_>]) -> Result<Vec<Digest>> {
+    let mut roots = Roots { contexts, trees: trees.iter() };
+    let mut digests = Vec::new();
+    for mount in &run.mounts {
+        let Some(source) = mount.source() else { continue };
+        let root = roots.next(source)?;
+        let MountOf::Files { from, path } = &mount.what else { continue };
+        digests.push(match from {
+            Source::Context(n) => {
+                let context = contexts.get(*n);
+                let context = context.ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
+                copy::digest_at(context, path)?
+            }
+            _ => copy::digest_at(&copy::context_at(root, path)?, path)?,
+        });
+    }
+    Ok(digests)
+}
+
+impl<'a> Mounted<'a> {
+    /// Finds and makes what the mounts show.
+    ///
+    /// # Errors
+    /// When a source is not there; [`Error::Cancelled`] while waiting for a cache.
+    pub(crate) fn new(site: &Site<'a>, run: &Run, trees: &[Borrowed<'_>]) -> Result<Self> {
+        let mut roots = Roots { contexts: site.contexts, trees: trees.iter() };
+        let mut all = Self { given: Given::default(), directories: Vec::new(), _caches: Vec::new() };
+        for mount in &run.mounts {
+            let root = mount.source().map(|source| roots.next(source)).transpose()?;
+            all.add(site, mount, root)?;
+        }
+        let (files, env) = secrets::given(run, site.secrets)?;
+        all.directories.extend(files.iter().map(|_| false));
+        all.given.mounts.extend(files);
+        all.given.env = env;
+        Ok(all)
+    }
+
+    fn add(&mut self, site: &Site<'a>, mount: &Mount, root: Option<Root>) -> Result<()> {
+        let (shown, directory) = match (&mount.what, root) {
+            (MountOf::Memory { size }, _) => (Shown::Memory { size: *size }, true),
+            (MountOf::Files { path, .. }, Some(root)) => {
+                let (source, directory) = find(&root, path)?;
+                (Shown::Path(source), directory)
+            }
+            (MountOf::Files { .. }, None) => return Err(Error::Internal("a mount of nothing".into())),
+            (MountOf::Cache { name, sharing, from, look }, root) => {
+                let used = site.caches.take(name, *sharing, site.cancel)?;
+                let cache = site.store.cache_mount(&used.name)?;
+                if cache.fresh {
+                    let start = from.as_ref().zip(root).map(|((_, path), root)| (root, path.as_slice()));
+                    begin(site, &cache.path, start, *look)?;
+                }
+                self._caches.push(used);
+                (Shown::Path(cache.path), true)
+            }
+        };
+        self.given.mounts.push(RunMount { target: mount.target.clone(), shown, read_only: mount.read_only });
+        self.directories.push(directory);
+        Ok(())
+    }
+
+    /// What the command is given.
+    pub(crate) fn given(&self) -> &Given {
+        &self.given
+    }
+
+    /// Where they go, and whether that is to be a directory.
+    pub(crate) fn places(&self) -> Vec<(&str, bool)> {
+        self.given.mounts.iter().zip(&self.directories).map(|(m, dir)| (m.target.as_str(), *dir)).collect()
+    }
+}
+
+/// The path of this machine that a path of a tree leads to, and whether that is a directory. Nobody else writes to the
+/// tree, so that the path stays what it is.
+fn find(root: &Root, path: &[u8]) -> Result<(PathBuf, bool)> {
+    let clean = clean_in_root(path);
+    let at = Path::new(std::ffi::OsStr::from_bytes(&clean));
+    let found = root.resolve(at).map_err(|e| {
+        if e.kind() == longshore_oci::Kind::NotFound {
+            Error::NotFound(format!("\"/{}\": not found", at.display()))
+        } else {
+            e.into()
+        }
+    })?;
+    let stat = rustix::fs::fstat(&found).context(|| format!("stat {}", at.display()))?;
+    let directory = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => true,
+        FileType::RegularFile => false,
+        _ => {
+            return Err(Error::Invalid(format!(
+                "cannot mount /{}: it is no file and no directory",
+                at.display()
+            )));
+        }
+    };
+    let real = std::fs::read_link(fd_path(found.as_fd())).context(|| format!("find /{}", at.display()))?;
+    let top = std::fs::read_link(fd_path(root.fd())).context(|| "find the root of a tree".to_owned())?;
+    if !real.starts_with(&top) {
+        return Err(Error::Invalid(format!("/{} leads out of its tree", at.display())));
+    }
+    Ok((real, directory))
+}
+
+/// Gives a new cache its first content and its look.
+fn begin(site: &Site<'_>, dir: &Path, start: Option<(Root, &[u8])>, look: (u32, u32, u32)) -> Result<()> {
+    let to = Root::open(dir)?;
+    if let Some((root, path)) = start {
+        let placer = Placer::new(&to, Look::default(), site.cancel);
+        copy::whole(placer, root, path)?;
+    }
+    let (mode, uid, gid) = look;
+    let top = to.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let failed = || format!("set the look of {}", dir.display());
+    rustix::fs::fchown(&top, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(failed)?;
+    rustix::fs::fchmod(&top, Mode::from_raw_mode(mode)).context(failed)
+}

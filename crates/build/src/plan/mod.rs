@@ -1,0 +1,274 @@
+//! From a Dockerfile to a graph: every instruction of the stages that are needed becomes a step, or a change of the
+//! image's configuration. Decides; nothing is carried out here.
+
+mod copy;
+mod image;
+mod lint;
+mod mounts;
+mod scope;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use longshore_oci::image::{ImageDocument, RunConfig};
+use longshore_oci::{Digest, Platform};
+
+use crate::dockerfile::{
+    self, Dockerfile, Escape, Finding, Globals, Graph as Stages, Kind, Known as _, Source, Span,
+};
+use crate::graph::{Graph, Limits, Network, Stamp, StepId, Tree};
+use crate::{Error, Result};
+
+pub use image::{Made, document};
+
+use self::stage::Stage;
+
+/// What a build is asked for besides its Dockerfile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The stage that is wanted, by name or number; `None`: the last.
+    pub target: Option<String>,
+    /// Values for `ARG`s.
+    pub args: BTreeMap<String, String>,
+    /// Labels more.
+    pub labels: BTreeMap<String, String>,
+    /// What the image is for.
+    pub platform: Platform,
+    /// What the build runs on.
+    pub host: Platform,
+    /// Which steps are carried out even if the cache has them.
+    pub no_cache: NoCache,
+    /// The network of commands that name none.
+    pub network: Network,
+    /// `name:address` lines more in the hosts file of commands.
+    pub hosts: Vec<String>,
+    /// What commands may use.
+    pub limits: Limits,
+}
+
+/// Which steps are carried out even if the cache has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// None.
+    #[default]
+    Never,
+    /// All.
+    Always,
+    /// Those of the stages of these names.
+    Stages(BTreeSet<String>),
+}
+
+/// An image that a stage starts from.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Its id.
+    pub id: Digest,
+    /// Chain id of its layers, which a lease holds.
+    pub chain: Option<Digest>,
+    /// Its configuration.
+    pub document: ImageDocument,
+}
+
+/// Gives images.
+pub trait Images {
+    /// The image of this name for a platform; fetched if need be.
+    ///
+    /// # Errors
+    /// When there is none, in words for people.
+    fn base(&self, reference: &str, platform: &Platform) -> Result<Base>;
+}
+
+/// A build that was decided on.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is to be done.
+    pub graph: Graph,
+    /// The instructions of the stages that are needed, in the order of the file.
+    pub rows: Vec<Row>,
+    /// The image that is wanted.
+    pub image: Image,
+    /// What the linter found.
+    pub findings: Vec<Finding>,
+    /// Build arguments that were given and that nothing in the file takes.
+    pub unused_args: Vec<String>,
+}
+
+/// An instruction.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// As written.
+    pub text: String,
+    /// Where.
+    pub span: Span,
+    /// The stage that it is in: its name, or its number.
+    pub stage: String,
+    /// What is done for it; `None` where only the configuration changes.
+    pub step: Option<StepId>,
+    /// The image as it is after it.
+    pub after: Image,
+}
+
+/// An image, but for what its steps give.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its files.
+    pub tree: Tree,
+    /// Its configuration so far.
+    pub config: Arc<RunConfig>,
+    /// The image that it starts from; `None`: from nothing.
+    pub base: Option<Arc<Base>>,
+    /// What was done since.
+    pub made: Vec<Made>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What it is for.
+    pub platform: Platform,
+    /// The time that was asked for, if any.
+    pub stamp: Stamp,
+}
+
+/// Plans a build.
+///
+/// # Errors
+/// For what the file asks wrongly, with its line; those of `images`.
+pub fn plan(file: &Dockerfile, options: &Options, images: &dyn Images) -> Result<Plan> {
+    frontend(file)?;
+    let cut = dockerfile::stages(file).map_err(invalid)?;
+    let target = cut.target(options.target.as_deref().unwrap_or_default()).map_err(invalid)?;
+    let named = options.target.as_deref().unwrap_or_default();
+    let always = dockerfile::predefined(&options.host, &options.platform, named);
+    let escape = file.directives.escape;
+    let globals = Globals::new(cut.globals, &always, &options.args, escape).map_err(invalid)?;
+    let stages = cut.resolve(&globals).map_err(invalid)?;
+    let mut planner = Planner {
+        escape,
+        options,
+        images,
+        globals,
+        stages: &stages,
+        graph: Graph::default(),
+        rows: Vec::new(),
+        done: BTreeMap::new(),
+        bases: BTreeMap::new(),
+        taken_args: BTreeSet::new(),
+    };
+    let needed = stages.needed(target);
+    for index in needed.iter().copied() {
+        let stage = Stage::plan(&mut planner, index)?;
+        planner.done.insert(index, stage);
+    }
+    let mut last = planner
+        .done
+        .remove(&target)
+        .ok_or_else(|| Error::Internal("the stage that is wanted was not planned".into()))?;
+    last.label(&options.labels);
+    let unused_args = unused(&planner, file);
+    let base = |stage: usize| {
+        let Some(Source::Image(name)) = stages.bases.get(stage) else { return None };
+        planner.bases.iter().find(|((n, _), _)| n == name).map(|(_, base)| &**base)
+    };
+    let facts = lint::Facts { options, base: &base };
+    let findings = lint::findings(file, &stages, &needed.into_iter().collect(), &facts)?;
+    Ok(Plan { findings, graph: planner.graph, rows: planner.rows, image: last.image, unused_args })
+}
+
+/// Docker's own frontend is this one; others are programs in images, which nobody here runs.
+fn frontend(file: &Dockerfile) -> Result<()> {
+    let Some(syntax) = file.directives.syntax.as_deref() else { return Ok(()) };
+    let image = syntax.split_whitespace().next().unwrap_or_default();
+    let image = image.strip_prefix("docker.io/").unwrap_or(image);
+    let (name, tag) = image.split_once([':', '@']).unwrap_or((image, "latest"));
+    let known =
+        tag == "latest" || tag == "labs" || tag == "1" || tag.starts_with("1.") || tag.starts_with("1-");
+    if matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream") && known {
+        return Ok(());
+    }
+    Err(Error::Unimplemented(format!(
+        "# syntax={syntax}: other frontends than docker/dockerfile:1 are not supported: take the line out to build with that"
+    )))
+}
+
+/// What the linter finds in a file without building it, or any image that it names.
+///
+/// # Errors
+/// For a file whose stages cannot be told.
+pub fn check(file: &Dockerfile, options: &Options) -> Result<Vec<Finding>> {
+    let cut = dockerfile::stages(file).map_err(invalid)?;
+    let target = cut.target(options.target.as_deref().unwrap_or_default()).map_err(invalid)?;
+    let facts = lint::Facts { options, base: &|_| None };
+    let globals = Globals::new(cut.globals, &facts.predefined(), &options.args, file.directives.escape);
+    let stages = cut.resolve(&globals.map_err(invalid)?).map_err(invalid)?;
+    let needed = stages.needed(target).into_iter().collect();
+    let mut found = dockerfile::lint(file, &stages, &facts, &file.directives.check);
+    found.retain(|finding| lint::is_needed(finding, &needed));
+    Ok(found)
+}
+
+fn invalid(e: impl std::fmt::Display) -> Error {
+    Error::Invalid(e.to_string())
+}
+
+/// What stages are planned with.
+struct Planner<'a> {
+    escape: Escape,
+    options: &'a Options,
+    images: &'a dyn Images,
+    globals: Globals,
+    stages: &'a Stages<'a>,
+    graph: Graph,
+    rows: Vec<Row>,
+    /// Stages by their place in the file.
+    done: BTreeMap<usize, Stage>,
+    /// Images that were asked for: a name is resolved once.
+    bases: BTreeMap<(String, String), Arc<Base>>,
+    /// Build arguments that something took.
+    taken_args: BTreeSet<String>,
+}
+
+impl Planner<'_> {
+    fn base(&mut self, reference: &str, platform: &Platform) -> Result<Arc<Base>> {
+        let key = (reference.to_owned(), platform.to_string());
+        if let Some(base) = self.bases.get(&key) {
+            return Ok(base.clone());
+        }
+        let base = Arc::new(self.images.base(reference, platform)?);
+        self.bases.insert(key, base.clone());
+        Ok(base)
+    }
+
+    /// The files of a stage before `index`, or of an image.
+    fn tree(&mut self, index: usize, name: &str, platform: &Platform, span: Span) -> Result<Tree> {
+        match self.stages.source(index, name, span).map_err(invalid)? {
+            Source::Scratch => Ok(Tree::Layers(None)),
+            Source::Image(name) => Ok(Tree::Layers(self.base(&name, platform)?.chain)),
+            Source::Stage(before) => {
+                self.done.get(&before).map(|stage| stage.image.tree).ok_or_else(|| {
+                    Error::Internal(format!("stage {before} was not planned before it is read"))
+                })
+            }
+        }
+    }
+}
+
+/// Build arguments that nothing takes.
+fn unused(planner: &Planner<'_>, file: &Dockerfile) -> Vec<String> {
+    let declared: BTreeSet<&str> = file
+        .instructions
+        .iter()
+        .filter_map(|i| if let Kind::Arg(args) = &i.kind { Some(args) } else { None })
+        .flatten()
+        .map(|arg| arg.name.as_str())
+        .collect();
+    let args = planner.options.args.keys();
+    args.filter(|name| {
+        !declared.contains(name.as_str())
+            && !planner.taken_args.contains(*name)
+            && !planner.globals.declared.contains(*name)
+            && !scope::is_predefined(name)
+    })
+    .cloned()
+    .collect()
+}

@@ -1,0 +1,114 @@
+//! `RUN --mount`.
+
+use crate::dockerfile::{self, Mode, MountKind, RunCmd, Span};
+use crate::graph::{Mount, MountOf, SecretUse, Sharing, Source};
+use crate::{Error, Result};
+
+use super::Planner;
+use super::scope::at;
+use super::stage::Stage;
+
+/// Permissions of a new cache (docs.docker.com/reference/dockerfile/#run---mounttypecache).
+const CACHE_MODE: u32 = 0o755;
+/// Permissions of a secret's file (#run---mounttypesecret).
+const SECRET_MODE: u32 = 0o400;
+
+impl Stage {
+    /// The mounts of a command, and its secrets.
+    pub(super) fn mounts(
+        &self,
+        planner: &mut Planner<'_>,
+        run: &RunCmd,
+        span: Span,
+    ) -> Result<(Vec<Mount>, Vec<SecretUse>)> {
+        let (mut mounts, mut secrets) = (Vec::new(), Vec::new());
+        for spec in &run.mounts {
+            let view = self.view();
+            let escape = planner.escape;
+            let expand = |text: &str| dockerfile::expand(text, &view, escape, Mode::Word).map(|e| e.text);
+            let mount = spec.resolve(expand).map_err(|e| at(span, &e))?;
+            if mount.kind == MountKind::Secret {
+                secrets.push(self.secret(&mount, span)?);
+            } else {
+                mounts.push(self.mount(planner, &mount, span)?);
+            }
+        }
+        Ok((mounts, secrets))
+    }
+
+    /// Docker's defaults: named by its file, in a file of `/run/secrets` unless it is a variable only
+    /// (docs.docker.com/reference/dockerfile/#run---mounttypesecret).
+    fn secret(&self, mount: &dockerfile::Mount, span: Span) -> Result<SecretUse> {
+        let named = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
+        let of_target = || mount.target.rsplit('/').next().unwrap_or_default().to_owned();
+        let id = named.unwrap_or_else(of_target);
+        if id.is_empty() {
+            return Err(at(span, &"a secret needs an id or a target"));
+        }
+        let env = mount.env.clone().map(|name| if name.is_empty() { id.clone() } else { name });
+        let target = match mount.target.as_str() {
+            "" if env.is_some() => None,
+            "" => Some(format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(&id))),
+            target => Some(self.absolute(target)),
+        };
+        let look = (mount.mode.unwrap_or(SECRET_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        Ok(SecretUse { id, target, env, look, required: mount.required })
+    }
+
+    fn mount(&self, planner: &mut Planner<'_>, mount: &dockerfile::Mount, span: Span) -> Result<Mount> {
+        let later = |what: &str| {
+            Err(Error::Unimplemented(format!(
+                "line {}: RUN --mount=type={what} is not supported yet",
+                span.line
+            )))
+        };
+        match mount.kind {
+            MountKind::Ssh => return later("ssh"),
+            MountKind::Secret | MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {}
+        }
+        if mount.target.is_empty() {
+            return Err(at(span, &"a mount needs a target"));
+        }
+        let target = self.absolute(&mount.target);
+        if target == "/" {
+            return Err(at(span, &"invalid mount target \"/\": a mount cannot cover the root"));
+        }
+        let source = match &mount.from {
+            Some(name) => {
+                Some(Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?))
+            }
+            None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
+            None => None,
+        };
+        let path = mount.source.clone().into_bytes();
+        let what = match (mount.kind, source) {
+            (MountKind::Tmpfs, _) => MountOf::Memory { size: mount.size },
+            (MountKind::Cache, None) if !path.is_empty() => {
+                return Err(Error::Unimplemented(format!(
+                    "line {}: a source within a cache mount is not supported yet",
+                    span.line
+                )));
+            }
+            (MountKind::Cache, from) => MountOf::Cache {
+                name: mount.id.clone().unwrap_or_else(|| target.clone()),
+                sharing: match mount.sharing {
+                    dockerfile::Sharing::Shared => Sharing::Shared,
+                    dockerfile::Sharing::Private => Sharing::Private,
+                    dockerfile::Sharing::Locked => Sharing::Locked,
+                },
+                from: from.map(|source| (source, path)),
+                look: (mount.mode.unwrap_or(CACHE_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
+            },
+            (_, Some(from)) => MountOf::Files { from, path },
+            (_, None) => return Err(Error::Internal("a mount of nothing".into())),
+        };
+        let of_context = matches!(what, MountOf::Files { from: Source::Context(_), .. });
+        if of_context && !mount.read_only {
+            return Err(Error::Unimplemented(format!(
+                "line {}: a mount of the context that can be written to (rw) is not supported yet",
+                span.line
+            )));
+        }
+        Ok(Mount { target, what, read_only: mount.read_only })
+    }
+}

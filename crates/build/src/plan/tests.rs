@@ -1,0 +1,114 @@
+//! Plans of small Dockerfiles: what commands see and what the image says.
+
+use longshore_oci::Platform;
+
+use super::*;
+use crate::graph::Op;
+
+struct Bases;
+
+impl Images for Bases {
+    fn base(&self, _: &str, _: &Platform) -> Result<Base> {
+        let document = ImageDocument {
+            config: Some(RunConfig { env: Some(vec!["PATH=/bin".into()]), ..RunConfig::default() }),
+            ..ImageDocument::default()
+        };
+        Ok(Base { id: Digest::of(b"id"), chain: Some(Digest::of(b"chain")), document })
+    }
+}
+
+fn planned(file: &str, args: &[(&str, &str)]) -> Plan {
+    let file = dockerfile::parse(file.as_bytes()).expect("a Dockerfile");
+    let options =
+        Options { args: args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), ..options() };
+    plan(&file, &options, &Bases).expect("a plan")
+}
+
+/// What the last command of a file sees, but for its path.
+fn seen(file: &str, args: &[(&str, &str)]) -> String {
+    let plan = planned(file, args);
+    let last =
+        plan.graph.steps().iter().rev().find_map(|s| if let Op::Run(run) = &s.op { Some(run) } else { None });
+    let run = last.expect("a command");
+    let mut env: Vec<&str> = run.env.iter().chain(&run.quiet_env).map(String::as_str).collect();
+    env.retain(|e| !e.starts_with("PATH="));
+    env.join(" ")
+}
+
+#[test]
+fn what_was_set_last_counts() {
+    let check = |body: &str, args: &[(&str, &str)], want: &str| {
+        assert_eq!(seen(&format!("FROM base\n{body}\nRUN x"), args), want, "{body}");
+    };
+    check("ENV A=env\nARG A=arg", &[], "A=arg");
+    check("ENV A=env\nARG A", &[], "A=env");
+    check("ENV A=env\nARG A", &[("A", "given")], "A=given");
+    check("ARG A=arg\nENV A=env", &[("A", "given")], "A=env");
+    check("ARG A=arg\nENV A=$A-env", &[], "A=arg-env");
+    check("ARG A=one\nARG A", &[], "A=one");
+    check("ARG A=one\nARG A=two", &[], "A=two");
+}
+
+#[test]
+fn stages_hand_their_arguments_on() {
+    let file = |rest: &str| format!("FROM base AS one\nENV E=env\nARG A=1 E=arg\nFROM one\n{rest}RUN x");
+    assert_eq!(seen(&file(""), &[]), "E=env A=1");
+    assert_eq!(seen(&file("ENV A=2\n"), &[]), "E=env A=2");
+    assert_eq!(seen("FROM base AS one\nARG A=1\nFROM base\nRUN x", &[]), "");
+}
+
+#[test]
+fn proxies_are_seen_in_both_spellings() {
+    let file = "FROM base\nRUN x";
+    assert_eq!(seen(file, &[("http_proxy", "p")]), "HTTP_PROXY=p http_proxy=p");
+    assert_eq!(seen(file, &[("NO_PROXY", "a"), ("no_proxy", "b")]), "NO_PROXY=a no_proxy=b");
+    assert_eq!(seen("FROM base\nARG HTTP_PROXY\nRUN x", &[("HTTP_PROXY", "p")]), "HTTP_PROXY=p http_proxy=p");
+}
+
+#[test]
+fn an_empty_list_is_none() {
+    let config =
+        planned("FROM base\nCMD [\"x\"]\nENTRYPOINT [\"y\"]\nCMD []\nENTRYPOINT []", &[]).image.config;
+    assert_eq!((&config.cmd, &config.entrypoint), (&None, &None));
+}
+
+#[test]
+fn signals_may_be_in_lower_case() {
+    let signal = planned("FROM base\nSTOPSIGNAL term", &[]).image.config.stop_signal.clone();
+    assert_eq!(signal.as_deref(), Some("term"));
+}
+
+#[test]
+fn a_working_directory_is_its_users() {
+    let plan = planned("FROM base\nWORKDIR /a\nUSER dev:staff\nWORKDIR b", &[]);
+    let dirs: Vec<(String, &str)> = plan
+        .graph
+        .steps()
+        .iter()
+        .filter_map(|s| if let Op::Mkdir(dir) = &s.op { Some(dir) } else { None })
+        .map(|dir| (String::from_utf8_lossy(&dir.path).into_owned(), dir.owner.as_str()))
+        .collect();
+    assert_eq!(dirs, [("/a".to_owned(), ""), ("/a/b".to_owned(), "dev:staff")]);
+}
+
+#[test]
+fn several_sources_may_go_where_no_slash_is() {
+    let plan = planned("FROM base\nCOPY a b /app", &[]);
+    let step = plan.graph.steps().last().expect("a step");
+    assert!(matches!(&step.op, Op::Copy(copy) if copy.dest == b"/app" && copy.sources.len() == 2));
+}
+
+fn options() -> Options {
+    let host = Platform::host();
+    Options {
+        target: None,
+        args: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        platform: host.clone(),
+        host,
+        no_cache: NoCache::Never,
+        network: Network::Default,
+        hosts: Vec::new(),
+        limits: Limits::default(),
+    }
+}

@@ -1,0 +1,357 @@
+//! Carries out a graph: side by side what does not wait for each other, from the cache what was done before, and once
+//! what several builds want at the same time.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use longshore_oci::Digest;
+use longshore_store::lease::Lease;
+use longshore_store::{StepRecord, Store};
+
+use crate::caches::Caches;
+use crate::cancel::Cancel;
+use crate::context::Context;
+use crate::graph::{Graph, StepId, Tree};
+use crate::host::{Done, Event, Runner, Watcher};
+use crate::secrets::Secrets;
+use crate::{Error, Result, carry};
+
+/// How often those who wait for something else look whether they were called off.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a step gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Chain id of the tree after the step; `None`: an empty tree.
+    pub chain: Option<Digest>,
+    /// Digest of the tar of its layer; `None` for a step that changed nothing.
+    pub diff_id: Option<Digest>,
+    /// Bytes of the files in its layer.
+    pub size: u64,
+    /// When the newest file of its layer was changed, nanoseconds since 1970; 0 without a layer.
+    pub newest: i64,
+}
+
+impl From<&StepRecord> for Outcome {
+    fn from(record: &StepRecord) -> Self {
+        Self { chain: record.chain, diff_id: record.diff_id, size: record.size, newest: record.newest }
+    }
+}
+
+/// Carries out builds; one for each store, so that equal steps of builds that run at the same time are one.
+#[derive(Debug)]
+pub struct Builder {
+    store: Store,
+    /// Keys of the steps that are being carried out.
+    flights: Mutex<BTreeSet<Digest>>,
+    landed: Condvar,
+    caches: Caches,
+}
+
+/// A graph to be carried out, and with what.
+#[allow(missing_debug_implementations)]
+pub struct Job<'a> {
+    /// The steps.
+    pub graph: &'a Graph,
+    /// The steps whose trees are wanted; others are carried out only if these need them.
+    pub wanted: &'a [StepId],
+    /// What [`crate::graph::Source::Context`] counts.
+    pub contexts: &'a [Context],
+    /// What commands may ask for.
+    pub secrets: &'a Secrets,
+    /// Runs commands.
+    pub runner: &'a dyn Runner,
+    /// Is told what happens.
+    pub watcher: &'a dyn Watcher,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+    /// Steps that run side by side at most; at least 1.
+    pub parallel: usize,
+    /// Holds what the steps give, until an image names it.
+    pub lease: &'a Lease,
+}
+
+/// Where a step of a job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing needs it.
+    Idle,
+    Waiting,
+    Running,
+    Done(Outcome),
+}
+
+/// A job while it is worked on.
+struct Work {
+    states: Mutex<States>,
+    changed: Condvar,
+    /// Calls off what runs of this job when one step fails; the caller's switch is not touched.
+    cancel: Cancel,
+}
+
+struct States {
+    steps: Vec<State>,
+    failed: Option<Error>,
+}
+
+impl Builder {
+    /// For this store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, flights: Mutex::default(), landed: Condvar::new(), caches: Caches::default() }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether a command uses the cache mount of this name now.
+    #[must_use]
+    pub fn uses_cache(&self, name: &str) -> bool {
+        self.caches.is_used(name)
+    }
+
+    /// Carries out what is wanted of a graph; gives what each step gave, `None` for those that nothing needed. The first
+    /// failure ends the job: what runs is called off, what was done before stays in the cache.
+    ///
+    /// # Errors
+    /// That of the step that failed first; [`Error::Cancelled`].
+    pub fn solve(&self, job: &Job<'_>) -> Result<Vec<Option<Outcome>>> {
+        let steps = states(job.graph, job.wanted);
+        let count = steps.iter().filter(|s| **s == State::Waiting).count();
+        let work = Work {
+            states: Mutex::new(States { steps, failed: None }),
+            changed: Condvar::new(),
+            cancel: Cancel::new(),
+        };
+        let both = work.cancel.clone();
+        let _armed = job.cancel.on_call(move || both.call_off());
+        std::thread::scope(|scope| {
+            for _ in 0..job.parallel.clamp(1, count.max(1)) {
+                scope.spawn(|| self.work(job, &work));
+            }
+        });
+        let states = work.states.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match states.failed {
+            Some(_) if job.cancel.is_off() => Err(Error::Cancelled),
+            Some(e) => Err(e),
+            None if job.cancel.is_off() => Err(Error::Cancelled),
+            None => Ok(states.steps.into_iter().map(State::into_outcome).collect()),
+        }
+    }
+
+    /// What one thread does: the next step that is ready, until there is none.
+    fn work(&self, job: &Job<'_>, work: &Work) {
+        while let Some((id, inputs)) = work.next(job.graph) {
+            // A defect in one step ends its build, not the others.
+            let done = catch_unwind(AssertUnwindSafe(|| self.step(job, &work.cancel, id, &inputs)))
+                .unwrap_or_else(|_| {
+                    Err(Error::Internal(format!("step {} failed; see the daemon's log", id.0 + 1)))
+                });
+            let mut states = work.lock();
+            match done {
+                Ok(outcome) => states.steps[id.0] = State::Done(outcome),
+                Err(e) => {
+                    // Those that were called off because of it come later.
+                    states.failed.get_or_insert(e);
+                    work.cancel.call_off();
+                }
+            }
+            work.changed.notify_all();
+        }
+    }
+
+    /// One step, from the cache or carried out.
+    fn step(&self, job: &Job<'_>, cancel: &Cancel, id: StepId, inputs: &Inputs) -> Result<Outcome> {
+        let begin = Instant::now();
+        job.watcher.event(&Event::Started { step: id });
+        let result = self.step_result(job, cancel, id, inputs);
+        match &result {
+            Ok((outcome, done)) => {
+                job.watcher.event(&Event::Done { step: id, done: *done, outcome, took: begin.elapsed() })
+            }
+            Err(Error::Cancelled) => {}
+            Err(error) => job.watcher.event(&Event::Failed { step: id, error }),
+        }
+        result.map(|(outcome, _)| outcome)
+    }
+
+    fn step_result(
+        &self,
+        job: &Job<'_>,
+        cancel: &Cancel,
+        id: StepId,
+        inputs: &Inputs,
+    ) -> Result<(Outcome, Done)> {
+        let step = job.graph.step(id).ok_or_else(|| Error::Internal("a step that is none".into()))?;
+        let site = carry::Site {
+            store: &self.store,
+            contexts: job.contexts,
+            runner: job.runner,
+            lease: job.lease,
+            cancel,
+            base: inputs.base,
+            from: &inputs.from,
+            caches: &self.caches,
+            secrets: job.secrets,
+            step,
+        };
+        let quick = site.quick_key();
+        if let Some(key) = &quick
+            && let Some(found) = self.cached(job, step.fresh, key)?
+        {
+            return Ok((found, Done::Cached));
+        }
+        let prepared = site.prepare()?;
+        let key = prepared.key();
+        if let Some(found) = self.cached(job, step.fresh, key)? {
+            if let Some(quick) = &quick {
+                self.store.alias_step(key, quick)?;
+            }
+            return Ok((found, Done::Cached));
+        }
+        let (_flight, waited) = self.take_off(key, cancel)?;
+        // Whoever flew before has left its result.
+        if waited && let Some(found) = self.cached(job, false, key)? {
+            return Ok((found, Done::Shared));
+        }
+        let record = prepared.carry_out(&|event| job.watcher.event(&event.of(id)))?;
+        if let Some(quick) = &quick {
+            self.store.alias_step(key, quick)?;
+        }
+        Ok(((&record).into(), Done::Made))
+    }
+
+    /// What the cache has, held by the job's lease.
+    fn cached(&self, job: &Job<'_>, fresh: bool, key: &Digest) -> Result<Option<Outcome>> {
+        if fresh {
+            return Ok(None);
+        }
+        let Some(record) = self.store.step(key)? else { return Ok(None) };
+        if let Some(chain) = &record.chain {
+            // In this order: from the lease on it stays, and before it may have gone.
+            job.lease.add_layer(*chain)?;
+            if self.store.layer(chain)?.is_none() {
+                return Ok(None);
+            }
+        }
+        self.store.touch_steps(&[*key])?;
+        Ok(Some((&record).into()))
+    }
+
+    /// Waits until nobody else carries out the step with this key; true if somebody did.
+    fn take_off(&self, key: &Digest, cancel: &Cancel) -> Result<(Flight<'_>, bool)> {
+        let mut flights = self.flights();
+        let mut waited = false;
+        while flights.contains(key) {
+            if cancel.is_off() {
+                return Err(Error::Cancelled);
+            }
+            waited = true;
+            flights = self.landed.wait_timeout(flights, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        flights.insert(*key);
+        drop(flights);
+        Ok((Flight { builder: self, key: *key }, waited))
+    }
+
+    fn flights(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A step that is being carried out.
+struct Flight<'a> {
+    builder: &'a Builder,
+    key: Digest,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.builder.flights().remove(&self.key);
+        self.builder.landed.notify_all();
+    }
+}
+
+/// The trees that a step stands on and reads.
+#[derive(Clone, Debug)]
+struct Inputs {
+    base: Option<Digest>,
+    /// In the order of [`crate::graph::Op::reads`].
+    from: Vec<Option<Digest>>,
+}
+
+impl Work {
+    fn lock(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a step that is ready, the first in the graph's order; `None` when there is nothing more to do.
+    fn next(&self, graph: &Graph) -> Option<(StepId, Inputs)> {
+        let mut states = self.lock();
+        loop {
+            if states.failed.is_some() || self.cancel.is_off() {
+                return None;
+            }
+            let ready = (0..states.steps.len()).map(StepId).find(|id| states.is_ready(graph, *id));
+            if let Some(id) = ready {
+                states.steps[id.0] = State::Running;
+                return Some((id, states.inputs(graph, id)));
+            }
+            if !states.steps.contains(&State::Waiting) {
+                return None;
+            }
+            states = self.changed.wait_timeout(states, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl State {
+    fn into_outcome(self) -> Option<Outcome> {
+        if let Self::Done(outcome) = self { Some(outcome) } else { None }
+    }
+}
+
+impl States {
+    fn is_ready(&self, graph: &Graph, id: StepId) -> bool {
+        self.steps[id.0] == State::Waiting
+            && graph.needs(id).iter().all(|need| matches!(self.steps.get(need.0), Some(State::Done(_))))
+    }
+
+    fn tree(&self, tree: Tree) -> Option<Digest> {
+        match tree {
+            Tree::Layers(chain) => chain,
+            Tree::Step(id) => match self.steps.get(id.0) {
+                Some(State::Done(outcome)) => outcome.chain,
+                _ => None,
+            },
+        }
+    }
+
+    fn inputs(&self, graph: &Graph, id: StepId) -> Inputs {
+        let step = graph.step(id);
+        Inputs {
+            base: step.and_then(|s| self.tree(s.base)),
+            from: step.map(|s| s.op.reads()).unwrap_or_default().into_iter().map(|t| self.tree(t)).collect(),
+        }
+    }
+}
+
+/// Where all steps of a graph stand before anything was done.
+fn states(graph: &Graph, wanted: &[StepId]) -> Vec<State> {
+    let mut states = vec![State::Idle; graph.steps().len()];
+    let mut todo = wanted.to_vec();
+    while let Some(id) = todo.pop() {
+        if let Some(state) = states.get_mut(id.0)
+            && *state == State::Idle
+        {
+            *state = State::Waiting;
+            todo.extend(graph.needs(id));
+        }
+    }
+    states
+}

@@ -1,0 +1,174 @@
+//! Places for mounts. What is missing of them is made before a command runs and removed after it, so that nothing of it
+//! is in the step's layer.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use longshore_sys::root::Root;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::error::IoContext as _;
+use crate::{Error, Result};
+
+/// What was made, the first first.
+#[derive(Debug, Default)]
+pub(crate) struct Stubs {
+    made: Vec<Stub>,
+}
+
+#[derive(Debug)]
+struct Stub {
+    /// Without a leading slash.
+    path: Vec<u8>,
+    inode: u64,
+    directory: bool,
+    /// The time of the directory that it is in, from before.
+    before: Timespec,
+}
+
+impl Stubs {
+    /// Makes what is missing of the place `target`: absolute, for a directory or a file.
+    ///
+    /// # Errors
+    /// When something else stands in the way.
+    pub(crate) fn make(&mut self, root: &Root, target: &str, directory: bool) -> Result<()> {
+        let clean = crate::pattern::clean_in_root(target.as_bytes());
+        let parts: Vec<&[u8]> = clean.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect();
+        let mut at: Vec<u8> = Vec::new();
+        for (n, part) in parts.iter().enumerate() {
+            let parent = at.clone();
+            if !at.is_empty() {
+                at.push(b'/');
+            }
+            at.extend_from_slice(part);
+            match root.resolve(path(&at)) {
+                Ok(_) => {}
+                Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => {
+                    self.one(root, &parent, part, &at, directory || n + 1 < parts.len())?;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, root: &Root, parent: &[u8], name: &[u8], at: &[u8], directory: bool) -> Result<()> {
+        let dir = root.open_dir(path(parent))?;
+        let before = rustix::fs::fstat(&dir).context(|| format!("stat /{}", show(parent)))?;
+        let made = if directory {
+            rustix::fs::mkdirat(&dir, path(name), Mode::from_raw_mode(0o755))
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&dir, path(name), flags, Mode::from_raw_mode(0o644)).map(drop)
+        };
+        // A link that leads nowhere cannot be mounted on.
+        made.context(|| format!("make a place for the mount /{}", show(at)))?;
+        let stat = rustix::fs::statat(&dir, path(name), AtFlags::SYMLINK_NOFOLLOW)
+            .context(|| format!("stat /{}", show(at)))?;
+        self.made.push(Stub { path: at.to_vec(), inode: stat.st_ino, directory, before: mtime(&before) });
+        Ok(())
+    }
+
+    /// Whether nothing had to be made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.made.is_empty()
+    }
+
+    /// Removes what was made, where it is as it was made: what a command put in its place is the command's.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn remove(&self, root: &Root) -> Result<()> {
+        for stub in self.made.iter().rev() {
+            // By descriptor and name, inside the tree: whatever a command made of what leads there.
+            let Ok((dir, name)) = root.resolve_parent(path(&stub.path)) else { continue };
+            let Ok(stat) = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if !stub.is(&stat) {
+                continue;
+            }
+            let flags = if stub.directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            match rustix::fs::unlinkat(&dir, &name, flags) {
+                Ok(()) => {
+                    let times = Timestamps { last_access: stub.before, last_modification: stub.before };
+                    rustix::fs::futimens(&dir, &times)
+                        .context(|| format!("set times beside /{}", show(&stub.path)))?;
+                }
+                Err(Errno::NOTEMPTY | Errno::NOENT) => {}
+                Err(e) => {
+                    return Err(Error::io(format!("remove the mount's place /{}", show(&stub.path)), e));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stub {
+    fn is(&self, stat: &Stat) -> bool {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        stat.st_ino == self.inode
+            && if self.directory {
+                kind == FileType::Directory
+            } else {
+                kind == FileType::RegularFile && stat.st_size == 0
+            }
+    }
+}
+
+fn mtime(stat: &Stat) -> Timespec {
+    Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+fn path(bytes: &[u8]) -> &OsStr {
+    OsStr::from_bytes(bytes)
+}
+
+fn show(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_goes_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let old = fs::metadata(dir.path().join("etc")).unwrap().modified().unwrap();
+        let mut stubs = Stubs::default();
+        stubs.make(&root, "/etc/a/b", true).unwrap();
+        stubs.make(&root, "/etc/c", false).unwrap();
+        stubs.make(&root, "/etc/d", false).unwrap();
+        stubs.make(&root, "/etc/e", true).unwrap();
+        assert!(dir.path().join("etc/a/b").is_dir() && dir.path().join("etc/c").is_file());
+        // A command writes into one and replaces another.
+        fs::write(dir.path().join("etc/d"), "mine").unwrap();
+        fs::write(dir.path().join("etc/e/mine"), "").unwrap();
+        stubs.remove(&root).unwrap();
+        assert!(!dir.path().join("etc/a").exists() && !dir.path().join("etc/c").exists());
+        assert!(dir.path().join("etc/d").exists() && dir.path().join("etc/e/mine").exists());
+        assert_eq!(fs::metadata(dir.path().join("etc")).unwrap().modified().unwrap(), old);
+    }
+
+    #[test]
+    fn atk_46_places_outside_the_tree_are_left_alone() {
+        let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = Root::open(dir.path()).unwrap();
+        let mut stubs = Stubs::default();
+        stubs.make(&root, "/a/b", true).unwrap();
+        fs::create_dir(out.path().join("b")).unwrap();
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
+        symlink(out.path(), dir.path().join("a")).unwrap();
+        stubs.remove(&root).unwrap();
+        assert!(out.path().join("b").is_dir());
+        let mut stubs = Stubs::default();
+        assert!(stubs.make(&root, "/a/x/y", true).is_err());
+        assert!(!out.path().join("x").exists());
+    }
+}
