@@ -21,6 +21,7 @@ pub mod upkeep;
 pub mod version;
 pub mod volume;
 
+pub mod build;
 mod common;
 
 pub use common::{ErrorBody, IdResponse, JsonSet, StrSlice};

@@ -251,6 +251,26 @@ pub struct Actor {
     pub attributes: BTreeMap<String, String>,
 }
 
+/// Something in the build cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct BuildCache {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Vec<String>>,
+    #[serde(rename = "Type")]
+    pub kind: String,
+    pub description: String,
+    pub in_use: bool,
+    pub shared: bool,
+    pub size: i64,
+    pub created_at: String,
+    pub last_used_at: Option<String>,
+    pub usage_count: i64,
+}
+
 /// `GET /system/df`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -260,7 +280,7 @@ pub struct DiskUsage {
     pub images: Option<Vec<ImageSummary>>,
     pub containers: Option<Vec<ContainerSummary>>,
     pub volumes: Option<Vec<VolumeUsage>>,
-    pub build_cache: Option<Vec<serde_json::Value>>,
+    pub build_cache: Option<Vec<BuildCache>>,
     /// Ours: every byte under the data root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub longshore: Option<Ledger>,

@@ -28,6 +28,7 @@ pub(crate) struct Inner {
     pub(crate) boot: String,
     pub(crate) store: Store,
     pub(crate) registry: Registry,
+    pub(crate) builder: Arc<longshore_build::Builder>,
     pub(crate) runtimes: Runtimes,
     pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,
@@ -109,6 +110,9 @@ impl Engine {
 
     /// Stores state that survives the daemon and can be rebuilt after a power cut; a failure is only logged.
     pub(crate) fn save_state(&self, record: &Record) {
+        if record.transient {
+            return;
+        }
         if let Err(e) = notes::write(&self.inner.paths, &self.inner.boot, record) {
             tracing::error!(container = record.id, "could not store state: {e}");
         }
@@ -120,6 +124,9 @@ impl Engine {
 
     /// Announces something about a container.
     pub(crate) fn container_event(&self, c: &Container, action: impl Into<String>, more: &[(&str, String)]) {
+        if c.read().record.transient {
+            return;
+        }
         let mut attributes = c.attributes();
         attributes.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         self.inner.events.publish("container", action, c.id.clone(), attributes);

@@ -19,6 +19,7 @@
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
 //! ```
 
+mod build;
 mod changes;
 mod check;
 mod container;
@@ -52,7 +53,10 @@ mod words;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use build::BuildStream;
 pub use error::{Error, Result};
+pub use longshore_build::graph::{Limits as BuildLimits, Network as BuildNetwork};
+pub use longshore_build::{Secret as BuildSecret, Secrets as BuildSecrets};
 pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;
 pub use stream::{

@@ -1,4 +1,4 @@
-//! `image prune` and `builder prune`; those of containers and volumes stand beside what they prune. What a prune reclaimed
+//! `image prune`; those of containers, volumes and the build cache stand beside what they prune. What a prune reclaimed
 //! is what the disk got back: bytes of blocks, not lengths of files.
 
 use longshore_oci::Reference;
@@ -81,12 +81,5 @@ impl Engine {
             Ok(CompressedPruned { reclaimed: done.bytes(), dropped: done.dropped, kept: done.kept })
         })
         .await
-    }
-
-    /// Removes what builds left for later ones: there are no builds, and so nothing. Gives the bytes reclaimed.
-    #[must_use]
-    pub fn prune_build_cache(&self) -> u64 {
-        self.event("builder", "prune", "", &[("reclaimed", "0")]);
-        0
     }
 }

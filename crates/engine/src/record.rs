@@ -45,6 +45,9 @@ pub(crate) struct Record {
     /// Boot during which it was started.
     #[serde(default)]
     pub(crate) boot: String,
+    /// A build's step: it is in no list, nothing of it is stored and nobody is told of it.
+    #[serde(skip)]
+    pub(crate) transient: bool,
 }
 
 impl Record {

@@ -11,7 +11,7 @@ use longshore_runtime::{Recovered, RuntimeOptions, Runtimes, Task};
 use longshore_store::meta::{Batch, Table};
 use longshore_store::snapshot::DriverName;
 use longshore_store::{Store, StoreOptions};
-use longshore_sys::netns;
+use longshore_sys::{mount, netns};
 use tokio::sync::watch;
 
 use crate::container::{Container, Index, first_delay, wants_restart};
@@ -88,6 +88,7 @@ impl Engine {
         let inner = Inner {
             _exec_lock: exec_lock,
             registry: Registry::new(&store, &options)?,
+            builder: crate::build::builder(&store),
             store,
             runtimes,
             networks,
@@ -107,6 +108,7 @@ impl Engine {
         engine.mend_volumes()?;
         let found = engine.read_containers()?;
         engine.sweep();
+        engine.sweep_builds();
         Ok((engine, found))
     }
 
@@ -274,9 +276,18 @@ impl Engine {
             Err(e) => warn("layers", &e),
         }
         for name in entries(self.inner.paths.data.join("containers")) {
-            if !ids.contains(&name)
-                && let Err(e) = remove_dir(&self.inner.paths.container(&name))
-            {
+            if ids.contains(&name) {
+                continue;
+            }
+            let dir = self.inner.paths.container(&name);
+            for place in [self.inner.paths.shm(&name), dir.join(crate::build::HIDDEN)] {
+                if mount::is_mount_point(&place).unwrap_or(false)
+                    && let Err(e) = mount::detach(&place)
+                {
+                    warn("a mount", &e);
+                }
+            }
+            if let Err(e) = remove_dir(&dir) {
                 warn("a directory", &e);
             }
         }

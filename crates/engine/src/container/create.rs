@@ -110,8 +110,12 @@ impl Engine {
         Ok((record.id, document))
     }
 
+    /// The record of a container that is about to be made.
+    ///
+    /// # Errors
+    /// For what is asked wrongly.
     #[allow(clippy::too_many_arguments)]
-    fn new_record(
+    pub(crate) fn new_record(
         &self,
         id: &str,
         mut config: ContainerConfig,
@@ -158,6 +162,7 @@ impl Engine {
             ports: Vec::new(),
             apparmor: String::new(),
             boot: String::new(),
+            transient: false,
         })
     }
 

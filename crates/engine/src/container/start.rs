@@ -126,7 +126,11 @@ impl Engine {
     }
 
     /// All steps; the code is what `State` shows when one fails.
-    fn try_start(&self, c: &Arc<Container>, record: &mut Record) -> Result<Arc<Task>, (i32, Error)> {
+    pub(crate) fn try_start(
+        &self,
+        c: &Arc<Container>,
+        record: &mut Record,
+    ) -> Result<Arc<Task>, (i32, Error)> {
         let early = |e: Error| (128, e);
         let rootfs = self.inner.store.mount_rw(&c.id, &IdMap::default()).map_err(|e| early(e.into()))?;
         let root = Root::open(&rootfs).map_err(|e| early(e.into()))?;
@@ -377,9 +381,7 @@ impl Engine {
             l.error = None;
         });
         for (name, e) in &record.networks {
-            let driver = self.inner.networks.find(name).map(|n| n.driver.clone()).unwrap_or_default();
-            let pairs = [("container", c.id.as_str()), ("name", name.as_str()), ("type", driver.as_str())];
-            self.event("network", "connect", &e.network_id, &pairs);
+            self.network_event(c, "connect", name, &e.network_id);
         }
         self.container_event(c, "start", &[]);
     }
@@ -538,15 +540,22 @@ impl Engine {
                     Err(err) => tracing::warn!(container = c.id, "disconnect from {name}: {err}"),
                 }
             }
-            let driver = self.inner.networks.find(name).map(|n| n.driver.clone()).unwrap_or_default();
-            let pairs = [("container", c.id.as_str()), ("name", name.as_str()), ("type", driver.as_str())];
-            self.event("network", "disconnect", &e.network_id, &pairs);
+            self.network_event(c, "disconnect", name, &e.network_id);
         }
         if !sandbox.is_empty()
             && let Err(e) = netns::unpin(&self.inner.paths.netns(&sandbox))
         {
             tracing::debug!(container = c.id, "unpin its network namespace: {e}");
         }
+    }
+
+    fn network_event(&self, c: &Container, action: &str, name: &str, id: &str) {
+        if c.read().record.transient {
+            return;
+        }
+        let driver = self.inner.networks.find(name).map(|n| n.driver.clone()).unwrap_or_default();
+        let pairs = [("container", c.id.as_str()), ("name", name), ("type", driver.as_str())];
+        self.event("network", action, id, &pairs);
     }
 
     /// What was mounted in the host's namespace for a run, and who is told.

@@ -1,6 +1,7 @@
 //! What the engine is asked and what it answers: plain data, persisted inside records where said
 //! so, never put on the wire (the doors translate).
 
+mod build;
 mod container;
 mod event;
 mod image;
@@ -10,6 +11,7 @@ mod system;
 mod upkeep;
 mod volume;
 
+pub use build::*;
 pub use container::*;
 pub use event::*;
 pub use image::*;

@@ -2,6 +2,9 @@
 
 mod archive;
 mod body;
+mod build;
+mod build_lines;
+mod build_order;
 mod containers;
 mod execs;
 pub(crate) mod hijack;
@@ -166,7 +169,9 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::Manifest(name) => registry::manifest(call, &name, request.headers()).await,
         Route::Referrers(name) => registry::referrers(call, &name, request.headers()).await,
         Route::Commit => images::commit(call, request).await,
-        Route::BuildPrune => upkeep::prune_build_cache(call),
+        Route::Build => build::build(call, request).await,
+        Route::BuildLines => build::lines(call, request).await,
+        Route::BuildPrune => upkeep::prune_build_cache(call).await,
         Route::CompressedPrune => upkeep::prune_compressed(call).await,
         Route::Collect => upkeep::collect(call).await,
         Route::Check => upkeep::check(call),

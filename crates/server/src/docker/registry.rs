@@ -1,5 +1,7 @@
 //! Images from and to registries, and what registries know.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -137,16 +139,36 @@ fn parse(name: &str) -> Result<Reference, ApiError> {
 }
 
 /// The header `X-Registry-Auth`: nothing, an empty object and `null` mean nobody.
+/// The credentials that a build may show, by registry.
+pub(super) fn all_credentials(headers: &HeaderMap) -> Result<BTreeMap<String, Credentials>, ApiError> {
+    let Some(value) = headers.get("x-registry-config").filter(|v| !v.is_empty()) else {
+        return Ok(BTreeMap::new());
+    };
+    let bad = || ApiError::invalid("invalid X-Registry-Config header: want base64 of a JSON object");
+    let bytes = decode(value.as_bytes()).ok_or_else(bad)?;
+    let all: Option<BTreeMap<String, AuthConfig>> = json::from_slice(&bytes).map_err(|_| bad())?;
+    let one = |(name, auth): (String, AuthConfig)| {
+        // Docker calls its own registry by an address of old.
+        let name = if name == HUB_KEY { "docker.io".to_owned() } else { name };
+        Ok((name, proven(auth)?))
+    };
+    all.unwrap_or_default().into_iter().map(one).collect()
+}
+
+/// Clients differ in alphabet and padding.
+fn decode(value: &[u8]) -> Option<Vec<u8>> {
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let url_safe = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
+    url_safe.decode(value).or_else(|_| STANDARD.decode(value)).ok()
+}
+
 fn credentials(headers: &HeaderMap) -> Result<Credentials, ApiError> {
     let Some(value) = headers.get("x-registry-auth").filter(|v| !v.is_empty()) else {
         return Ok(Credentials::Anonymous);
     };
     // What it holds must not come back in an error.
     let bad = || ApiError::invalid("invalid X-Registry-Auth header: want URL-safe base64 of a JSON object");
-    // Clients differ in alphabet and padding.
-    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let url_safe = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
-    let bytes = url_safe.decode(value).or_else(|_| STANDARD.decode(value)).map_err(|_| bad())?;
+    let bytes = decode(value.as_bytes()).ok_or_else(bad)?;
     let auth: Option<AuthConfig> = json::from_slice(&bytes).map_err(|_| bad())?;
     proven(auth.unwrap_or_default())
 }

@@ -60,7 +60,6 @@ pub(super) async fn version(call: &Call) -> Answer {
 /// `GET /system/df`.
 pub(super) async fn disk_usage(call: &Call) -> Answer {
     let mut of = UsageOf::default();
-    // Build caches are known, and there are none yet.
     let mut build_cache = false;
     let types = call.query.all("type");
     for name in types.iter().map(String::as_str) {
@@ -104,7 +103,10 @@ pub(super) async fn disk_usage(call: &Call) -> Answer {
         images: of.images.then(|| images.collect()),
         containers: of.containers.then_some(containers),
         volumes: of.volumes.then(|| volumes.collect()),
-        build_cache: build_cache.then(Vec::new),
+        build_cache: match build_cache {
+            true => Some(call.engine().build_cache().await?.into_iter().map(upkeep::build_cache).collect()),
+            false => None,
+        },
         longshore: found.ledger.map(upkeep::ledger),
     }))
 }

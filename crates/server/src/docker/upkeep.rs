@@ -1,18 +1,30 @@
 //! The store's upkeep: what builds left, compressed forms, the disk budget, the check.
 
 use futures_util::StreamExt as _;
-use longshore_engine::model::{CheckRequest, CollectRequest, DiskBudget};
+use longshore_engine::model::{BuildPruneRequest, CheckRequest, CollectRequest, DiskBudget};
 
 use super::translate::upkeep as translate;
 use super::{Answer, Call, reply};
 use crate::errors::ApiError;
 
 /// `POST /build/prune`.
-pub(super) fn prune_build_cache(call: &Call) -> Answer {
-    // Filters are Docker's, and there is nothing that they could choose from; a wrong form is refused all the same.
-    call.query.filters()?;
-    let reclaimed = call.engine().prune_build_cache();
-    Ok(reply::json(&serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": reclaimed})))
+pub(super) async fn prune_build_cache(call: &Call) -> Answer {
+    let query = &call.query;
+    for name in ["max-used-space", "min-free-space"] {
+        if query.number::<u64>(name)?.is_some_and(|n| n > 0) {
+            return Err(ApiError::unimplemented(&format!("pruning the build cache by {name}")));
+        }
+    }
+    let kept = query.number::<u64>("reserved-space")?;
+    let request = BuildPruneRequest {
+        all: query.flag("all"),
+        filters: query.filters()?,
+        // As clients before 1.48 call it.
+        reserved_space: kept.or(query.number::<u64>("keep-storage")?),
+    };
+    let done = call.engine().prune_build_cache(request).await?;
+    let removed = Some(done.removed).filter(|l| !l.is_empty());
+    Ok(reply::json(&serde_json::json!({"CachesDeleted": removed, "SpaceReclaimed": done.reclaimed})))
 }
 
 /// `POST /longshore/compressed/prune`.

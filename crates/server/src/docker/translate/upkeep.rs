@@ -92,3 +92,19 @@ fn finding(f: model::CheckFinding) -> upkeep::CheckFinding {
         damage: f.damage,
     }
 }
+
+/// An entry of the build cache.
+pub(crate) fn build_cache(e: model::BuildCacheEntry) -> longshore_api::system::BuildCache {
+    longshore_api::system::BuildCache {
+        id: e.id,
+        parents: Some(e.parents).filter(|p| !p.is_empty()),
+        kind: e.kind.as_str().to_owned(),
+        description: e.description,
+        in_use: e.in_use,
+        shared: e.shared,
+        size: super::container::signed(e.size),
+        created_at: longshore_api::time::rfc3339_nano(e.created),
+        last_used_at: Some(longshore_api::time::rfc3339_nano(e.last_used)),
+        usage_count: i64::try_from(e.uses).unwrap_or(i64::MAX),
+    }
+}

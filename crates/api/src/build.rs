@@ -1,0 +1,106 @@
+//! `POST /longshore/build`: the parameters of `POST /build`, answered by lines that tell of instructions side by side.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::JsonMessage;
+
+/// The content type of a body with a [`BuildHead`] before the context: its length in four bytes, the highest first, then
+/// the head as JSON, then the tar.
+pub const WITH_HEAD: &str = "application/vnd.longshore.build+tar";
+/// Bytes that a head may have.
+pub const MAX_HEAD: usize = 16 << 20;
+
+/// What a build is given besides its context, and is not to be in an address.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildHead {
+    /// Secrets by name, in base64.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for BuildHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildHead").field("secrets", &self.secrets.keys()).finish()
+    }
+}
+
+/// An instruction of the stages that are built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRow {
+    /// As written, continuation lines joined.
+    pub text: String,
+    /// The stage that it is in: its name, or its number.
+    pub stage: String,
+    /// Its line in the Dockerfile, from 1.
+    pub line: u32,
+}
+
+/// A line of the answer. Rows are told by their number in the plan, from 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum BuildLine {
+    /// An image is being fetched.
+    Pull { progress: JsonMessage },
+    /// What will be done; once.
+    Plan { rows: Vec<BuildRow> },
+    /// An instruction begins.
+    Started { row: usize },
+    /// Its command runs, in a container of this id.
+    Running { row: usize, container: String },
+    /// Its command wrote something.
+    Output {
+        row: usize,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stderr: bool,
+        text: String,
+    },
+    /// It is done.
+    Done {
+        row: usize,
+        how: BuildDone,
+        /// Id of the image as it would be after it.
+        image: String,
+        /// Bytes of its layer.
+        size: u64,
+        /// Microseconds that it took.
+        took: u64,
+    },
+    /// Something that people should know.
+    Warning { text: String },
+    /// The Dockerfile was looked at and not built; so many warnings came before.
+    Checked { count: usize },
+    /// The image is there; its id.
+    Built { id: String },
+    /// It has a name.
+    Tagged { name: String },
+    /// The build failed; the last line. `code` is that of a command.
+    Failed {
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        row: Option<usize>,
+    },
+    /// A line of a newer daemon.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How an instruction came to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuildDone {
+    /// It changes the configuration only, or is a `FROM`.
+    Noted,
+    /// It was carried out.
+    Made,
+    /// The cache had its result.
+    Cached,
+    /// Another build that ran at the same time made it.
+    Shared,
+}

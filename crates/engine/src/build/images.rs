@@ -1,0 +1,85 @@
+//! The images that a build starts from: here already, or pulled.
+
+use futures_util::StreamExt as _;
+use longshore_build::plan::{Base, Images};
+use longshore_build::{Error as BuildError, Result as BuildResult};
+use longshore_oci::{Kind, Platform, Reference};
+use longshore_store::ImageRecord;
+use longshore_store::lease::Lease;
+
+use super::runner::to_build;
+use crate::model::{BuildEvent, BuildRequest, PullRequest};
+use crate::{Engine, Error, Result};
+
+/// Where a build's images come from.
+pub(super) struct Bases<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) request: &'a BuildRequest,
+    /// Holds them while the build is under way.
+    pub(super) lease: &'a Lease,
+    pub(super) runtime: &'a tokio::runtime::Handle,
+    pub(super) send: &'a (dyn Fn(BuildEvent) + Send + Sync),
+}
+
+impl Images for Bases<'_> {
+    fn base(&self, reference: &str, platform: &Platform) -> BuildResult<Base> {
+        let record = self.find(reference, platform).map_err(to_build)?;
+        let (_, document) = self.engine.inner.store.images().document(&record.id)?;
+        let chain = record.layers.last().copied();
+        self.lease.add_blob(record.id)?;
+        chain.map_or(Ok(()), |chain| self.lease.add_layer(chain))?;
+        if let Some(chain) = &chain
+            && self.engine.inner.store.layer(chain)?.is_none()
+        {
+            return Err(BuildError::NotFound(format!("image {reference} was removed meanwhile")));
+        }
+        Ok(Base { id: record.id, chain, document })
+    }
+}
+
+impl Bases<'_> {
+    fn find(&self, name: &str, platform: &Platform) -> Result<ImageRecord> {
+        let images = self.engine.inner.store.images();
+        let here = match images.resolve(name) {
+            Ok(record) => self.fits(&record, platform)?.then_some(record),
+            Err(e) if e.kind() == Kind::NotFound => None,
+            Err(e) => return Err(e.into()),
+        };
+        // What is named by its id is nowhere else.
+        let reference = name.parse::<Reference>();
+        match (here, reference) {
+            (Some(record), Err(_)) => Ok(record),
+            (Some(record), Ok(_)) if !self.request.pull => Ok(record),
+            (_, Ok(reference)) => self.pull(&reference.or_latest(), platform),
+            (None, Err(e)) => Err(Error::invalid(format!("failed to parse stage name {name:?}: {e}"))),
+        }
+    }
+
+    fn fits(&self, record: &ImageRecord, wanted: &Platform) -> Result<bool> {
+        let (_, document) = self.engine.inner.store.images().document(&record.id)?;
+        let has = Platform {
+            os: document.os,
+            architecture: document.architecture,
+            variant: document.variant,
+            os_version: None,
+        };
+        Ok(has.architecture.is_empty() || has.runs_on(wanted))
+    }
+
+    fn pull(&self, reference: &Reference, platform: &Platform) -> Result<ImageRecord> {
+        let request = PullRequest {
+            reference: reference.clone(),
+            all_tags: false,
+            platform: Some(platform.clone()),
+            credentials: self.request.credentials.get(reference.registry()).cloned().unwrap_or_default(),
+        };
+        let mut lines = self.runtime.block_on(self.engine.pull(request))?;
+        while let Some(line) = self.runtime.block_on(lines.next()) {
+            if let Some(error) = &line.error {
+                return Err(Error::new(Kind::Unavailable, error.clone()));
+            }
+            (self.send)(BuildEvent::Pull(line));
+        }
+        Ok(self.engine.inner.store.images().resolve(&reference.to_string())?)
+    }
+}

@@ -1,0 +1,161 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_build::Secrets;
+use longshore_build::graph::{Limits, Network};
+use longshore_oci::{Digest, Platform, Reference};
+
+use super::{Filters, UnixNanos};
+use crate::Credentials;
+
+/// `POST /build`, already checked for form at the door.
+#[derive(Clone, Debug, Default)]
+pub struct BuildRequest {
+    /// Path of the Dockerfile in the context; empty: `Dockerfile`.
+    pub dockerfile: String,
+    /// Names of the image.
+    pub tags: Vec<Reference>,
+    /// The stage that is wanted; `None`: the last.
+    pub target: Option<String>,
+    /// Values for `ARG`s.
+    pub args: BTreeMap<String, String>,
+    #[allow(missing_docs)]
+    pub labels: BTreeMap<String, String>,
+    /// The Dockerfile is looked at and not built.
+    pub check: bool,
+    /// Every step is carried out.
+    pub no_cache: bool,
+    /// Stages of which every step is carried out, by name or number.
+    pub fresh_stages: Vec<String>,
+    /// Images are looked for at their registry although they are here.
+    pub pull: bool,
+    /// The network of commands.
+    pub network: Network,
+    /// `name:address` lines more in the hosts file of commands.
+    pub hosts: Vec<String>,
+    /// What commands may use.
+    pub limits: Limits,
+    /// What the image is for; `None`: this machine.
+    pub platform: Option<Platform>,
+    /// What commands may ask for; never stored, never told.
+    pub secrets: Secrets,
+    /// What registries are told, by the registry's name.
+    pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// An instruction of the stages that are built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildRow {
+    /// As written.
+    pub text: String,
+    /// The stage that it is in: its name, or its number.
+    pub stage: String,
+    /// Its line in the Dockerfile, from 1; of a trigger its line in that.
+    pub line: u32,
+}
+
+/// How an instruction came to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildDone {
+    /// It changes the configuration only, or is a `FROM`.
+    Noted,
+    /// It was carried out.
+    Made,
+    /// The cache had its result.
+    Cached,
+    /// Another build that ran at the same time made it.
+    Shared,
+}
+
+/// What happens in a build, when it happens: instructions are carried out side by side. They are told by their number
+/// among the rows of the plan, from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BuildEvent {
+    /// An image is being fetched.
+    Pull(super::ProgressEvent),
+    /// What will be done.
+    Plan(Vec<BuildRow>),
+    /// An instruction begins.
+    Started(usize),
+    /// Its command runs in a container of this id.
+    Running { row: usize, container: String },
+    /// Its command wrote something.
+    Output { row: usize, stderr: bool, bytes: Vec<u8> },
+    /// It is done. `image` is the id of the image as it would be after it, `size` the bytes of its layer.
+    Done { row: usize, done: BuildDone, image: Digest, size: u64, took: Duration },
+    /// Something that people should know.
+    Warning(String),
+    /// What the linter found: its rule, what it says, and the line.
+    Lint { rule: &'static str, message: String, line: u32 },
+    /// The file was only looked at; so many things were found.
+    Checked(usize),
+    /// The image is there.
+    Built(Digest),
+    /// It has a name.
+    Tagged(Reference),
+    /// The build failed, at an instruction if it is known; `code` is that of a command.
+    Failed { message: String, code: Option<i32>, row: Option<usize> },
+}
+
+/// What something in the build cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildCacheKind {
+    /// What a step gave.
+    Step,
+    /// A cache mount.
+    CacheMount,
+}
+
+impl BuildCacheKind {
+    /// BuildKit's names: `regular` and `exec.cachemount`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Step => "regular",
+            Self::CacheMount => "exec.cachemount",
+        }
+    }
+}
+
+/// Something in the build cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct BuildCacheEntry {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    pub kind: BuildCacheKind,
+    /// The instruction, or the name of the cache mount.
+    pub description: String,
+    /// The entries that it was made from.
+    pub parents: Vec<String>,
+    /// A build uses it now.
+    pub in_use: bool,
+    /// An image has the same layer.
+    pub shared: bool,
+    /// Bytes of the disk.
+    pub size: u64,
+    pub created: UnixNanos,
+    pub last_used: UnixNanos,
+    pub uses: u64,
+}
+
+/// `POST /build/prune`.
+#[derive(Clone, Debug, Default)]
+pub struct BuildPruneRequest {
+    /// Also what images have in common with the cache.
+    pub all: bool,
+    #[allow(missing_docs)]
+    pub filters: Filters,
+    /// Bytes of the cache that stay, those last used first.
+    pub reserved_space: Option<u64>,
+}
+
+/// What a prune of the build cache removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildPruned {
+    /// Ids of entries.
+    pub removed: Vec<String>,
+    /// Bytes of the disk.
+    pub reclaimed: u64,
+}

@@ -1,0 +1,239 @@
+//! `POST /build`: the classic builder's door. Its parameters are Docker's; what is not there yet is refused by name.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{HeaderMap, Request};
+use longshore_api::build::{self, BuildHead};
+use longshore_api::json;
+use longshore_engine::model::BuildRequest;
+use longshore_engine::{BodyStream, BuildLimits, BuildNetwork, BuildSecret, BuildSecrets};
+use longshore_oci::{Kind, Reference};
+use serde::Deserialize;
+
+use super::build_lines::Lines;
+use super::build_order::{Ordered, quietly};
+use super::{Answer, Call, body, images, registry, reply};
+use crate::errors::ApiError;
+
+/// Parameters that change what is built and are not there yet.
+const LATER: [(&str, &str); 4] = [
+    ("remote", "building from a remote context"),
+    ("outputs", "build outputs other than an image"),
+    ("session", "build sessions"),
+    ("securityopt", "security options of a build"),
+];
+
+/// A limit as clients write it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ulimit {
+    name: String,
+    #[serde(default)]
+    soft: i64,
+    #[serde(default)]
+    hard: i64,
+}
+
+/// `POST /build`.
+pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
+    let wanted = decode(call, request.headers())?;
+    let quiet = call.query.flag("q");
+    let bytes = body::upload(request.into_body(), call.config().upload_idle);
+    let events = call.engine().build(wanted, bytes).await?;
+    let mut ordered = Ordered::default();
+    let lines = events.flat_map(move |event| {
+        let lines = if quiet { quietly(event) } else { ordered.push(event) };
+        futures_util::stream::iter(lines.into_iter().map(|l| Ok::<_, Infallible>(reply::json_line(&l))))
+    });
+    Ok(reply::stream(reply::JSON, lines))
+}
+
+/// `POST /longshore/build`.
+pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
+    let mut wanted = decode(call, request.headers())?;
+    wanted.check = call.query.flag("check");
+    let kind = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes().to_owned());
+    let mut bytes = body::upload(request.into_body(), call.config().upload_idle);
+    if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
+        let head;
+        (head, bytes) = read_head(bytes).await?;
+        wanted.secrets = secrets(head)?;
+    }
+    let events = call.engine().build(wanted, bytes).await?;
+    let mut lines = Lines::default();
+    let lines = events.flat_map(move |event| {
+        let lines = lines.push(event);
+        futures_util::stream::iter(lines.into_iter().map(|l| Ok::<_, Infallible>(reply::json_line(&l))))
+    });
+    Ok(reply::stream(reply::NDJSON, lines))
+}
+
+fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
+    let q = &call.query;
+    for (name, what) in LATER {
+        if q.given(name).is_some() {
+            return Err(ApiError::unimplemented(what));
+        }
+    }
+    if q.text("version") == "2" {
+        return Err(ApiError::unimplemented("BuildKit through POST /build (version=2)"));
+    }
+    if q.flag("squash") {
+        return Err(ApiError::unimplemented("squashing the layers of a build (squash)"));
+    }
+    if !list(q.text("cachefrom"), "cachefrom")?.is_empty() {
+        return Err(ApiError::unimplemented("taking a build's cache from images (cachefrom)"));
+    }
+    if !matches!(q.text("isolation"), "" | "default") {
+        return Err(ApiError::invalid("invalid isolation: only \"default\" is there on Linux"));
+    }
+    Ok(BuildRequest {
+        dockerfile: q.text("dockerfile").to_owned(),
+        tags: q.all("t").iter().filter(|t| !t.is_empty()).map(|t| tag(t)).collect::<Result<_, _>>()?,
+        target: q.given("target").map(str::to_owned),
+        args: given(map::<Option<String>>(q.text("buildargs"), "buildargs")?),
+        labels: map(q.text("labels"), "labels")?,
+        check: false,
+        no_cache: q.flag("nocache"),
+        fresh_stages: q.all("nocachefilter"),
+        pull: q.flag("pull"),
+        network: network(q.text("networkmode"))?,
+        hosts: q.all("extrahosts").iter().flat_map(|h| hosts(h)).collect(),
+        limits: limits(call)?,
+        platform: images::platform(call)?,
+        secrets: BuildSecrets::new(),
+        credentials: registry::all_credentials(headers)?,
+    })
+}
+
+/// What stands before the context: its length in four bytes, the highest first, and JSON.
+async fn read_head(mut body: BodyStream) -> Result<(BuildHead, BodyStream), ApiError> {
+    let broken = || ApiError::invalid("the request ends before its context");
+    let mut read = Vec::new();
+    let mut length = None;
+    loop {
+        if length.is_none()
+            && let Some(Ok(four)) = read.get(..4).map(<[u8; 4]>::try_from)
+        {
+            let n = u32::from_be_bytes(four) as usize;
+            if n > build::MAX_HEAD {
+                return Err(ApiError::of(
+                    Kind::TooLarge,
+                    format!("what stands before the context has {n} bytes"),
+                ));
+            }
+            length = Some(n + 4);
+        }
+        if let Some(end) = length.filter(|end| read.len() >= *end) {
+            let rest = Bytes::from(read.split_off(end));
+            // What it holds must not come back in an error.
+            let head = json::from_slice(read.get(4..).unwrap_or_default())
+                .map_err(|_| ApiError::invalid("what stands before the context is not what it should be"))?;
+            let rest = futures_util::stream::iter([Ok(rest)]).chain(body);
+            return Ok((head, Box::pin(rest)));
+        }
+        let piece = body.next().await.ok_or_else(broken)?.map_err(|_| broken())?;
+        read.extend_from_slice(&piece);
+    }
+}
+
+fn secrets(head: BuildHead) -> Result<BuildSecrets, ApiError> {
+    let mut secrets = BuildSecrets::new();
+    for (id, text) in head.secrets {
+        let bytes =
+            STANDARD.decode(text).map_err(|_| ApiError::invalid(format!("secret {id} is not base64")))?;
+        let secret = BuildSecret::new(&bytes).map_err(|e| ApiError::invalid(format!("secret {id}: {e}")))?;
+        secrets.insert(id, secret);
+    }
+    Ok(secrets)
+}
+
+fn limits(call: &Call) -> Result<BuildLimits, ApiError> {
+    let q = &call.query;
+    let number = |name: &str| Ok::<i64, ApiError>(q.number::<i64>(name)?.unwrap_or(0));
+    let ulimits: Vec<Ulimit> = parse(q.text("ulimits"), "ulimits")?.unwrap_or_default();
+    Ok(BuildLimits {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: q.text("cpusetcpus").to_owned(),
+        cpuset_mems: q.text("cpusetmems").to_owned(),
+        cgroup_parent: q.text("cgroupparent").to_owned(),
+        shm_size: number("shmsize")?,
+        ulimits: ulimits.into_iter().map(|u| (u.name, u.soft, u.hard)).collect(),
+    })
+}
+
+/// A name that an image gets.
+fn tag(text: &str) -> Result<Reference, ApiError> {
+    let reference: Reference =
+        text.parse().map_err(|e| ApiError::invalid(format!("invalid tag {text:?}: {e}")))?;
+    reference.or_latest().for_a_tag().map_err(|e| ApiError::invalid(format!("invalid tag {text:?}: {e}")))
+}
+
+/// Arguments without a value are not given.
+fn given(args: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+    args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn network(text: &str) -> Result<BuildNetwork, ApiError> {
+    match text {
+        "" | "default" | "bridge" => Ok(BuildNetwork::Default),
+        "none" => Ok(BuildNetwork::None),
+        "host" => Ok(BuildNetwork::Host),
+        text if text.starts_with("container:") => {
+            Err(ApiError::unimplemented("building in the network of a container"))
+        }
+        name => Ok(BuildNetwork::Named(name.to_owned())),
+    }
+}
+
+/// `name:address`, parted by commas.
+fn hosts(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_owned).collect()
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<Option<T>, ApiError> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let read: Result<Option<T>, _> = json::from_slice(text.as_bytes());
+    read.map_err(|e| ApiError::invalid(format!("invalid value for parameter {name}: {e}")))
+}
+
+fn map<T: for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<BTreeMap<String, T>, ApiError> {
+    Ok(parse(text, name)?.unwrap_or_default())
+}
+
+fn list(text: &str, name: &str) -> Result<Vec<String>, ApiError> {
+    Ok(parse(text, name)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_hosts() {
+        assert_eq!(network("default").unwrap(), BuildNetwork::Default);
+        assert_eq!(network("mine").unwrap(), BuildNetwork::Named("mine".into()));
+        assert!(network("container:x").is_err());
+        assert_eq!(hosts("a:1.2.3.4, b:::1"), ["a:1.2.3.4", "b:::1"]);
+    }
+
+    #[test]
+    fn arguments_without_a_value_are_not_given() {
+        let args = map::<Option<String>>(r#"{"A":"1","B":null}"#, "buildargs").unwrap();
+        assert_eq!(given(args), BTreeMap::from([("A".to_owned(), "1".to_owned())]));
+        assert!(map::<Option<String>>("[", "buildargs").unwrap_err().to_string().contains("buildargs"));
+    }
+}

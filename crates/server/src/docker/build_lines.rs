@@ -1,0 +1,75 @@
+//! A build as it happens, for our own command line.
+
+use std::collections::BTreeMap;
+
+use longshore_api::build::{BuildDone, BuildLine, BuildRow};
+use longshore_engine::model::{self, BuildEvent};
+
+use super::build_order::Text;
+use super::translate::image;
+
+/// Puts events into lines.
+#[derive(Default)]
+pub(super) struct Lines {
+    /// Output by row and stream: its pieces may be cut in the middle of a character.
+    texts: BTreeMap<(usize, bool), Text>,
+}
+
+impl Lines {
+    pub(super) fn push(&mut self, event: BuildEvent) -> Vec<BuildLine> {
+        let mut out = Vec::new();
+        if let BuildEvent::Done { row, .. } | BuildEvent::Failed { row: Some(row), .. } = &event {
+            self.end(*row, &mut out);
+        }
+        out.extend(self.line(event));
+        out
+    }
+
+    fn end(&mut self, row: usize, out: &mut Vec<BuildLine>) {
+        for stderr in [false, true] {
+            let rest = self.texts.remove(&(row, stderr)).map(|mut text| text.end());
+            out.extend(rest.filter(|r| !r.is_empty()).map(|text| BuildLine::Output { row, stderr, text }));
+        }
+    }
+
+    fn line(&mut self, event: BuildEvent) -> Option<BuildLine> {
+        Some(match event {
+            BuildEvent::Pull(e) => BuildLine::Pull { progress: image::progress(e) },
+            BuildEvent::Plan(rows) => BuildLine::Plan {
+                rows: rows
+                    .into_iter()
+                    .map(|r| BuildRow { text: r.text, stage: r.stage, line: r.line })
+                    .collect(),
+            },
+            BuildEvent::Started(row) => BuildLine::Started { row },
+            BuildEvent::Running { row, container } => BuildLine::Running { row, container },
+            BuildEvent::Output { row, stderr, bytes } => {
+                let text = self.texts.entry((row, stderr)).or_default().push(&bytes);
+                if text.is_empty() {
+                    return None;
+                }
+                BuildLine::Output { row, stderr, text }
+            }
+            BuildEvent::Done { row, done, image, size, took } => BuildLine::Done {
+                row,
+                how: match done {
+                    model::BuildDone::Noted => BuildDone::Noted,
+                    model::BuildDone::Made => BuildDone::Made,
+                    model::BuildDone::Cached => BuildDone::Cached,
+                    model::BuildDone::Shared => BuildDone::Shared,
+                },
+                image: image.to_string(),
+                size,
+                took: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            },
+            BuildEvent::Warning(text) => BuildLine::Warning { text },
+            BuildEvent::Lint { rule, message, line } => {
+                BuildLine::Warning { text: format!("{rule}: {message} (line {line})") }
+            }
+            BuildEvent::Checked(count) => BuildLine::Checked { count },
+            BuildEvent::Built(id) => BuildLine::Built { id: id.to_string() },
+            BuildEvent::Tagged(name) => BuildLine::Tagged { name: name.familiar() },
+            BuildEvent::Failed { message, code, row } => BuildLine::Failed { message, code, row },
+        })
+    }
+}
