@@ -50,6 +50,8 @@ enum Extra<'a> {
     Upgrade,
     /// Work at a registry for this user.
     Registry(&'a Credentials),
+    /// Work at any registry, for the users of this header.
+    Registries(&'a str),
 }
 
 /// A body made of chunks.
@@ -170,6 +172,9 @@ impl Client {
             Extra::Registry(credentials) => {
                 request = request.header("X-Registry-Auth", credentials.header());
             }
+            Extra::Registries(header) => {
+                request = request.header("X-Registry-Config", header);
+            }
         }
         let body = match payload {
             Payload::Empty => OutBody::Whole(None),
@@ -231,6 +236,19 @@ impl Client {
     ) -> Result<Response<Incoming>> {
         let extra = Extra::Registry(credentials);
         accepted(self.send(method, &self.versioned(path), Payload::Empty, extra).await?).await
+    }
+
+    /// The same for what the daemon does at registries that it finds out itself; `header` is that of
+    /// [`crate::credentials::header_of_all`].
+    pub(crate) async fn call_as_all(
+        &self,
+        header: &str,
+        method: Method,
+        path: &str,
+        payload: Payload,
+    ) -> Result<Response<Incoming>> {
+        let extra = Extra::Registries(header);
+        accepted(self.send(method, &self.versioned(path), payload, extra).await?).await
     }
 
     /// The same, and reads a JSON answer.

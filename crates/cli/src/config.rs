@@ -49,6 +49,23 @@ impl Config {
         }
     }
 
+    /// What is known of users at all registries that have a name here, and why programs that keep some did not answer.
+    pub(crate) fn all_credentials(&self) -> (Vec<(String, Credentials)>, Vec<String>) {
+        let mut names = self.registries();
+        names.extend(file::helped(&self.value));
+        names.sort_unstable();
+        names.dedup();
+        let (mut all, mut problems) = (Vec::new(), Vec::new());
+        for name in names {
+            let (user, problem) = self.credentials(&name);
+            problems.extend(problem);
+            if user != Credentials::default() {
+                all.push((name, user));
+            }
+        }
+        (all, problems)
+    }
+
     /// Keeps credentials where the settings say. Those that go into the file in plain text are warned of.
     pub(crate) fn keep(&self, credentials: &Credentials) -> Result<(), String> {
         let Some(helper) = self.helper(&credentials.server) else {

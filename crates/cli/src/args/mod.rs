@@ -1,6 +1,7 @@
 //! Options and what they mean.
 
 mod body;
+pub(crate) mod build;
 mod caps;
 pub(crate) mod container;
 pub(crate) mod create;

@@ -167,9 +167,9 @@ fn value(flag: &Flag, current: &str) -> Place {
         "cap-add" | "cap-drop" => {
             words(&["ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "SYS_TIME"])
         }
-        "env-file" | "label-file" | "cidfile" | "input" | "output" | "config" => {
-            Place::Known(Answer::none(DEFAULT))
-        }
+        "progress" => words(&["auto", "plain", "tty", "quiet", "rawjson"]),
+        "file" | "iidfile" | "metadata-file" | "env-file" | "label-file" | "cidfile" | "input" | "output"
+        | "config" => Place::Known(Answer::none(DEFAULT)),
         "type" => words(&["container", "image", "network", "volume"]),
         "filter" => filters(current),
         _ => Place::Known(Answer::none(NO_FILES)),

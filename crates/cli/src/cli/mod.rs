@@ -1,5 +1,6 @@
 //! From a command line to what is to be done.
 
+mod build;
 pub(crate) mod complete;
 mod registry;
 mod scripts;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 pub(crate) use tree::{Command, Group, Names};
 
+use crate::args::build::{BuildArgs, BuilderDuArgs, BuilderPruneArgs};
 use crate::args::create::{CreateArgs, RunOptions};
 use crate::args::layers::Look;
 use crate::args::{container as c, image as i, object as o, registry as r, system as s};
@@ -53,6 +55,7 @@ pub(crate) enum Action {
     Cp(c::CpArgs),
     ContainerInspect(o::ContainerInspectArgs),
     ContainerPrune(o::ContainerPruneArgs),
+    Build(Box<BuildArgs>),
     Images(i::ImagesArgs),
     Load(i::LoadArgs),
     Save(i::SaveArgs),
@@ -62,6 +65,8 @@ pub(crate) enum Action {
     History(i::HistoryArgs),
     ImageInspect(i::ImageInspectArgs),
     ImagePrune(i::ImagePruneArgs),
+    BuilderPrune(BuilderPruneArgs),
+    BuilderDu(BuilderDuArgs),
     Pull(r::PullArgs),
     Push(r::PushArgs),
     Login(r::LoginArgs),
@@ -381,7 +386,7 @@ mod tests {
                 1,
                 "docker: unknown command: docker image foo\n\nUsage:  docker image\n\nRun 'docker image --help' for more information",
             ),
-            ("build x", 1, "docker: 'docker build' is not implemented yet"),
+            ("compose x", 1, "docker: 'docker compose' is not implemented yet"),
             ("manifest create x", 1, "docker: 'docker manifest create' is not implemented yet"),
             ("network create x", 1, "docker: 'docker network create' is not implemented yet"),
             (

@@ -3,6 +3,7 @@
 mod layers;
 
 use super::Action;
+use super::build::{BUILD, BUILDER, BUILDX};
 use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, MANIFEST_REFERRERS, PULL, PUSH, SEARCH};
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
@@ -642,7 +643,7 @@ const NETWORK_INSPECT: Command = command(
 
 /// The commands that people use most.
 pub(crate) const COMMON: &[&Command] =
-    &[&RUN, &EXEC, &PS, &PULL, &PUSH, &IMAGES, &LOGIN, &LOGOUT, &SEARCH, &VERSION, &INFO];
+    &[&RUN, &EXEC, &PS, &BUILD, &PULL, &PUSH, &IMAGES, &LOGIN, &LOGOUT, &SEARCH, &VERSION, &INFO];
 
 /// The other commands without a group.
 pub(crate) const OTHERS: &[&Command] = &[
@@ -652,9 +653,7 @@ pub(crate) const OTHERS: &[&Command] = &[
 
 /// Docker's commands that are not there yet.
 pub(crate) const LATER: &[&str] = &[
-    "build",
-    "builder",
-    "buildx",
+    "bake",
     "checkpoint",
     "compose",
     "config",
@@ -672,6 +671,8 @@ pub(crate) const LATER: &[&str] = &[
 
 /// The groups.
 pub(crate) const GROUPS: &[Group] = &[
+    BUILDER,
+    BUILDX,
     Group {
         name: "container",
         about: "Manage containers",
@@ -708,6 +709,7 @@ pub(crate) const GROUPS: &[Group] = &[
         about: "Manage images",
         usage: "",
         commands: &[
+            &BUILD,
             &layers::CAT,
             &layers::DIFF,
             &layers::EXPLORE,
@@ -725,7 +727,7 @@ pub(crate) const GROUPS: &[Group] = &[
             &TAG,
             &layers::WHICH,
         ],
-        later: &["build"],
+        later: &[],
     },
     Group {
         name: "manifest",

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::lists::{IMAGES, PS, PS_RAW_SIZE, VOLUMES, items, labels, ps_row, text};
 use super::say;
+use crate::args::build::BuilderDuArgs;
 use crate::args::system::DfArgs;
 use crate::client::Client;
 use crate::error::{Failure, Result};
@@ -42,12 +43,13 @@ const CACHE: Columns = Columns {
         ("LastUsedSince", "LAST USED"),
         ("UsageCount", "USAGE"),
         ("Shared", "SHARED"),
+        ("Description", "DESCRIPTION"),
     ],
     default: &["ID", "CacheType", "Size", "CreatedSince", "LastUsedSince", "UsageCount", "Shared"],
 };
 
 /// What the daemon's ledger is made of, as people call it, in the order shown.
-const KINDS: [(&str, &str); 10] = [
+const KINDS: [(&str, &str); 11] = [
     ("layer", "Layers"),
     ("compressed-layer", "Compressed layers"),
     ("document", "Image documents"),
@@ -55,6 +57,7 @@ const KINDS: [(&str, &str); 10] = [
     ("container-files", "Container files"),
     ("log", "Logs"),
     ("volume", "Volumes"),
+    ("cache-mount", "Cache mounts"),
     ("metadata", "Metadata"),
     ("arriving", "Arriving"),
     ("leftover", "Leftovers"),
@@ -147,6 +150,27 @@ fn summary(usage: &Value) -> Vec<Row> {
     vec![images, containers, volumes, cache]
 }
 
+/// `builder du`.
+pub(crate) async fn build_cache(c: &Client, args: &BuilderDuArgs) -> Result<()> {
+    let usage = c.value("/system/df?type=build-cache").await?;
+    let rows: Vec<Row> = items(&usage["BuildCache"]).map(cache).collect();
+    let verbose =
+        &["ID", "CacheType", "Size", "CreatedSince", "LastUsedSince", "UsageCount", "Shared", "Description"];
+    print_rows(
+        &Columns { default: if args.verbose { verbose } else { CACHE.default }, ..CACHE },
+        &rows,
+        None,
+        None,
+    )?;
+    let all: i64 = items(&usage["BuildCache"]).map(|b| number(&b["Size"])).sum();
+    say(&format!("\nReclaimable: {}\nTotal: {}", total(cache_size(&usage)), total(all)))
+}
+
+/// Seconds since 1970 of a time as the API writes it.
+fn seconds(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+}
+
 /// Bytes of the build cache that nothing else has.
 fn cache_size(usage: &Value) -> i64 {
     items(&usage["BuildCache"]).filter(|b| b["Shared"] != true).map(|b| number(&b["Size"])).sum()
@@ -186,10 +210,11 @@ fn volume(v: &Value) -> Row {
 }
 
 fn cache(v: &Value) -> Row {
+    let since = |v: &Value| v.as_str().and_then(seconds).map(ago).unwrap_or_default();
     let row = json!({
-        "ID": v["ID"], "CacheType": v["Type"], "Size": total(number(&v["Size"])),
-        "CreatedSince": "", "LastUsedSince": "", "UsageCount": number(&v["UsageCount"]).to_string(),
-        "Shared": (v["Shared"] == true).to_string(),
+        "ID": short_id(text(&v["ID"])), "CacheType": v["Type"], "Size": total(number(&v["Size"])),
+        "CreatedSince": since(&v["CreatedAt"]), "LastUsedSince": since(&v["LastUsedAt"]), "UsageCount": number(&v["UsageCount"]).to_string(),
+        "Shared": (v["Shared"] == true).to_string(), "Description": v["Description"],
     });
     Row::new(row, &Value::Null)
 }

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod build;
 mod container;
 mod cp;
 mod df;
@@ -57,7 +58,8 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
     };
     let app = App { client, config, called };
     match action {
-        Action::Images(_)
+        Action::Build(_)
+        | Action::Images(_)
         | Action::Load(_)
         | Action::Save(_)
         | Action::Import(_)
@@ -65,7 +67,9 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::Rmi(_)
         | Action::History(_)
         | Action::ImageInspect(_)
-        | Action::ImagePrune(_) => images(&app, action).await,
+        | Action::ImagePrune(_)
+        | Action::BuilderPrune(_)
+        | Action::BuilderDu(_) => images(&app, action).await,
         Action::Pull(_)
         | Action::Push(_)
         | Action::Login(_)
@@ -137,6 +141,7 @@ async fn containers(app: &App<'_>, action: Action) -> Result<()> {
 async fn images(app: &App<'_>, action: Action) -> Result<()> {
     let c = &app.client;
     match action {
+        Action::Build(args) => build::build(app, &args).await,
         Action::Images(args) => lists::images(app, &args).await,
         Action::Load(args) => image::load(c, &args).await,
         Action::Save(args) => image::save(c, &args).await,
@@ -149,6 +154,8 @@ async fn images(app: &App<'_>, action: Action) -> Result<()> {
             inspect::inspect(c, &args.names, args.format.as_deref(), kind).await
         }
         Action::ImagePrune(args) => prune::images(app, &args).await,
+        Action::BuilderPrune(args) => prune::build_cache(app, &args).await,
+        Action::BuilderDu(args) => df::build_cache(c, &args).await,
         _ => Ok(()),
     }
 }

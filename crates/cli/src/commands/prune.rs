@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use super::upkeep::only_ours;
 use super::{App, filters, say};
+use crate::args::build::BuilderPruneArgs;
 use crate::args::image::ImagePruneArgs;
 use crate::args::object::{ContainerPruneArgs, VolumePruneArgs};
 use crate::args::system::{NetworkPruneArgs, SystemPruneArgs};
+use crate::args::units;
 use crate::client::{Client, Payload, query};
 use crate::error::{Failure, Result};
 use crate::format::human::total;
@@ -105,8 +107,29 @@ async fn prune_images(c: &Client, all: bool, wanted: &[String]) -> Result<Pruned
     Ok(pruned(&done, "Deleted Images:", gone.collect()))
 }
 
-async fn prune_build_cache(c: &Client, all: bool, wanted: &[String]) -> Result<Pruned> {
-    let path = query("/build/prune", &[("all", if all { "1" } else { "" }), ("filters", &filters(wanted)?)]);
+/// `builder prune`.
+pub(crate) async fn build_cache(app: &App<'_>, args: &BuilderPruneArgs) -> Result<()> {
+    let question = warning(if args.all {
+        "This will remove all build cache."
+    } else {
+        "This will remove the build cache that no image has in common with it."
+    });
+    if !args.force && !confirmed(&question)? {
+        return Ok(());
+    }
+    let kept = args.reserved_space.as_deref().or(args.keep_storage.as_deref());
+    let kept = kept.map(units::bytes_or_unlimited).transpose()?.unwrap_or(0);
+    report(&prune_build_cache(&app.client, args.all, kept, &configured(app, &args.filter)).await?)
+}
+
+async fn prune_build_cache(c: &Client, all: bool, kept: i64, wanted: &[String]) -> Result<Pruned> {
+    let kept = if kept > 0 { kept.to_string() } else { String::new() };
+    let all = if all { "1" } else { "" };
+    // Daemons before API 1.48 call it otherwise.
+    let path = query(
+        "/build/prune",
+        &[("all", all), ("reserved-space", &kept), ("keep-storage", &kept), ("filters", &filters(wanted)?)],
+    );
     let done: Value = c.json(Method::POST, &path, Payload::Empty).await?;
     Ok(pruned(&done, "Deleted build cache objects:", names(&done["CachesDeleted"])))
 }
@@ -143,7 +166,7 @@ pub(crate) async fn system(app: &App<'_>, args: &SystemPruneArgs) -> Result<()> 
         tell(prune_volumes(c, &wanted).await?)?;
     }
     tell(prune_images(c, args.all, &wanted).await?)?;
-    tell(prune_build_cache(c, args.all, &wanted).await?)?;
+    tell(prune_build_cache(c, args.all, 0, &wanted).await?)?;
     if args.compressed {
         tell(prune_compressed(c).await?)?;
     }

@@ -138,6 +138,16 @@ pub(crate) async fn push(app: &App<'_>, args: &PushArgs) -> Result<()> {
     shown?.iter().filter_map(push_note).try_for_each(|text| note(Stream::Stdout, &text))
 }
 
+/// Pushes what was just built to the registry of a name; what goes on is shown on standard error.
+pub(super) async fn push_built(app: &App<'_>, name: &str, quiet: bool) -> Result<()> {
+    let name = named(name, false, true)?;
+    let repository = format!("{}/{}", name.registry(), name.repository());
+    let path =
+        query(&format!("/images/{}/push", escape(&repository)), &[("tag", name.tag().unwrap_or_default())]);
+    let answer = ask(app, name.registry(), Method::POST, &path, "push").await?;
+    show_progress(answer, Stream::Stderr, quiet).await.map(drop)
+}
+
 /// The platform that alone is pushed, as the API takes it; empty for all.
 fn push_platform(client: &Client, text: &str) -> Result<String> {
     if text.is_empty() {

@@ -157,6 +157,13 @@ pub fn servers(config: &Value) -> Vec<String> {
     entries(config).map(|(server, _)| server.to_owned()).collect()
 }
 
+/// The names of the registries whose credentials another program keeps.
+#[must_use]
+pub fn helped(config: &Value) -> Vec<String> {
+    let own = member(config, "credHelpers").and_then(|(_, v)| v.as_object());
+    own.into_iter().flatten().map(|(server, _)| server.clone()).collect()
+}
+
 /// Credentials of a registry: those under its name, else under a URL of it, as they were written of old. An entry that
 /// cannot be read is none.
 #[must_use]

@@ -53,6 +53,14 @@ impl Credentials {
     }
 }
 
+/// The value of the header `X-Registry-Config`: the members of all users by the names of their registries, in URL-safe
+/// base64.
+#[must_use]
+pub fn header_of_all(all: &[(String, Credentials)]) -> String {
+    let members = all.iter().map(|(name, user)| (name.clone(), user.json()));
+    URL_SAFE.encode(Value::Object(members.collect::<Map<_, _>>()).to_string())
+}
+
 /// Says what there is; secrets are never shown.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

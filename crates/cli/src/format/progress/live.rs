@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use super::area::{Area, Line, Size};
 use super::{Amount, Message};
 
 /// Most lines that are remembered; a stream with more starts over.
@@ -15,13 +16,6 @@ const STATUS: usize = 11;
 const NUMBERS: usize = 15;
 /// Narrowest and widest bar.
 const BAR: (usize, usize) = (8, 40);
-
-/// Rows and columns of a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-}
 
 /// What a terminal can show.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,19 +57,17 @@ impl Row {
 /// Lines that change, the last ones on the screen; below them the cursor waits.
 #[derive(Debug)]
 pub(crate) struct Live {
-    size: Size,
+    area: Area,
     style: Style,
     rows: Vec<Row>,
     places: HashMap<String, usize>,
-    /// How wide each line on the screen is.
-    drawn: Vec<usize>,
     changed: bool,
 }
 
 impl Live {
     /// For a terminal on which nothing is drawn yet.
     pub(crate) fn new(size: Size, style: Style) -> Self {
-        Self { size, style, rows: Vec::new(), places: HashMap::new(), drawn: Vec::new(), changed: false }
+        Self { area: Area::new(size), style, rows: Vec::new(), places: HashMap::new(), changed: false }
     }
 
     /// Takes a message; gives what is to be written at once. What moves waits for the next [`Live::frame`].
@@ -108,15 +100,16 @@ impl Live {
 
     /// The terminal has another size now; gives what draws the lines for it.
     pub(crate) fn resize(&mut self, size: Size) -> String {
-        self.size = size;
+        self.area.resize(size);
         self.frame()
     }
 
     /// Draws the lines in their place.
     pub(crate) fn frame(&mut self) -> String {
-        let most = self.size.rows.saturating_sub(1).max(2);
+        let most = self.area.most();
         let lines = if self.rows.len() <= most { self.all() } else { self.some(most) };
-        self.draw(&lines)
+        self.changed = false;
+        self.area.draw(&lines)
     }
 
     /// Draws every line for the last time: from now on they are the screen's past.
@@ -124,32 +117,11 @@ impl Live {
         if self.rows.is_empty() {
             return String::new();
         }
-        let out = self.draw(&self.all());
+        let lines = self.all();
         self.rows.clear();
         self.places.clear();
-        self.drawn.clear();
-        out
-    }
-
-    fn draw(&mut self, lines: &[Line]) -> String {
         self.changed = false;
-        let mut out = String::new();
-        // A terminal that became narrower may have broken lines in two.
-        let columns = self.size.columns.max(1);
-        let up: usize = self.drawn.iter().map(|width| width.div_ceil(columns).max(1)).sum();
-        match up {
-            0 => {}
-            // No further than to the top; what is above has left the screen.
-            up => drop(write!(out, "\x1b[{}A", up.min(self.size.rows.saturating_sub(1).max(1)))),
-        }
-        for line in lines {
-            let _ = write!(out, "\r{}\x1b[K\n", line.text);
-        }
-        if lines.len() < up {
-            out.push_str("\x1b[J");
-        }
-        self.drawn = lines.iter().map(|l| l.width).collect();
-        out
+        self.area.last(&lines)
     }
 
     fn all(&self) -> Vec<Line> {
@@ -174,9 +146,8 @@ impl Live {
         lines
     }
 
-    /// The last column stays free: some terminals begin a new line behind it.
     fn width(&self) -> usize {
-        self.size.columns.saturating_sub(1)
+        self.area.width()
     }
 
     /// `id: status  bar  numbers`, with less of it the narrower the terminal is.
@@ -234,131 +205,14 @@ impl Live {
     }
 }
 
-/// Text whose width is known.
-#[derive(Debug, Default)]
-struct Line {
-    text: String,
-    width: usize,
-}
-
-impl Line {
-    /// Adds text as far as it fits.
-    fn push(&mut self, text: &str, width: usize) {
-        for c in text.chars() {
-            let c = if ['\n', '\t'].contains(&c) { ' ' } else { c };
-            let wide = columns(c);
-            if self.width + wide > width {
-                return;
-            }
-            self.width += wide;
-            self.text.push(c);
-        }
-    }
-
-    fn pad(&mut self, width: usize) {
-        let missing = width.saturating_sub(self.width);
-        self.text.extend(std::iter::repeat_n(' ', missing));
-        self.width += missing;
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.text.push_str(&other.text);
-        self.width += other.width;
-    }
-}
-
-/// Columns of a letter, rather too many than too few.
-fn columns(c: char) -> usize {
-    if u32::from(c) < 0x1100 { 1 } else { 2 }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::screen::Screen;
     use super::*;
 
     const PLAIN: Style = Style { unicode: false, colour: false };
-
-    /// As much of a terminal as is used here.
-    struct Screen {
-        size: Size,
-        lines: Vec<Vec<char>>,
-        at: (usize, usize),
-        /// Lines that left at the top.
-        past: Vec<Vec<char>>,
-    }
-
-    impl Screen {
-        fn new(size: Size) -> Self {
-            Self { size, lines: vec![Vec::new(); size.rows], at: (0, 0), past: Vec::new() }
-        }
-
-        fn show(&mut self, text: &str) {
-            let mut rest = text;
-            while let Some(c) = rest.chars().next() {
-                if let Some(sequence) = rest.strip_prefix("\x1b[") {
-                    let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a whole sequence");
-                    let number = sequence[..end].parse().unwrap_or(0);
-                    match &sequence[end..=end] {
-                        "A" => self.at.0 = self.at.0.saturating_sub(number),
-                        "K" => self.lines[self.at.0].truncate(self.at.1),
-                        "J" => {
-                            self.lines[self.at.0].truncate(self.at.1);
-                            self.lines[self.at.0 + 1..].iter_mut().for_each(Vec::clear);
-                        }
-                        "m" => {}
-                        other => panic!("{other}"),
-                    }
-                    rest = &sequence[end + 1..];
-                    continue;
-                }
-                rest = &rest[c.len_utf8()..];
-                match c {
-                    '\r' => self.at.1 = 0,
-                    '\n' => self.next(),
-                    c => {
-                        assert!(
-                            self.at.1 < self.size.columns,
-                            "a line is broken: {:?}",
-                            self.lines[self.at.0]
-                        );
-                        let line = &mut self.lines[self.at.0];
-                        line.resize(line.len().max(self.at.1 + 1), ' ');
-                        line[self.at.1] = c;
-                        self.at.1 += 1;
-                    }
-                }
-            }
-        }
-
-        fn next(&mut self) {
-            self.at = (self.at.0 + 1, 0);
-            if self.at.0 == self.size.rows {
-                self.past.push(self.lines.remove(0));
-                self.lines.push(Vec::new());
-                self.at.0 -= 1;
-            }
-        }
-
-        /// Another size: a terminal that breaks lines in two where they have no room.
-        fn resize(&mut self, size: Size) {
-            let all: Vec<Vec<char>> = self.past.drain(..).chain(self.lines.drain(..self.at.0)).collect();
-            *self = Self::new(size);
-            for line in all {
-                for part in line.chunks(size.columns).chain(line.is_empty().then_some(&[][..])) {
-                    self.show(&part.iter().collect::<String>());
-                    self.next();
-                }
-            }
-        }
-
-        fn text(&self) -> Vec<String> {
-            let all = self.past.iter().chain(&self.lines);
-            let text = |l: &Vec<char>| l.iter().collect::<String>().trim_end().to_owned();
-            all.map(text).filter(|l| !l.is_empty()).collect()
-        }
-    }
 
     fn moving(id: &str, status: &str, current: i64, total: i64) -> Message {
         let detail = json!({"current": current, "total": total});

@@ -1,10 +1,14 @@
 //! What goes on while images move: lines that change on a terminal, docker's lines elsewhere.
 
+mod area;
 mod live;
+#[cfg(test)]
+pub(crate) mod screen;
 
 use serde_json::Value;
 
-pub(crate) use live::{Live, Size, Style};
+pub(crate) use area::{Area, Line, Size};
+pub(crate) use live::{Live, Style};
 
 use super::human::total;
 use crate::tty::printable;
@@ -46,7 +50,7 @@ impl Amount {
     }
 
     /// `12.3MB/45MB`; the total is left out where there is none, or more is done than that.
-    fn numbers(&self) -> String {
+    pub(crate) fn numbers(&self) -> String {
         let known = self.total > 0 && self.current <= self.total;
         match (self.units.as_str(), known) {
             _ if self.is_none() || (self.hide_counts && self.total > 0) => String::new(),

@@ -1,0 +1,510 @@
+//! Options of `build`: docker's own and those of its plugin buildx.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::csv;
+use super::kinds::{BYTES, ENV, HOST, LABEL, SWAP, ULIMIT, host};
+use super::{ulimit, units};
+use crate::error::Result;
+use crate::flags::{BOOL, FILTER, Flag, INT, Kind, LIST, STRING, STRINGS, flag, options, values};
+
+const LATER: &str = "is not implemented yet";
+
+const TAG: Kind = Kind::many("list", check_tag);
+const REMOVE: Kind = Kind::one("", check_remove);
+const ISOLATION: Kind =
+    Kind::one("string", |v| only(v, &["", "default"], "other isolation than \"default\""));
+const BUILDER: Kind =
+    Kind::one("string", |v| only(v, &["", "default"], "a builder other than the daemon itself"));
+const CALL: Kind = Kind::one("string", |v| {
+    only(v, &["", "build", "check"], "asking about a build in another way than --call=check")
+});
+const PROGRESS: Kind = Kind::one("string", |v| Progress::read(v).map(drop));
+const OUTPUT: Kind = Kind::many("stringArray", |v| Output::read(v).map(drop));
+const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
+const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
+const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
+const ATTEST: Kind = Kind::many("stringArray", check_attest);
+
+options! {
+    /// `build`.
+    BuildArgs {
+        add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
+        build_arg: Vec<String> = flag("build-arg", ENV, "Set build-time variables"),
+        cgroup_parent: String =
+            flag("cgroup-parent", STRING, "Set the parent cgroup for the \"RUN\" instructions during build"),
+        call: Option<String> =
+            flag("call", CALL, "Method for evaluating the build (\"build\", \"check\")").shows("build"),
+        check: bool = flag("check", BOOL, "Shorthand for \"--call=check\""),
+        compress: bool = flag("compress", BOOL, "Compress the build context using gzip (the daemon is on this machine: changes nothing)"),
+        cpu_period: i64 = flag("cpu-period", INT, "Limit the CPU CFS (Completely Fair Scheduler) period"),
+        cpu_quota: i64 = flag("cpu-quota", INT, "Limit the CPU CFS (Completely Fair Scheduler) quota"),
+        cpu_shares: i64 = flag("cpu-shares", INT, "CPU shares (relative weight)").short('c'),
+        cpuset_cpus: String = flag("cpuset-cpus", STRING, "CPUs in which to allow execution (0-3, 0,1)"),
+        cpuset_mems: String = flag("cpuset-mems", STRING, "MEMs in which to allow execution (0-3, 0,1)"),
+        disable_content_trust: Option<bool> =
+            flag("disable-content-trust", BOOL, "Skip image verification").default("true"),
+        file: String =
+            flag("file", STRING, "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").short('f'),
+        iidfile: Option<String> = flag("iidfile", STRING, "Write the image ID to the file"),
+        label: Vec<String> = flag("label", LABEL, "Set metadata for an image"),
+        memory: Option<String> = flag("memory", BYTES, "Memory limit").short('m'),
+        memory_swap: Option<String> =
+            flag("memory-swap", SWAP, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
+        metadata_file: Option<String> =
+            flag("metadata-file", STRING, "Write build result metadata to a file"),
+        network: String =
+            flag("network", STRING, "Set the networking mode for the \"RUN\" instructions during build").default("default"),
+        no_cache: bool = flag("no-cache", BOOL, "Do not use cache when building the image"),
+        no_cache_filter: Vec<String> = flag("no-cache-filter", STRINGS, "Do not cache specified stages"),
+        output: Vec<String> =
+            flag("output", OUTPUT, "Output destination: \"type=image[,name=NAME][,push=true]\" or \"type=docker\"").short('o'),
+        platform: Option<String> =
+            flag("platform", STRING, "Set platform if server is multi-platform capable"),
+        progress: Option<String> = flag(
+            "progress", PROGRESS,
+            "Set type of progress output (\"auto\", \"plain\", \"tty\", \"quiet\", \"rawjson\")",
+        ).shows("auto"),
+        pull: bool = flag("pull", BOOL, "Always attempt to pull a newer version of the image"),
+        push: bool = flag("push", BOOL, "Push what was built to the registries of its tags"),
+        quiet: bool =
+            flag("quiet", BOOL, "Suppress the build output and print image ID on success").short('q'),
+        secret: Vec<String> = flag(
+            "secret", SECRET,
+            "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")",
+        ),
+        shm_size: Option<String> = flag("shm-size", BYTES, "Size of \"/dev/shm\""),
+        tag: Vec<String> =
+            flag("tag", TAG, "Name and optionally a tag in the \"name:tag\" format").short('t'),
+        target: String = flag("target", STRING, "Set the target build stage to build."),
+        ulimit: Vec<String> = flag("ulimit", ULIMIT, "Ulimit options").shows("[]"),
+        ; context: String
+    }
+}
+
+options! {
+    /// `builder prune`.
+    BuilderPruneArgs {
+        all: bool = flag("all", BOOL, "Remove all unused build cache, not just what no image has").short('a'),
+        filter: Vec<String> = flag("filter", FILTER, "Provide filter values (e.g. \"until=24h\")"),
+        force: bool = flag("force", BOOL, "Do not prompt for confirmation").short('f'),
+        keep_storage: Option<String> = flag("keep-storage", BYTES, "Amount of disk space to keep for cache"),
+        reserved_space: Option<String> =
+            flag("reserved-space", BYTES, "Amount of disk space to keep for cache: what was used last stays"),
+        ;
+    }
+}
+
+options! {
+    /// `builder du`.
+    BuilderDuArgs {
+        verbose: bool = flag("verbose", BOOL, "Show the instruction or the name of each entry, too"),
+        ;
+    }
+}
+
+/// Options whose values, once they passed their check, change nothing.
+pub(crate) const BUILD_CHECKED: &[Flag] = &[
+    flag("attest", ATTEST, "Attestation parameters (disabled ones only, so far)"),
+    flag("builder", BUILDER, "Builder to use: \"default\", the daemon"),
+    flag("force-rm", REMOVE, "Always remove intermediate containers").default("true"),
+    flag("isolation", ISOLATION, "Container isolation technology"),
+    flag("load", BOOL, "Shorthand for \"--output=type=docker\": the daemon has the image anyway"),
+    flag("provenance", PROVENANCE, "Shorthand for \"--attest=type=provenance\": \"false\" only, so far"),
+    flag("rm", REMOVE, "Remove intermediate containers after a successful build").default("true"),
+    flag("sbom", SBOM, "Shorthand for \"--attest=type=sbom\": \"false\" only, so far"),
+];
+
+/// What is not there yet.
+pub(crate) const BUILD_LATER: &[Flag] = &[
+    flag("allow", STRINGS, "Allow extra privileged entitlement").refused(LATER),
+    flag("annotation", LIST, "Add annotation to the image").refused(LATER),
+    flag("build-context", LIST, "Additional build contexts").refused(LATER),
+    flag("cache-from", LIST, "External cache sources").refused(LATER),
+    flag("cache-to", LIST, "Cache export destinations").refused(LATER),
+    flag("debug-shell", STRING, "Start a shell where a build fails").refused(LATER),
+    flag("security-opt", STRINGS, "Security options").refused(LATER),
+    flag("squash", BOOL, "Squash newly built layers into a single new layer").refused(LATER),
+    flag("ssh", LIST, "SSH agent socket or keys to expose to the build").refused(LATER),
+];
+
+/// How a build is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// A display that changes on a terminal, lines elsewhere.
+    Auto,
+    Plain,
+    Tty,
+    /// Nothing but the image's id.
+    Quiet,
+    /// BuildKit's status messages, for programs.
+    Raw,
+}
+
+impl Progress {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "" | "auto" => Self::Auto,
+            "plain" => Self::Plain,
+            "tty" => Self::Tty,
+            "quiet" | "none" => Self::Quiet,
+            "rawjson" => Self::Raw,
+            _ => return Err(format!("{text:?} is none of auto, plain, tty, quiet and rawjson")),
+        })
+    }
+}
+
+/// Where a secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Secret {
+    pub(crate) id: String,
+    pub(crate) from: SecretFrom,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretFrom {
+    File(String),
+    Variable(String),
+}
+
+impl Secret {
+    /// `id=x[,type=file|env][,src=path][,env=name]`, as buildx reads it: without a source it is the variable of the
+    /// secret's name if there is one, else the file.
+    fn read(text: &str) -> Result<Self, String> {
+        let (mut id, mut kind, mut file, mut env) = (String::new(), String::new(), None, None);
+        for field in csv::fields(text)? {
+            let Some((key, value)) = field.split_once('=') else {
+                return Err(format!("invalid field '{field}' must be a key=value pair"));
+            };
+            match key.trim().to_ascii_lowercase().as_str() {
+                "id" => value.clone_into(&mut id),
+                "type" if matches!(value, "file" | "env") => value.clone_into(&mut kind),
+                "type" => return Err(format!("unsupported secret type {value:?}")),
+                "source" | "src" if kind == "env" => env = Some(value.to_owned()),
+                "source" | "src" => file = Some(value.to_owned()),
+                "env" => env = Some(value.to_owned()),
+                key => return Err(format!("unexpected key '{key}' in '{field}'")),
+            }
+        }
+        if id.is_empty() {
+            return Err("a secret needs an id".into());
+        }
+        let from = match (file, env) {
+            (Some(file), None) if kind == "env" => SecretFrom::Variable(file),
+            (Some(file), None) => SecretFrom::File(file),
+            (None, Some(env)) => SecretFrom::Variable(env),
+            (None, None) if kind != "file" && std::env::var_os(&id).is_some() => {
+                SecretFrom::Variable(id.clone())
+            }
+            (None, None) if kind == "env" => SecretFrom::Variable(id.clone()),
+            (None, None) => SecretFrom::File(id.clone()),
+            (Some(_), Some(_)) => return Err("a secret comes from a file or from a variable".into()),
+        };
+        Ok(Self { id, from })
+    }
+}
+
+/// An output: an image, and what is done with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Output {
+    names: Vec<String>,
+    push: bool,
+}
+
+impl Output {
+    fn read(text: &str) -> Result<Self, String> {
+        let mut out = Self::default();
+        let mut kind = String::new();
+        let fields = csv::fields(text)?;
+        if let [dir] = fields.as_slice()
+            && !dir.contains('=')
+        {
+            return Err(format!("writing files to {dir:?} (type=local) is not implemented yet"));
+        }
+        for field in fields {
+            let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
+            let on =
+                || values::truth(value).ok_or_else(|| format!("{key}={value} is neither true nor false"));
+            match key.trim().to_ascii_lowercase().as_str() {
+                "type" => value.clone_into(&mut kind),
+                "name" => {
+                    let names = value.split(',').filter(|n| !n.is_empty());
+                    for name in names {
+                        check_tag(name)?;
+                        out.names.push(name.to_owned());
+                    }
+                }
+                "push" => out.push = on()?,
+                // The daemon always has both the image and its layers.
+                "unpack" | "store" if on()? => {}
+                key => return Err(format!("{key}={value} is not implemented yet")),
+            }
+        }
+        match kind.as_str() {
+            "image" | "docker" => {}
+            "registry" => out.push = true,
+            "" => return Err("type is required for output".into()),
+            kind => return Err(format!("type={kind} is not implemented yet")),
+        }
+        Ok(out)
+    }
+}
+
+fn only(value: &str, allowed: &[&str], what: &str) -> Result<(), String> {
+    if allowed.contains(&value.to_ascii_lowercase().as_str()) {
+        return Ok(());
+    }
+    Err(format!("{what} is not implemented yet"))
+}
+
+fn check_tag(text: &str) -> Result<(), String> {
+    use longshore_oci::ParseReferenceError::Digest;
+    let read = text.parse::<longshore_oci::Reference>().and_then(longshore_oci::Reference::for_a_tag);
+    read.map(drop).map_err(|e| match e {
+        Digest(_) => "invalid reference format".into(),
+        e => e.to_string(),
+    })
+}
+
+fn check_remove(text: &str) -> Result<(), String> {
+    values::check_bool(text)?;
+    if values::truth(text) == Some(false) {
+        return Err("the containers of a build are always removed".into());
+    }
+    Ok(())
+}
+
+/// Attestations that are not wanted are not made.
+fn check_off(text: &str, what: &str) -> Result<(), String> {
+    if values::truth(text) == Some(false) {
+        return Ok(());
+    }
+    Err(format!("{what} is not implemented yet; \"false\" builds without"))
+}
+
+fn check_attest(text: &str) -> Result<(), String> {
+    let off = |field: &String| field.strip_prefix("disabled=").and_then(values::truth) == Some(true);
+    if csv::fields(text)?.iter().any(off) {
+        return Ok(());
+    }
+    Err("attestations are not implemented yet; \"disabled=true\" builds without".into())
+}
+
+impl BuildArgs {
+    /// What the image is called, in the order that was given.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let outputs = self.output.iter().filter_map(|o| Output::read(o).ok());
+        self.tag.iter().cloned().chain(outputs.flat_map(|o| o.names)).collect()
+    }
+
+    /// The Dockerfile is looked at and not built.
+    pub(crate) fn checks(&self) -> bool {
+        self.check || self.call.as_deref() == Some("check")
+    }
+
+    /// What commands may ask for.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        self.secret.iter().filter_map(|s| Secret::read(s).ok()).collect()
+    }
+
+    /// Whether registries get it.
+    pub(crate) fn pushes(&self) -> bool {
+        self.push || self.output.iter().any(|o| Output::read(o).is_ok_and(|o| o.push))
+    }
+
+    /// The parameters of Docker's `POST /build`. `own` is what this program's environment says, `proxies` are variables
+    /// for commands where no option has them.
+    pub(crate) fn parameters(
+        &self,
+        dockerfile: &str,
+        platform: &str,
+        own: impl Fn(&str) -> Option<String>,
+        proxies: &[(String, String)],
+    ) -> Result<Vec<(&'static str, String)>> {
+        let bytes = |v: &Option<String>| v.as_deref().map_or(Ok(0), units::bytes_or_unlimited);
+        let number = |n: i64| if n == 0 { String::new() } else { n.to_string() };
+        let flag = |on: bool| if on { "1".to_owned() } else { String::new() };
+        let hosts = self.add_host.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
+        let ulimits = self.ulimit.iter().map(|u| ulimit::parse(u)).collect::<Result<Vec<_>, _>>()?;
+        let mut out = vec![
+            ("dockerfile", dockerfile.to_owned()),
+            ("check", flag(self.checks())),
+            ("nocache", flag(self.no_cache)),
+            ("pull", flag(self.pull)),
+            ("rm", flag(true)),
+            ("forcerm", flag(true)),
+            ("target", self.target.clone()),
+            ("platform", platform.to_owned()),
+            ("networkmode", self.network.clone()),
+            ("extrahosts", hosts.join(",")),
+            ("memory", number(bytes(&self.memory)?)),
+            ("memswap", number(bytes(&self.memory_swap)?)),
+            ("cpushares", number(self.cpu_shares)),
+            ("cpuperiod", number(self.cpu_period)),
+            ("cpuquota", number(self.cpu_quota)),
+            ("cpusetcpus", self.cpuset_cpus.clone()),
+            ("cpusetmems", self.cpuset_mems.clone()),
+            ("shmsize", number(bytes(&self.shm_size)?)),
+            ("cgroupparent", self.cgroup_parent.clone()),
+            ("buildargs", object(&self.arguments(own, proxies))),
+            ("labels", object(&self.labels())),
+            ("ulimits", if ulimits.is_empty() { String::new() } else { Value::from(ulimits).to_string() }),
+        ];
+        out.extend(self.no_cache_filter.iter().map(|stage| ("nocachefilter", stage.clone())));
+        out.extend(self.names().into_iter().map(|name| ("t", name)));
+        out.retain(|(_, value)| !value.is_empty());
+        Ok(out)
+    }
+
+    /// A name alone takes this program's value; without one it takes nothing, not even a proxy's.
+    fn arguments(
+        &self,
+        own: impl Fn(&str) -> Option<String>,
+        proxies: &[(String, String)],
+    ) -> BTreeMap<String, Value> {
+        let mut out: BTreeMap<String, Value> =
+            proxies.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        for text in &self.build_arg {
+            let (name, value) = match text.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (text.as_str(), own(text)),
+            };
+            out.insert(name.to_owned(), json!(value));
+        }
+        out
+    }
+
+    fn labels(&self) -> BTreeMap<String, Value> {
+        let pair = |text: &String| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            (name.to_owned(), json!(value))
+        };
+        self.label.iter().map(pair).collect()
+    }
+}
+
+fn object(map: &BTreeMap<String, Value>) -> String {
+    if map.is_empty() { String::new() } else { json!(map).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Options as _, parse};
+
+    fn read(line: &str) -> Result<BuildArgs, String> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let flags: Vec<Flag> =
+            BuildArgs::FLAGS.iter().chain(BUILD_CHECKED).chain(BUILD_LATER).copied().collect();
+        parse(&flags, &words, true).map(|m| BuildArgs::from_matches(&m))
+    }
+
+    fn check(line: &str, want: &[(&str, &str)]) {
+        let own = |name: &str| (name == "OWN").then(|| "mine".to_owned());
+        let args = read(line).unwrap();
+        let mut got = args.parameters("Dockerfile", "", own, &[("http_proxy".into(), "p".into())]).unwrap();
+        let always = [
+            ("dockerfile", "Dockerfile"),
+            ("rm", "1"),
+            ("forcerm", "1"),
+            ("networkmode", "default"),
+            ("buildargs", r#"{"http_proxy":"p"}"#),
+        ];
+        got.retain(|(k, v)| !always.contains(&(*k, v.as_str())));
+        let got: Vec<(&str, &str)> = got.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        assert_eq!(got, want, "{line}");
+    }
+
+    #[test]
+    fn options_become_parameters() {
+        check(".", &[]);
+        check("-t a -t b:1 .", &[("t", "a"), ("t", "b:1")]);
+        check("-o type=image,\"name=x,y\",push=true .", &[("t", "x"), ("t", "y")]);
+        check("--no-cache --pull --target x .", &[("nocache", "1"), ("pull", "1"), ("target", "x")]);
+        check("--network none .", &[("networkmode", "none")]);
+        check("--add-host a:1.2.3.4 --add-host b=::1 .", &[("extrahosts", "a:1.2.3.4,b:::1")]);
+        check(
+            "-m 1g --memory-swap -1 -c 5 --cpu-period 1000 --cpu-quota 2000 --cpuset-cpus 0 --cpuset-mems 1 .",
+            &[
+                ("memory", "1073741824"),
+                ("memswap", "-1"),
+                ("cpushares", "5"),
+                ("cpuperiod", "1000"),
+                ("cpuquota", "2000"),
+                ("cpusetcpus", "0"),
+                ("cpusetmems", "1"),
+            ],
+        );
+        check(
+            "--shm-size 1m --cgroup-parent x.slice .",
+            &[("shmsize", "1048576"), ("cgroupparent", "x.slice")],
+        );
+        check("--ulimit nofile=1:2 .", &[("ulimits", r#"[{"Name":"nofile","Soft":1,"Hard":2}]"#)]);
+        check("--label a=b=c --label d .", &[("labels", r#"{"a":"b=c","d":""}"#)]);
+        check(
+            "--build-arg A=1 --build-arg OWN --build-arg NONE --build-arg http_proxy .",
+            &[("buildargs", r#"{"A":"1","NONE":null,"OWN":"mine","http_proxy":null}"#)],
+        );
+        check("--load --rm --force-rm --isolation default --call build --provenance=false --sbom=0 .", &[]);
+        check("--attest type=provenance,disabled=true -o type=docker --compress .", &[]);
+    }
+
+    #[test]
+    fn what_is_done_with_an_image() {
+        for (line, names, push) in [
+            (".", &[][..], false),
+            ("--push -t a .", &["a"], true),
+            ("-o type=registry,name=a .", &["a"], true),
+            ("-o type=image,push=false .", &[], false),
+        ] {
+            let args = read(line).unwrap();
+            assert_eq!(
+                (args.names().as_slice(), args.pushes()),
+                (names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>().as_slice(), push),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_or_not_there_yet_is_named() {
+        for (line, want) in [
+            ("--secret src=x .", "a secret needs an id"),
+            ("--secret id=x,env=A,src=b .", "a secret comes from a file or from a variable"),
+            ("--ssh default .", "--ssh is not implemented yet"),
+            ("--allow network.host .", "--allow is not implemented yet"),
+            ("--cache-from x .", "--cache-from is not implemented yet"),
+            ("--cache-to x .", "--cache-to is not implemented yet"),
+            ("--squash .", "--squash is not implemented yet"),
+            ("--annotation a=b .", "--annotation is not implemented yet"),
+            ("--build-context a=b .", "--build-context is not implemented yet"),
+            ("--security-opt a .", "--security-opt is not implemented yet"),
+            ("--debug-shell a .", "--debug-shell is not implemented yet"),
+            (
+                "--call outline .",
+                "asking about a build in another way than --call=check is not implemented yet",
+            ),
+            ("--builder other .", "a builder other than the daemon itself is not implemented yet"),
+            ("--isolation process .", "other isolation than \"default\" is not implemented yet"),
+            ("-o out .", "writing files to \"out\" (type=local) is not implemented yet"),
+            ("-o type=tar .", "type=tar is not implemented yet"),
+            ("-o type=docker,dest=x .", "dest=x is not implemented yet"),
+            ("-o name=x .", "type is required for output"),
+            ("-o type=image,push=x .", "push=x is neither true nor false"),
+            ("--provenance=mode=max .", "provenance is not implemented yet"),
+            ("--sbom=true .", "a bill of materials is not implemented yet"),
+            ("--attest type=sbom .", "attestations are not implemented yet"),
+            ("--rm=false .", "the containers of a build are always removed"),
+            ("--progress x .", "\"x\" is none of auto, plain, tty, quiet and rawjson"),
+            ("-t A .", "invalid argument \"A\" for \"-t, --tag\" flag: invalid reference format"),
+            ("--build-arg =x .", "invalid environment variable: =x"),
+            ("-m x .", "invalid size: 'x'"),
+            ("--nope .", "unknown flag: --nope"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.contains(want), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The secrets that a build is given.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use longshore_api::build::BuildHead;
+
+use crate::args::build::{Secret, SecretFrom};
+use crate::error::{Failure, Result, words};
+
+/// Bytes of one secret, as with BuildKit.
+const MAX: usize = 500 << 10;
+
+/// What goes before the context; empty without secrets.
+///
+/// # Errors
+/// For a secret that is not there, or too large.
+pub(super) fn head(secrets: &[Secret]) -> Result<Vec<u8>> {
+    if secrets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut head = BuildHead::default();
+    for secret in secrets {
+        let bytes = read(secret)?;
+        if bytes.len() > MAX {
+            return Err(Failure::new(format!(
+                "secret {}: {} bytes, it may have {MAX}",
+                secret.id,
+                bytes.len()
+            )));
+        }
+        head.secrets.insert(secret.id.clone(), STANDARD.encode(bytes));
+    }
+    let text = serde_json::to_vec(&head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
+    let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
+    Ok([length.to_be_bytes().as_slice(), &text].concat())
+}
+
+fn read(secret: &Secret) -> Result<Vec<u8>> {
+    let failed = |why: String| Failure::new(format!("secret {}: {why}", secret.id));
+    match &secret.from {
+        SecretFrom::File(file) => {
+            std::fs::read(file).map_err(|e| failed(format!("read {file}: {}", words(&e))))
+        }
+        SecretFrom::Variable(name) => std::env::var(name)
+            .map(String::into_bytes)
+            .map_err(|_| failed(format!("the variable {name} is not set"))),
+    }
+}

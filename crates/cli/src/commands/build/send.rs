@@ -1,0 +1,119 @@
+//! Sending a context: on a thread of its own, a few chunks ahead of the daemon.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use longshore_api::build::WITH_HEAD;
+use longshore_build::context::{Error, pack, pack_files};
+use tokio::sync::mpsc;
+
+use super::source::Files;
+use crate::error::{Failure, words};
+
+const CHUNK: usize = 256 << 10;
+
+/// How many bytes were sent so far.
+pub(super) type Sent = Arc<AtomicU64>;
+
+/// Sends files once.
+pub(super) struct Sender {
+    files: Option<Files>,
+    /// What goes before them.
+    head: Vec<u8>,
+    sent: Sent,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Sender {
+    pub(super) fn new(files: Files, head: Vec<u8>) -> Self {
+        Self { files: Some(files), head, sent: Sent::default(), failure: Arc::default() }
+    }
+
+    pub(super) fn sent(&self) -> Sent {
+        self.sent.clone()
+    }
+
+    /// Why it could not be sent.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone().map(|e| Failure::new(format!("failed to send the context: {e}")))
+    }
+
+    /// What is sent.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.head.is_empty() { "application/x-tar" } else { WITH_HEAD }
+    }
+
+    /// Begins to send.
+    pub(super) fn start(&mut self) -> mpsc::Receiver<io::Result<Bytes>> {
+        let (send, chunks) = mpsc::channel(4);
+        let Some(files) = self.files.take() else { return chunks };
+        let failure = self.failure.clone();
+        let mut out = Chunks { send, buffer: std::mem::take(&mut self.head), sent: self.sent.clone() };
+        std::thread::spawn(move || {
+            let done = write(files, &mut out).and_then(|()| out.flush().map_err(Error::Send));
+            match done {
+                // When the daemon has gone nobody takes it.
+                Ok(()) | Err(Error::Send(_)) => {}
+                Err(e) => {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+                    let _ = out.send.blocking_send(Err(io::Error::other("the context cannot be read")));
+                }
+            }
+        });
+        chunks
+    }
+}
+
+fn write(files: Files, out: &mut Chunks) -> Result<(), Error> {
+    match files {
+        Files::Dir(context, extra) => pack(&context, &extra, out),
+        Files::Only(files) => pack_files(&files, out),
+        Files::Tar(from) => copy(from, out),
+    }
+}
+
+fn copy(mut from: Box<dyn Read + Send>, out: &mut Chunks) -> Result<(), Error> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => out.write_all(&buffer[..n]).map_err(Error::Send)?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                let action = "read the context from stdin".to_owned();
+                return Err(Error::Io { action, source: io::Error::other(words(&e)) });
+            }
+        }
+    }
+}
+
+/// Bytes on their way, in pieces that are worth one.
+struct Chunks {
+    send: mpsc::Sender<io::Result<Bytes>>,
+    buffer: Vec<u8>,
+    sent: Sent,
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let size = self.buffer.len() as u64;
+        let chunk = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK)));
+        self.send.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.sent.fetch_add(size, Ordering::Relaxed);
+        Ok(())
+    }
+}
