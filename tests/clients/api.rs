@@ -31,7 +31,7 @@ fn privileged_versions_and_routes() {
     assert!(status(&new) == "400" && new.contains("is too new"), "{new}");
     let unknown = get(&d, "/v1.51/nosuch");
     assert!(status(&unknown) == "404" && unknown.contains("page not found"), "{unknown}");
-    let later = post(&d, "/v1.51/build", "");
+    let later = post(&d, "/v1.51/build/cancel?id=1", "");
     assert!(status(&later) == "501" && later.contains("build"), "{later}");
     d.finish();
 }

@@ -393,8 +393,7 @@ fn leftovers(d: &Daemon) -> usize {
 fn privileged_what_is_not_there_yet_is_named() {
     let d = Daemon::start();
     for (line, code, want) in [
-        ("build .", 1, "'docker build' is not implemented yet"),
-        ("image build .", 1, "'docker image build' is not implemented yet"),
+        ("compose up", 1, "'docker compose' is not implemented yet"),
         ("manifest create a b", 1, "'docker manifest create' is not implemented yet"),
         ("manifest inspect a b", 1, "manifest lists that are kept on this machine are not implemented yet"),
         (

@@ -209,6 +209,8 @@ impl Daemon {
         };
         cmd.env("DOCKER_HOST", self.host())
             .env("DOCKER_CONFIG", self.dir.path())
+            // The classic builder, which needs no plugin.
+            .env("DOCKER_BUILDKIT", "0")
             .env_remove("DOCKER_CONTEXT");
         cmd
     }

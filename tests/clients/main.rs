@@ -6,6 +6,9 @@
 mod api;
 mod apparmor;
 mod attacks;
+mod build;
+mod build_cli;
+mod build_diff;
 mod cli;
 mod crash;
 mod differential;
