@@ -51,8 +51,8 @@ pub struct Given {
 
 /// Runs commands isolated, as a container's processes are.
 pub trait Runner: Send + Sync {
-    /// Runs a command with what it is `given` in the tree of the writable layer `container` (see `Store::create_rw_on`), which nobody else
-    /// uses, and waits for its end; gives its exit code. On return nothing of it runs any more and its tree is not
+    /// Runs a command with what it is `given` in the tree of the writable layer `container` (see
+    /// `Store::create_rw_on`), which nobody else uses, and waits for its end; gives its exit code. On return nothing of it runs any more and its tree is not
     /// mounted. `started` is told the id that it runs under.
     ///
     /// # Errors

@@ -64,6 +64,35 @@ fn privileged_atk_53_what_a_power_cut_took_of_a_container_is_made_again() {
     }
 }
 
+/// The same of a layer that lies on the image itself, or on nothing.
+#[test]
+fn privileged_what_a_power_cut_took_of_a_bare_layer_is_made_again() {
+    let b = bench(DriverName::Overlay2);
+    let archive = docker_archive(b.dir.path(), &layers(b.dir.path()), "m:1", false);
+    let image = load(&b.store, &archive).unwrap()[0].id;
+    let root = b.dir.path().join("data");
+    let mut store = b.store;
+    let image_top = store.create_rw("c", Some(&image)).unwrap().top;
+    store.remove_rw("c").unwrap();
+    for loss in LOSSES.iter().filter(|loss| !loss.contains("$init")) {
+        for top in [None, image_top] {
+            // What lies on nothing has none of these.
+            if top.is_none() && loss.contains("lower") {
+                continue;
+            }
+            let rw = store.create_bare_rw("c", top.as_ref()).unwrap();
+            let before = look(&store);
+            drop(store);
+            sh(&root.join("overlay2"), &format!("rw={}; {loss}", rw.mount_id));
+            store = open(&root);
+            assert_eq!(look(&store), before, "{loss} on {top:?}");
+            assert_eq!(audit(&store), Vec::<String>::new(), "{loss} on {top:?}");
+            store.remove_rw("c").unwrap();
+            assert_eq!(audit(&store), Vec::<String>::new(), "{loss} on {top:?}: removed");
+        }
+    }
+}
+
 /// A container that runs on while the daemon is away is left alone.
 #[test]
 fn privileged_a_mounted_layer_is_not_touched() {

@@ -37,7 +37,7 @@ fn errors_name_line_and_column() {
         let span = parse(text.as_bytes()).unwrap_err().span;
         assert_eq!((span.line, span.column), (line, column), "{text}");
     };
-    check("FROM a\n  XXX b\n", 2, 3);
+    check("FROM a\n  NOT b\n", 2, 3);
     check("FROM a\nCOPY \\\n  # c\n  --chwn=1 \\\n  a b", 4, 3);
     check("FROM a\nRUN --mount=type=cache,target=/é --network=x y", 2, 34);
     check("FROM a\nONBUILD COPY \\\n   --x a b", 3, 4);
