@@ -1,4 +1,8 @@
 //! `POST /longshore/build`: the parameters of `POST /build`, answered by lines that tell of instructions side by side.
+//!
+//! The body is a context as a tar. With `Upgrade: tcp` it is a [`BuildHead`] as JSON: the daemon then asks for the files
+//! that it has not, by [`BuildLine::Tree`] and [`BuildLine::Files`], and the client answers in frames on the connection
+//! that it took over, as `longshore_build::context::sync` describes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +15,7 @@ use crate::JsonMessage;
 /// the head as JSON, then the tar.
 pub const WITH_HEAD: &str = "application/vnd.longshore.build+tar";
 /// Bytes that a head may have.
-pub const MAX_HEAD: usize = 16 << 20;
+pub const MAX_HEAD: usize = 32 << 20;
 
 /// What a build is given besides its context, and is not to be in an address.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +24,20 @@ pub struct BuildHead {
     /// Secrets by name, in base64.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// The Dockerfile in base64, for a build whose files are shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
+    /// What the directories that are shared are known by, the context first: the same text, the same directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<String>,
 }
 
 impl fmt::Debug for BuildHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuildHead").field("secrets", &self.secrets.keys()).finish()
+        f.debug_struct("BuildHead")
+            .field("secrets", &self.secrets.keys())
+            .field("contexts", &self.contexts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,6 +57,10 @@ pub struct BuildRow {
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum BuildLine {
+    /// The list of what these sources, each in base64, name in the directory of this number is asked for.
+    Tree { context: usize, sources: Vec<String> },
+    /// Files of that list are asked for: ranges of their places in it, each the first and the one after the last.
+    Files { context: usize, places: Vec<(usize, usize)> },
     /// An image is being fetched.
     Pull { progress: JsonMessage },
     /// What will be done; once.

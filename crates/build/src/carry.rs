@@ -310,7 +310,7 @@ pub(crate) struct Borrowed<'a> {
 }
 
 impl<'a> Borrowed<'a> {
-    fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
+    pub(crate) fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
         let layer = Working::new(store, chain)?;
         let root = Root::open(&store.mount_rw(&layer.id, &IdMap::default())?)?;
         Ok(Self { root, _layer: layer })

@@ -18,6 +18,7 @@ mod mounts;
 pub mod pattern;
 pub mod plan;
 mod secrets;
+mod shared;
 mod solve;
 mod stubs;
 
@@ -27,4 +28,5 @@ pub use host::{Done, Event, Given, RunMount, Runner, Shown, Stream, Watcher};
 pub use key::KeyWriter;
 pub use mode::{BadMode, Mode};
 pub use secrets::{MAX_SECRET, Secret, Secrets};
+pub use shared::{PoolUse, SharedContext};
 pub use solve::{Builder, Job, Outcome};

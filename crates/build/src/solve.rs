@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::graph::{Graph, StepId, Tree};
 use crate::host::{Done, Event, Runner, Watcher};
 use crate::secrets::Secrets;
+use crate::shared::Shared;
 use crate::{Error, Result, carry};
 
 /// How often those who wait for something else look whether they were called off.
@@ -48,6 +49,7 @@ pub struct Builder {
     flights: Mutex<BTreeSet<Digest>>,
     landed: Condvar,
     caches: Caches,
+    pub(crate) shared: Shared,
 }
 
 /// A graph to be carried out, and with what.
@@ -100,7 +102,13 @@ impl Builder {
     /// For this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, flights: Mutex::default(), landed: Condvar::new(), caches: Caches::default() }
+        Self {
+            store,
+            flights: Mutex::default(),
+            landed: Condvar::new(),
+            caches: Caches::default(),
+            shared: Shared::default(),
+        }
     }
 
     /// The store.
@@ -343,15 +351,5 @@ impl States {
 
 /// Where all steps of a graph stand before anything was done.
 fn states(graph: &Graph, wanted: &[StepId]) -> Vec<State> {
-    let mut states = vec![State::Idle; graph.steps().len()];
-    let mut todo = wanted.to_vec();
-    while let Some(id) = todo.pop() {
-        if let Some(state) = states.get_mut(id.0)
-            && *state == State::Idle
-        {
-            *state = State::Waiting;
-            todo.extend(graph.needs(id));
-        }
-    }
-    states
+    graph.needed(wanted).into_iter().map(|needed| if needed { State::Waiting } else { State::Idle }).collect()
 }

@@ -1,7 +1,6 @@
 //! COPY and ADD: what is taken, where it goes, whose it becomes.
 
 mod archive;
-mod narrow;
 mod owner;
 mod place;
 
@@ -14,11 +13,12 @@ use rustix::fs::FileType;
 
 use crate::context::{self, Context, SelectOptions, Selected, select};
 use crate::graph::Copy;
+use crate::ignore::Ignore;
 use crate::pattern::clean_in_root;
 use crate::{Error, Result};
 
 pub(crate) use self::owner::{owner, owner_in_nothing, owner_is_numeric};
-use self::place::{Item, path};
+use self::place::path;
 pub(crate) use self::place::{Look, Placer};
 
 #[cfg(test)]
@@ -64,15 +64,15 @@ pub(crate) fn select_context<'a>(contexts: &'a [Context], n: usize, copy: &Copy)
 /// # Errors
 /// For a source that is not there.
 pub(crate) fn select_tree<'a>(root: Root, copy: &Copy) -> Result<Selection<'a>> {
-    let ignore = narrow::only(&root, &copy.sources)?;
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
-    selection(Held::Ours(Box::new(Context::walk(root, &ignore, &options)?)), copy)
+    let context = Context::walk_for(root, &Ignore::default(), &copy.sources, &options)?;
+    selection(Held::Ours(Box::new(context)), copy)
 }
 
 fn selection<'a>(held: Held<'a>, copy: &Copy) -> Result<Selection<'a>> {
     let mut selection = Selection { context: held, selected: Vec::new(), digest: Digest::of(b"") };
     let context = selection.context();
-    let selected = select(context.tree(), &copy.sources, &options(copy))?;
+    let selected = select(context.tree(), &copy.sources, &copy.options())?;
     (selection.digest, selection.selected) = (context.hash(&selected)?, selected);
     Ok(selection)
 }
@@ -91,19 +91,14 @@ pub(crate) fn digest_at(context: &Context, at: &[u8]) -> Result<Digest> {
 /// # Errors
 /// When it cannot be walked.
 pub(crate) fn context_at(root: Root, at: &[u8]) -> Result<Context> {
-    let ignore = narrow::only(&root, &[escaped(at)])?;
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
-    Ok(Context::walk(root, &ignore, &options)?)
+    Ok(Context::walk_for(root, &Ignore::default(), &[escaped(at)], &options)?)
 }
 
 /// A path as a pattern that matches it alone.
-fn escaped(path: &[u8]) -> Vec<u8> {
+pub(crate) fn escaped(path: &[u8]) -> Vec<u8> {
     let special = |b: &u8| matches!(b, b'*' | b'?' | b'[' | b']' | b'\\' | b'!' | b'#');
     path.iter().flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b])).collect()
-}
-
-fn options(copy: &Copy) -> SelectOptions {
-    SelectOptions { parents: copy.parents, excludes: copy.exclude.clone() }
 }
 
 /// Puts what was selected into the tree `root`, which lies at `at`.
@@ -127,7 +122,7 @@ pub(crate) fn place(
         if copy.unpack
             && !dir
             && let Some(entry) = tree.get(one.source)
-            && let Some(archive) = archive::open(context.root(), &entry.path)?
+            && let Some(archive) = archive::open(context, one.source, entry)?
         {
             // It goes below the destination, whatever that is called.
             placer.make_dir(&into.path)?;
@@ -135,29 +130,31 @@ pub(crate) fn place(
             continue;
         }
         let top = if dir { into.path.clone() } else { into.file(&one.name) };
-        for (rest, entry) in one.items(tree) {
+        for (rest, at, entry) in one.items(tree) {
             let to = join(&top, rest);
             if dir && rest.is_empty() {
                 // The root of a context has a time that says nothing.
                 placer.merge(&to, (!entry.path.is_empty()).then_some(entry.mtime))?;
             } else {
-                placer.copy(context.root(), &Item { from: entry.path.clone(), to })?;
+                placer.copy(context, at, &to)?;
             }
         }
     }
     placer.finish()
 }
 
-/// Copies all that a directory of a tree holds into the root of another.
+/// Copies what lies at a path of a context to `to`; with an empty one, all that the directory there holds into the root of
+/// the tree.
 ///
 /// # Errors
 /// As [`place`].
-pub(crate) fn whole(mut placer: Placer<'_>, root: Root, at: &[u8]) -> Result<()> {
-    let context = context_at(root, at)?;
-    for one in select(context.tree(), &[escaped(at)], &SelectOptions::default())? {
-        for (rest, entry) in one.items(context.tree()).filter(|(rest, _)| !rest.is_empty()) {
-            let item = Item { from: entry.path.clone(), to: rest.to_vec() };
-            placer.copy(context.root(), &item)?;
+pub(crate) fn at(mut placer: Placer<'_>, context: &Context, path: &[u8], to: &[u8]) -> Result<()> {
+    for one in select(context.tree(), &[escaped(path)], &SelectOptions::default())? {
+        for (rest, at, _) in one.items(context.tree()) {
+            let to = join(to, rest);
+            if !to.is_empty() {
+                placer.copy(context, at, &to)?;
+            }
         }
     }
     placer.finish()

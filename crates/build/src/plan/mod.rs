@@ -96,6 +96,14 @@ pub struct Plan {
     pub unused_args: Vec<String>,
 }
 
+impl Plan {
+    /// The steps that its instructions are.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<StepId> {
+        self.rows.iter().filter_map(|row| row.step).collect()
+    }
+}
+
 /// An instruction.
 #[derive(Clone, Debug)]
 pub struct Row {

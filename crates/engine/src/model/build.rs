@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_build::Secrets;
+use longshore_build::context::sync::Ask;
 use longshore_build::graph::{Limits, Network};
 use longshore_oci::{Digest, Platform, Reference};
 
@@ -72,6 +73,8 @@ pub enum BuildDone {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum BuildEvent {
+    /// The client that shares its directories is asked for something of the one of this number.
+    Ask { context: usize, ask: Ask },
     /// An image is being fetched.
     Pull(super::ProgressEvent),
     /// What will be done.
@@ -105,15 +108,18 @@ pub enum BuildCacheKind {
     Step,
     /// A cache mount.
     CacheMount,
+    /// The files of a context that a client shared.
+    Context,
 }
 
 impl BuildCacheKind {
-    /// BuildKit's names: `regular` and `exec.cachemount`.
+    /// BuildKit's names: `regular`, `exec.cachemount` and `source.local`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Step => "regular",
             Self::CacheMount => "exec.cachemount",
+            Self::Context => "source.local",
         }
     }
 }

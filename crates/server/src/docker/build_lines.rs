@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use longshore_api::build::{BuildDone, BuildLine, BuildRow};
+use longshore_engine::BuildAsk;
 use longshore_engine::model::{self, BuildEvent};
 
 use super::build_order::Text;
@@ -34,6 +37,14 @@ impl Lines {
 
     fn line(&mut self, event: BuildEvent) -> Option<BuildLine> {
         Some(match event {
+            BuildEvent::Ask { context, ask: BuildAsk::Tree(sources) } => {
+                let sources = sources.into_iter().map(|source| STANDARD.encode(source)).collect();
+                BuildLine::Tree { context, sources }
+            }
+            BuildEvent::Ask { context, ask: BuildAsk::Files(places) } => {
+                let places = places.into_iter().map(|places| (places.start, places.end)).collect();
+                BuildLine::Files { context, places }
+            }
             BuildEvent::Pull(e) => BuildLine::Pull { progress: image::progress(e) },
             BuildEvent::Plan(rows) => BuildLine::Plan {
                 rows: rows

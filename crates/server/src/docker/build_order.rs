@@ -52,7 +52,7 @@ impl Ordered {
                 self.go_on(&mut out);
             }
             // Docker's classic builder has no linter.
-            BuildEvent::Lint { .. } | BuildEvent::Checked(_) => {}
+            BuildEvent::Lint { .. } | BuildEvent::Checked(_) | BuildEvent::Ask { .. } => {}
             BuildEvent::Pull(e) => out.push(image::progress(e)),
             BuildEvent::Warning(text) => out.push(stream(format!("{text}\n"))),
             BuildEvent::Built(id) => {

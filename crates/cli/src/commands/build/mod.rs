@@ -2,6 +2,7 @@
 
 mod secrets;
 mod send;
+mod share;
 mod source;
 mod view;
 
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::Method;
-use longshore_api::build::BuildLine;
+use longshore_api::build::{BuildHead, BuildLine};
 use longshore_api::stream::Stream;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use self::send::Sender;
+use self::send::{Chunks, Sender, Sent};
+use self::share::{Directory, Question};
 use self::source::Source;
 use self::view::View;
 use super::progress::show_progress;
@@ -119,13 +122,13 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let route = if own { "/longshore/build" } else { "/build" };
     let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
     let head = secrets::head(&args.secrets())?;
-    let only_ours = !head.is_empty() || !args.no_cache_filter.is_empty();
+    let only_ours = !head.secrets.is_empty() || !args.no_cache_filter.is_empty();
     if only_ours && !own {
         return Err(Failure::new(
             "--secret and --no-cache-filter need a Longshore daemon: this one is another",
         ));
     }
-    Ok((asked, Sender::new(source.files, head)))
+    Ok((asked, Sender::new(source.files, head)?))
 }
 
 /// Builds with our own daemon; gives the image's id.
@@ -172,8 +175,11 @@ fn refused(e: Failure, dockerfile: Option<(&str, &[u8])>) -> Failure {
     }
 }
 
-/// Sends the context and reads the answer to its end.
+/// Sends the context, or shares it, and reads the answer to its end.
 async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut View) -> Result<()> {
+    if let Some((head, directories)) = sender.shared() {
+        return share(app, asked, sender.sent(), &head, directories, view).await;
+    }
     let payload = Payload::Stream(sender.kind(), sender.start());
     view.sending(&sender.sent(), false)?;
     let answer = {
@@ -196,9 +202,71 @@ async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut Vi
 }
 
 fn take(line: Value, view: &mut View) -> Result<()> {
-    let line: BuildLine =
-        serde_json::from_value(line).context(|| "the daemon's answer is not understood".into())?;
-    view.take(line)
+    view.take(read(line)?)
+}
+
+fn read(line: Value) -> Result<BuildLine> {
+    serde_json::from_value(line).context(|| "the daemon's answer is not understood".into())
+}
+
+/// Answers the daemon's questions about directories, and reads what else it says to its end.
+async fn share(
+    app: &App<'_>,
+    asked: &Asked,
+    sent: Sent,
+    head: &BuildHead,
+    directories: Vec<Directory>,
+    view: &mut View,
+) -> Result<()> {
+    let payload = Payload::Json(serde_json::to_value(head).context(|| "write the request".into())?);
+    let hijacked = view.watch(app.client.hijack_as_all(&asked.users, &asked.path, payload), None).await??;
+    let (mut from, mut to) = tokio::io::split(hijacked.stream);
+    let (out, mut chunks) = Chunks::new(sent.clone());
+    let mut sharing = Sharing { ask: share::answer(directories, out), sent, asking: false };
+    // Dropped, it would close the connection for good.
+    let sending = tokio::spawn(async move {
+        while let Some(Ok(chunk)) = chunks.recv().await {
+            if to.write_all(&chunk).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    let (mut lines, mut buffer) = (Lines::default(), vec![0; 64 << 10]);
+    let read = loop {
+        let sent = sharing.asking.then(|| sharing.sent.clone());
+        match view.watch(from.read(&mut buffer), sent.as_ref()).await? {
+            Ok(0) => break lines.end(|line| sharing.take(line, view)),
+            Ok(n) => lines.push(&buffer[..n], |line| sharing.take(line, view))?,
+            Err(e) => break Err(Failure::new(format!("read the daemon's answer: {}", words(&e)))),
+        }
+    };
+    sending.abort();
+    read
+}
+
+/// Directories while they are shared.
+struct Sharing {
+    ask: std::sync::mpsc::Sender<Question>,
+    sent: Sent,
+    /// The daemon waits for answers.
+    asking: bool,
+}
+
+impl Sharing {
+    fn take(&mut self, line: Value, view: &mut View) -> Result<()> {
+        let line = read(line)?;
+        if let Some(question) = share::question(&line) {
+            self.asking = true;
+            // A thread that has ended told the daemon why.
+            let _ = self.ask.send(question);
+            return view.sending(&self.sent, false);
+        }
+        if std::mem::take(&mut self.asking) {
+            view.sending(&self.sent, true)?;
+        }
+        view.take(line)
+    }
 }
 
 /// Builds with Docker's daemon, whose classic builder tells everything in words; gives the image's id.

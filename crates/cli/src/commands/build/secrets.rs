@@ -10,14 +10,11 @@ use crate::error::{Failure, Result, words};
 /// Bytes of one secret, as with BuildKit.
 const MAX: usize = 500 << 10;
 
-/// What goes before the context; empty without secrets.
+/// What a build is given besides its files.
 ///
 /// # Errors
 /// For a secret that is not there, or too large.
-pub(super) fn head(secrets: &[Secret]) -> Result<Vec<u8>> {
-    if secrets.is_empty() {
-        return Ok(Vec::new());
-    }
+pub(super) fn head(secrets: &[Secret]) -> Result<BuildHead> {
     let mut head = BuildHead::default();
     for secret in secrets {
         let bytes = read(secret)?;
@@ -30,7 +27,18 @@ pub(super) fn head(secrets: &[Secret]) -> Result<Vec<u8>> {
         }
         head.secrets.insert(secret.id.clone(), STANDARD.encode(bytes));
     }
-    let text = serde_json::to_vec(&head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
+    Ok(head)
+}
+
+/// The same as it goes before a context; empty without anything in it.
+///
+/// # Errors
+/// When it is too large.
+pub(super) fn before_context(head: &BuildHead) -> Result<Vec<u8>> {
+    if *head == BuildHead::default() {
+        return Ok(Vec::new());
+    }
+    let text = serde_json::to_vec(head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
     let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
     Ok([length.to_be_bytes().as_slice(), &text].concat())
 }

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use longshore_build::context::{Context, Extra};
 use longshore_build::ignore::{self, Ignore};
 
+use super::share::Directory;
 use crate::error::{Failure, Result, words};
 
 const DEFAULT: &str = "Dockerfile";
@@ -20,6 +21,8 @@ const BLOCK: usize = 512;
 pub(super) enum Files {
     /// Those of a directory, and some that are added or stand in the place of others.
     Dir(Box<Context>, Vec<Extra>),
+    /// Those of a directory, for a daemon that asks for what it needs; the Dockerfile is sent by itself.
+    Shared { dockerfile: Vec<u8>, directory: Directory },
     /// These alone.
     Only(Vec<Extra>),
     /// A tar that somebody else made.
@@ -36,8 +39,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Finds out what `path` and `file` mean, `-` being `stdin`. Another daemon than ours (not `own`) reads the usual
-    /// ignore file only.
+    /// Finds out what `path` and `file` mean, `-` being `stdin`. Another daemon than ours (not `own`) wants all files at
+    /// once.
     pub(super) fn open(path: &str, file: &str, stdin: impl Read + Send + 'static, own: bool) -> Result<Self> {
         match (path, file) {
             ("-", "-") => {
@@ -113,9 +116,14 @@ fn directory(dir: &Path, file: &str, stdin: impl Read, own: bool) -> Result<Sour
         "-" => DEFAULT.into(),
         file => file.to_owned(),
     };
+    if own {
+        let directory = Directory::open(&dir, ignore)?;
+        let files = Files::Shared { dockerfile: found.text.clone(), directory };
+        return Ok(Source { files, dockerfile: String::new(), shown: Some((shown, found.text)) });
+    }
     let (dockerfile, extra) = match &found.inside {
         Some(path) => (path.clone(), Vec::new()),
-        None => beside(&found.text, &ignore_text, own),
+        None => beside(&found.text, &ignore_text),
     };
     let always = [Some(dockerfile.clone()), ignore_name.filter(|_| found.inside.is_some())];
     let always = always.iter().flatten().map(String::as_bytes);
@@ -126,17 +134,13 @@ fn directory(dir: &Path, file: &str, stdin: impl Read, own: bool) -> Result<Sour
 }
 
 /// A Dockerfile that is none of the context's files is sent beside them, under a name that nothing has, and seen by no
-/// instruction. The ignore file that says so is one for it alone; another daemon gets it as the context's.
-fn beside(text: &[u8], ignore: &[u8], own: bool) -> (String, Vec<Extra>) {
+/// instruction. The ignore file that says so is sent as the context's.
+fn beside(text: &[u8], ignore: &[u8]) -> (String, Vec<Extra>) {
     let name = format!(".dockerfile.{}", random());
     let mut lines = ignore.to_vec();
     lines.extend_from_slice(format!("\n{name}\n").as_bytes());
-    let path = if own { format!("{name}.dockerignore") } else { ".dockerignore".into() };
-    if own {
-        lines.extend_from_slice(format!("{path}\n").as_bytes());
-    }
     let file = |path: &str, content: &[u8]| Extra { path: path.into(), content: content.into() };
-    let extra = vec![file(&name, text), file(&path, &lines)];
+    let extra = vec![file(&name, text), file(".dockerignore", &lines)];
     (name, extra)
 }
 
@@ -235,9 +239,9 @@ mod tests {
 
     use super::*;
 
-    /// What would be sent: the names in a tar, those of random names as `*`, and the Dockerfile's.
+    /// What another daemon would be sent: the names in a tar, those of random names as `*`, and the Dockerfile's.
     fn sent(dir: &Path, file: &str, stdin: &str) -> Result<(String, Vec<String>)> {
-        let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), true)?;
+        let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), false)?;
         let Files::Dir(context, extra) = source.files else { panic!("no directory") };
         let mut archive = Vec::new();
         pack(&context, &extra, &mut archive).unwrap();
@@ -251,6 +255,15 @@ mod tests {
         ))
     }
 
+    /// What is shared: the Dockerfile, and the names of what may be asked for.
+    fn shared(dir: &Path, file: &str, stdin: &str) -> Result<(String, Vec<String>)> {
+        let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), true)?;
+        let Files::Shared { dockerfile, directory } = source.files else { panic!("not shared") };
+        let context = directory.walk(&[b".".to_vec()]).unwrap();
+        let names = context.entries().iter().map(|e| String::from_utf8(e.path.clone()).unwrap());
+        Ok((String::from_utf8(dockerfile).unwrap(), names.collect()))
+    }
+
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -261,22 +274,30 @@ mod tests {
         dir
     }
 
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
     #[test]
     fn an_ignore_file_decides_what_is_sent() {
-        let check = |files: &[(&str, &str)], file: &str, dockerfile: &str, names: &[&str]| {
+        let check = |files: &[(&str, &str)], file: &str, dockerfile: &str, there: &[&str], asked: &[&str]| {
             let dir = folder(files);
             let file =
                 if file.is_empty() { String::new() } else { format!("{}/{file}", dir.path().display()) };
             let (got, all) = sent(dir.path(), &file, "").unwrap();
-            assert_eq!((got.as_str(), all), (dockerfile, names.iter().map(|n| (*n).to_owned()).collect()));
+            assert_eq!((got.as_str(), all), (dockerfile, names(there)));
+            assert_eq!(shared(dir.path(), &file, "").unwrap().1, names(asked));
         };
-        check(&[("Dockerfile", ""), ("a", "")], "", "Dockerfile", &["Dockerfile", "a"]);
-        check(&[("dockerfile", ""), ("a", "")], "", "dockerfile", &["a", "dockerfile"]);
+        let all = ["Dockerfile", "a"];
+        check(&[("Dockerfile", ""), ("a", "")], "", "Dockerfile", &all, &all);
+        let all = ["a", "dockerfile"];
+        check(&[("dockerfile", ""), ("a", "")], "", "dockerfile", &all, &all);
         check(
             &[("Dockerfile", ""), (".dockerignore", "*\n!a\n"), ("a", ""), ("b", "")],
             "",
             "Dockerfile",
             &[".dockerignore", "Dockerfile", "a"],
+            &["a"],
         );
         // One of the Dockerfile's own goes before.
         check(
@@ -284,6 +305,7 @@ mod tests {
             "d/X",
             "d/X",
             &[".dockerignore", "a", "d", "d/X", "d/X.dockerignore"],
+            &[".dockerignore", "a"],
         );
     }
 
@@ -291,26 +313,41 @@ mod tests {
     fn a_dockerfile_may_come_from_elsewhere() {
         let dir = folder(&[("c/a", ""), ("c/b", ""), ("c/.dockerignore", "b"), ("D", "FROM x")]);
         let context = dir.path().join("c");
-        let all = [".dockerfile.*", ".dockerfile.*.dockerignore", ".dockerignore", "a"];
-        let want = (".dockerfile.*".to_owned(), all.map(str::to_owned).to_vec());
+        // Docker's daemon knows one ignore file only.
+        let want = (".dockerfile.*".to_owned(), names(&[".dockerfile.*", ".dockerignore", "a"]));
         let outside = format!("{}/D", dir.path().display());
-        // The context's ignore file is sent as any other, unless it is left out.
         assert_eq!(sent(&context, &outside, "").unwrap(), want);
         assert_eq!(sent(&context, "-", "FROM y").unwrap(), want);
+        // To ours it comes by itself; the context's ignore file is a file as any other, unless it is left out.
+        assert_eq!(
+            shared(&context, &outside, "").unwrap(),
+            ("FROM x".into(), names(&[".dockerignore", "a"]))
+        );
+        assert_eq!(shared(&context, "-", "FROM y").unwrap().0, "FROM y");
         symlink("../D", context.join("Dockerfile")).unwrap();
-        let (dockerfile, names) = sent(&context, "", "").unwrap();
-        assert_eq!((dockerfile.as_str(), names.len()), (".dockerfile.*", 5));
+        assert_eq!(sent(&context, "", "").unwrap().0, ".dockerfile.*");
+        assert_eq!(shared(&context, "", "").unwrap().0, "FROM x");
         // Its own ignore file is taken from beside it.
         fs::write(dir.path().join("D.dockerignore"), "*").unwrap();
-        assert_eq!(sent(&context, &outside, "").unwrap().1, all[..2]);
-        let source = Source::open(context.to_str().unwrap(), &outside, io::empty(), true).unwrap();
-        let Files::Dir(_, extra) = &source.files else { panic!() };
-        let name = &source.dockerfile;
-        assert_eq!(String::from_utf8_lossy(&extra[1].content), format!("*\n{name}\n{name}.dockerignore\n"));
-        // Docker's daemon knows one ignore file only.
+        assert_eq!(sent(&context, &outside, "").unwrap().1, want.1[..2]);
+        assert_eq!(shared(&context, &outside, "").unwrap().1, names(&[]));
         let source = Source::open(context.to_str().unwrap(), &outside, io::empty(), false).unwrap();
         let Files::Dir(_, extra) = &source.files else { panic!() };
         assert_eq!(extra[1].path, b".dockerignore");
+        assert_eq!(String::from_utf8_lossy(&extra[1].content), format!("*\n{}\n", source.dockerfile));
+    }
+
+    #[test]
+    fn a_directory_is_known_by_more_than_its_name() {
+        let dir = folder(&[("Dockerfile", "FROM x")]);
+        let key = || Directory::open(dir.path(), Ignore::default()).unwrap().key().to_owned();
+        let before = key();
+        assert_eq!(key(), before);
+        let aside = dir.path().with_extension("aside");
+        fs::rename(dir.path(), &aside).unwrap();
+        fs::create_dir(dir.path()).unwrap();
+        assert_ne!(key(), before);
+        fs::remove_dir_all(aside).unwrap();
     }
 
     #[test]
@@ -328,7 +365,7 @@ mod tests {
                     format!("tar {}", s.dockerfile)
                 }
                 Files::Only(files) => String::from_utf8(files[0].content.clone()).unwrap(),
-                Files::Dir(..) => panic!(),
+                Files::Dir(..) | Files::Shared { .. } => panic!(),
             })
         };
         assert_eq!(kind(&tar, "./d/D").unwrap(), "tar d/D");

@@ -154,7 +154,11 @@ impl Build {
                     self.begin(at, now, &mut out);
                 }
             }
-            BuildLine::Running { .. } | BuildLine::Unknown => {}
+            // What is asked for is answered elsewhere.
+            BuildLine::Running { .. }
+            | BuildLine::Tree { .. }
+            | BuildLine::Files { .. }
+            | BuildLine::Unknown => {}
             BuildLine::Output { row, stderr, text } => {
                 if let Some(at) = self.step_of(row, true) {
                     self.begin(at, now, &mut out);

@@ -1,0 +1,109 @@
+//! Sharing a context: the daemon asks for what it needs of it, and a thread answers.
+
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use longshore_api::build::BuildLine;
+use longshore_build::context::sync::{self, Ask};
+use longshore_build::context::{Context, Error};
+use longshore_build::ignore::Ignore;
+
+use super::send::Chunks;
+use crate::error::{Failure, Result, words};
+
+/// A directory that is shared.
+pub(super) struct Directory {
+    dir: PathBuf,
+    ignore: Ignore,
+    /// What the daemon knows it by.
+    key: String,
+}
+
+impl Directory {
+    /// The directory `dir`, without what `ignore` excludes.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn open(dir: &Path, ignore: Ignore) -> Result<Self> {
+        let meta = std::fs::metadata(dir).map_err(|e| {
+            Failure::new(format!("unable to prepare context: {}: {}", dir.display(), words(&e)))
+        })?;
+        // Another machine, or another directory of that name, has other files.
+        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let host = rustix::system::uname();
+        let key = [
+            machine.trim(),
+            &host.nodename().to_string_lossy(),
+            &format!("{}:{}", meta.dev(), meta.ino()),
+            &dir.to_string_lossy(),
+        ]
+        .join("\n");
+        Ok(Self { dir: dir.to_owned(), ignore, key })
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn walk(&self, sources: &[Vec<u8>]) -> Result<Context, Error> {
+        Context::open_for(&self.dir, &self.ignore, sources)
+    }
+}
+
+/// What the daemon asks of which directory.
+pub(super) type Question = (usize, Ask);
+
+/// The question in a line of the daemon's answer.
+pub(super) fn question(line: &BuildLine) -> Option<Question> {
+    match line {
+        BuildLine::Tree { context, sources } => {
+            // What cannot be read names nothing: the step that has it says so.
+            let sources = sources.iter().filter_map(|source| STANDARD.decode(source).ok());
+            Some((*context, Ask::Tree(sources.collect())))
+        }
+        BuildLine::Files { context, places } => {
+            Some((*context, Ask::Files(places.iter().map(|(first, end)| *first..*end).collect())))
+        }
+        _ => None,
+    }
+}
+
+/// Answers questions until nobody asks or nobody takes the answers; on a thread of its own.
+pub(super) fn answer(directories: Vec<Directory>, mut out: Chunks) -> mpsc::Sender<Question> {
+    let (ask, questions) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut walked: Vec<Option<Context>> = Vec::new();
+        walked.resize_with(directories.len(), || None);
+        for question in questions {
+            let done = reply(&directories, &mut walked, question, &mut out);
+            let sent = match done {
+                Err(Error::Send(_)) => return,
+                Err(e) => sync::send_failure(&format!("failed to send the context: {e}"), &mut out),
+                Ok(()) => Ok(()),
+            };
+            if sent.is_err() || out.flush().is_err() {
+                return;
+            }
+        }
+    });
+    ask
+}
+
+fn reply(
+    directories: &[Directory],
+    walked: &mut [Option<Context>],
+    (n, ask): Question,
+    out: &mut Chunks,
+) -> Result<(), Error> {
+    let none = || Error::Peer("the daemon asks for a directory that is not shared".into());
+    let directory = directories.get(n).ok_or_else(none)?;
+    let slot = walked.get_mut(n).ok_or_else(none)?;
+    match ask {
+        Ask::Tree(sources) => sync::send_tree(slot.insert(directory.walk(&sources)?), out),
+        Ask::Files(places) => sync::send_files(slot.as_ref().ok_or_else(none)?, &places, out),
+    }
+}
