@@ -207,7 +207,9 @@ fn privileged_a_build_that_fails_says_where() {
         (format!("--secret id=x {dir}"), 1, "secret x: read x: no such file or directory"),
         (format!("--ssh default {dir}"), 125, "--ssh is not implemented yet"),
         (format!("--cache-from x {dir}"), 125, "--cache-from is not implemented yet"),
-        (format!("-o out {dir}"), 125, "type=local) is not implemented yet"),
+        (format!("-o type=local {dir}"), 125, "type=local needs dest=FOLDER"),
+        (format!("-o type=tar,dest={dir} {dir}"), 1, "is a folder: name a file"),
+        (format!("-o - -o - {dir}"), 1, "standard output can take one output only"),
         (format!("--nope {dir}"), 125, "unknown flag: --nope"),
         (format!("--push {dir}"), 1, "a tag is needed when pushing"),
         (format!("--platform linux/amd64,linux/arm64 {dir}"), 1, "several platforms is not implemented yet"),
@@ -433,5 +435,55 @@ fn privileged_only_what_is_used_and_changed_is_sent() {
     assert_eq!(pool(&d), 0);
     build(&d, &format!("-q -t i {dir}")).ok();
     assert_eq!(pool(&d), 3);
+    d.finish();
+}
+
+#[test]
+fn privileged_what_is_built_comes_out_in_other_forms() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[(
+            "Dockerfile",
+            "FROM busybox AS build\nRUN mkdir /out && echo made > /out/file && ln -s file /out/link && chmod 751 /out/file\nFROM scratch\nCOPY --from=build /out /\n",
+        )],
+    );
+    let images = d.docker(["images", "-aq"]).ok();
+    // A folder, which keeps what it has.
+    let out = folder(&d, "out", &[("kept", "k"), ("file", "old")]);
+    build(&d, &format!("-q -o {out} -o type=tar,dest={out}.tar {dir}")).ok();
+    let mut names: Vec<_> = fs::read_dir(&out).expect("out").map(|e| e.expect("entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["file", "kept", "link"]);
+    assert_eq!(fs::read_to_string(format!("{out}/link")).expect("file"), "made\n");
+    let mode = fs::metadata(format!("{out}/file")).expect("file").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o751);
+    let listed = Command::new("tar").args(["-tf", &format!("{out}.tar")]).output().expect("tar");
+    assert!(String::from_utf8_lossy(&listed.stdout).lines().any(|l| l.ends_with("link")));
+    // On standard output, and nothing else there.
+    let piped = done(run(ours(&d, &format!("build -q -o - --target build {dir}")), &[]));
+    assert!(piped.code == 0 && piped.stdout.contains("bin/busybox"), "{}", piped.stderr);
+    // No image came of it.
+    assert_eq!(d.docker(["images", "-aq"]).ok(), images);
+    // An archive that both kinds of readers take; beside an image, too.
+    let shown = build(&d, &format!("--progress plain -o type=oci,dest={out}.oci,name=made:1 {dir}"));
+    assert!(shown.stderr.contains("exporting to an image archive"), "{}", shown.stderr);
+    assert_eq!(d.docker(["images", "-aq"]).ok(), images);
+    let id =
+        build(&d, &format!("-q -t made:2 -o type=docker,dest={out}.docker,name=made:1 --load {dir}")).ok();
+    assert_eq!(d.inspect("{{.Id}}", "made:2"), id.trim());
+    d.docker(["rmi", "made:2", "made:1"]).ok();
+    for (kind, names) in [("oci", &["made:1"][..]), ("docker", &["made:2", "made:1"])] {
+        let loaded = d.docker(["load", "-q", "-i", &format!("{out}.{kind}")]).ok();
+        assert_eq!(loaded, names.iter().map(|n| format!("Loaded image: {n}")).collect::<Vec<_>>().join("\n"));
+        assert_eq!(d.inspect("{{.Id}}", "made:1"), id.trim());
+        d.docker(["rmi"].into_iter().chain(names.iter().copied())).ok();
+    }
+    // What fails leaves nothing beside what was there.
+    let failing = folder(&d, "failing", &[("Dockerfile", "FROM busybox\nRUN exit 3\n")]);
+    build(&d, &format!("-q -o {out} -o type=tar,dest={out}/x.tar {failing}")).fails(1);
+    assert_eq!(fs::read_dir(&out).expect("out").count(), 3);
     d.finish();
 }

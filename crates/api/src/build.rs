@@ -91,6 +91,14 @@ pub enum BuildLine {
     Warning { text: String },
     /// The Dockerfile was looked at and not built; so many warnings came before.
     Checked { count: usize },
+    /// Bytes, in base64, of a tar that was asked for.
+    Export { what: BuildExport, data: String },
+    /// That tar is whole; for an archive, with the image's id.
+    Exported {
+        what: BuildExport,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
     /// The image is there; its id.
     Built { id: String },
     /// It has a name.
@@ -106,6 +114,17 @@ pub enum BuildLine {
     /// A line of a newer daemon.
     #[serde(other)]
     Unknown,
+}
+
+/// What may be made of what was built, in the form of a tar: the parameter `export` asks for it, several times for
+/// several; with `norecord=1` no image is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuildExport {
+    /// The files of the image.
+    Tree,
+    /// The image as an archive that is Docker's and an OCI layout.
+    Archive,
 }
 
 /// How an instruction came to be done.

@@ -1,6 +1,7 @@
 //! Builds: a client's context and request in, an image out.
 
 mod cache;
+mod export;
 mod images;
 mod rows;
 mod runner;
@@ -112,6 +113,10 @@ impl Engine {
             )));
         }
         let document = document(&plan.image, &outcomes);
+        self.export_build(request, top, &document, cancel, send)?;
+        if request.unrecorded {
+            return Ok(());
+        }
         let id = archive::record(&self.inner.store, top, &request.tags, document)?;
         self.announce(&id, request, send);
         tracing::debug!(image = %id, "built");

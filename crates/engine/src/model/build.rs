@@ -40,8 +40,21 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// What commands may ask for; never stored, never told.
     pub secrets: Secrets,
+    /// What else is made of what was built, besides or instead of an image.
+    pub exports: Vec<BuildExport>,
+    /// No image is kept.
+    pub unrecorded: bool,
     /// What registries are told, by the registry's name.
     pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// What may be made of what was built, in the form of a tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildExport {
+    /// The files of the image.
+    Tree,
+    /// The image as an archive that is Docker's and an OCI layout.
+    Archive,
 }
 
 /// An instruction of the stages that are built.
@@ -93,6 +106,10 @@ pub enum BuildEvent {
     Lint { rule: &'static str, message: String, line: u32 },
     /// The file was only looked at; so many things were found.
     Checked(usize),
+    /// Bytes of a tar that was asked for.
+    Export { what: BuildExport, bytes: Vec<u8> },
+    /// That tar is whole. For an archive, `id` is the image's.
+    Exported { what: BuildExport, id: Option<Digest> },
     /// The image is there.
     Built(Digest),
     /// It has a name.

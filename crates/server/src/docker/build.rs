@@ -12,7 +12,7 @@ use hyper::header::{CONTENT_TYPE, UPGRADE};
 use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
-use longshore_engine::model::{BuildRequest, OutputChunk, OutputStream};
+use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
 use longshore_engine::{BodyStream, BuildInput, BuildLimits, BuildNetwork, BuildSecret, BuildSecrets};
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
@@ -62,8 +62,7 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
     if request.headers().contains_key(UPGRADE) {
         return shared(call, request).await;
     }
-    let mut wanted = decode(call, request.headers())?;
-    wanted.check = call.query.flag("check");
+    let mut wanted = decode_ours(call, request.headers())?;
     let kind = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes().to_owned());
     let mut bytes = body::upload(request.into_body(), call.config().upload_idle);
     if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
@@ -83,8 +82,7 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
 /// A build of files that the client sends when it is asked.
 async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     let takeover = streams::takeover(&mut request)?;
-    let mut wanted = decode(call, request.headers())?;
-    wanted.check = call.query.flag("check");
+    let mut wanted = decode_ours(call, request.headers())?;
     let body = body::read_limited(request.into_body(), build::MAX_HEAD, call.config()).await?;
     // What it holds must not come back in an error.
     let bad = || ApiError::invalid("the request of a build whose files are shared is not what it should be");
@@ -104,6 +102,21 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
         futures_util::stream::iter(chunks.collect::<Vec<_>>())
     });
     takeover.start(call.version, Session { tty: true, output: output.boxed(), input: Some(input) }, None)
+}
+
+/// The parameters of our own route.
+fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
+    let mut wanted = decode(call, headers)?;
+    wanted.check = call.query.flag("check");
+    wanted.unrecorded = call.query.flag("norecord");
+    for what in call.query.all("export") {
+        wanted.exports.push(match what.as_str() {
+            "tree" => BuildExport::Tree,
+            "archive" => BuildExport::Archive,
+            what => return Err(ApiError::invalid(format!("export={what}: want tree or archive"))),
+        });
+    }
+    Ok(wanted)
 }
 
 fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
@@ -140,6 +153,8 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         limits: limits(call)?,
         platform: images::platform(call)?,
         secrets: BuildSecrets::new(),
+        exports: Vec::new(),
+        unrecorded: false,
         credentials: registry::all_credentials(headers)?,
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use longshore_api::build::{BuildDone, BuildLine, BuildRow};
+use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow};
 use longshore_engine::BuildAsk;
 use longshore_engine::model::{self, BuildEvent};
 
@@ -78,9 +78,22 @@ impl Lines {
                 BuildLine::Warning { text: format!("{rule}: {message} (line {line})") }
             }
             BuildEvent::Checked(count) => BuildLine::Checked { count },
+            BuildEvent::Export { what, bytes } => {
+                BuildLine::Export { what: export(what), data: STANDARD.encode(bytes) }
+            }
+            BuildEvent::Exported { what, id } => {
+                BuildLine::Exported { what: export(what), id: id.map(|id| id.to_string()) }
+            }
             BuildEvent::Built(id) => BuildLine::Built { id: id.to_string() },
             BuildEvent::Tagged(name) => BuildLine::Tagged { name: name.familiar() },
             BuildEvent::Failed { message, code, row } => BuildLine::Failed { message, code, row },
         })
+    }
+}
+
+fn export(what: model::BuildExport) -> BuildExport {
+    match what {
+        model::BuildExport::Tree => BuildExport::Tree,
+        model::BuildExport::Archive => BuildExport::Archive,
     }
 }

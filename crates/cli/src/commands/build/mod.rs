@@ -1,5 +1,6 @@
 //! `build`.
 
+mod output;
 mod secrets;
 mod send;
 mod share;
@@ -14,17 +15,17 @@ use hyper::Method;
 use longshore_api::build::{BuildHead, BuildLine};
 use longshore_api::stream::Stream;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use self::send::{Chunks, Sender, Sent};
-use self::share::{Directory, Question};
+use self::output::Outputs;
+use self::send::Sender;
 use self::source::Source;
 use self::view::View;
 use super::progress::show_progress;
 use super::{App, registry, say};
 use crate::args::build::{BuildArgs, Progress};
+use crate::args::output::{Dest, Made, Output};
 use crate::args::registry::no_content_trust;
-use crate::client::{Lines, Payload, query};
+use crate::client::{Hijacked, Lines, Payload, query};
 use crate::credentials::header_of_all;
 use crate::error::{Context, Failure, Result, words};
 use crate::format::build::{Outcome, mistake};
@@ -60,17 +61,21 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
         forget(file)?;
     }
     let own = is_ours(app).await?;
+    if !own && args.outputs().iter().any(|o| !matches!(o.made, Made::Image { .. })) {
+        return Err(Failure::new("outputs other than an image need a Longshore daemon: this one is another"));
+    }
     let mut interrupt = Interrupt::listen()?;
     let prepared = prepare(app, args, &platform, own);
     let (asked, sender) = tokio::select! {
         prepared = prepared => prepared?,
         status = interrupt.came() => return Err(Failure::exit(status)),
     };
+    let mut outputs = Outputs::open(&args.outputs())?;
     let id = match own {
-        true => ours(app, &asked, sender, progress, interrupt).await?,
-        false => theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await?,
+        true => ours(app, &asked, sender, progress, interrupt, &mut outputs).await?,
+        false => Some(theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await?),
     };
-    finish(app, args, progress, &id).await
+    finish(app, args, progress, id.as_deref()).await
 }
 
 /// How it is shown: by option, else by the environment as buildx reads it.
@@ -131,20 +136,22 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     Ok((asked, Sender::new(source.files, head)?))
 }
 
-/// Builds with our own daemon; gives the image's id.
+/// Builds with our own daemon; gives the image's id, if there is one.
 async fn ours(
     app: &App<'_>,
     asked: &Asked,
     mut sender: Sender,
     progress: Progress,
     interrupt: Interrupt,
-) -> Result<String> {
+    outputs: &mut Outputs,
+) -> Result<Option<String>> {
     let mut view = View::new(progress, interrupt)?;
-    let built = follow(app, asked, &mut sender, &mut view).await;
+    let built = follow(app, asked, &mut sender, &mut view, outputs).await;
     view.close()?;
     let dockerfile = asked.dockerfile.as_ref().map(|(name, text)| (name.as_str(), text.as_slice()));
     match (&view.build.outcome, built) {
-        (Some(Outcome::Built(id)), Ok(())) => Ok(id.clone()),
+        (Some(Outcome::Built(id)), Ok(())) => Ok(Some(id.clone())),
+        (Some(Outcome::Exported), Ok(())) => Ok(outputs.id.clone()),
         (Some(Outcome::Failed { .. }), Ok(())) => {
             view.tell(&view.build.failure(dockerfile))?;
             Err(Failure::exit(1))
@@ -176,9 +183,16 @@ fn refused(e: Failure, dockerfile: Option<(&str, &[u8])>) -> Failure {
 }
 
 /// Sends the context, or shares it, and reads the answer to its end.
-async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut View) -> Result<()> {
+async fn follow(
+    app: &App<'_>,
+    asked: &Asked,
+    sender: &mut Sender,
+    view: &mut View,
+    outputs: &mut Outputs,
+) -> Result<()> {
     if let Some((head, directories)) = sender.shared() {
-        return share(app, asked, sender.sent(), &head, directories, view).await;
+        let hijacked = hijack(app, asked, &head, view).await?;
+        return share::share(hijacked, sender.sent(), directories, view, outputs).await;
     }
     let payload = Payload::Stream(sender.kind(), sender.start());
     view.sending(&sender.sent(), false)?;
@@ -190,83 +204,53 @@ async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut Vi
     let answer = answer.map_err(|e| sender.failure().unwrap_or(e))?;
     view.sending(&sender.sent(), true)?;
     let mut body = answer.into_body();
-    let mut lines = Lines::default();
+    let mut incoming = Incoming::default();
     loop {
         let Some(frame) = view.watch(body.frame(), None).await? else { break };
         let frame = frame.context(|| "read the daemon's answer".into())?;
         if let Some(data) = frame.data_ref() {
-            lines.push(data, |line| take(line, view))?;
-        }
-    }
-    lines.end(|line| take(line, view))
-}
-
-fn take(line: Value, view: &mut View) -> Result<()> {
-    view.take(read(line)?)
-}
-
-fn read(line: Value) -> Result<BuildLine> {
-    serde_json::from_value(line).context(|| "the daemon's answer is not understood".into())
-}
-
-/// Answers the daemon's questions about directories, and reads what else it says to its end.
-async fn share(
-    app: &App<'_>,
-    asked: &Asked,
-    sent: Sent,
-    head: &BuildHead,
-    directories: Vec<Directory>,
-    view: &mut View,
-) -> Result<()> {
-    let payload = Payload::Json(serde_json::to_value(head).context(|| "write the request".into())?);
-    let hijacked = view.watch(app.client.hijack_as_all(&asked.users, &asked.path, payload), None).await??;
-    let (mut from, mut to) = tokio::io::split(hijacked.stream);
-    let (out, mut chunks) = Chunks::new(sent.clone());
-    let mut sharing = Sharing { ask: share::answer(directories, out), sent, asking: false };
-    // Dropped, it would close the connection for good.
-    let sending = tokio::spawn(async move {
-        while let Some(Ok(chunk)) = chunks.recv().await {
-            if to.write_all(&chunk).await.is_err() {
-                break;
+            for line in incoming.push(data)? {
+                outputs.take(&line).await?;
+                view.take(line)?;
             }
         }
-        std::future::pending::<()>().await;
-    });
-    let (mut lines, mut buffer) = (Lines::default(), vec![0; 64 << 10]);
-    let read = loop {
-        let sent = sharing.asking.then(|| sharing.sent.clone());
-        match view.watch(from.read(&mut buffer), sent.as_ref()).await? {
-            Ok(0) => break lines.end(|line| sharing.take(line, view)),
-            Ok(n) => lines.push(&buffer[..n], |line| sharing.take(line, view))?,
-            Err(e) => break Err(Failure::new(format!("read the daemon's answer: {}", words(&e)))),
-        }
-    };
-    sending.abort();
-    read
-}
-
-/// Directories while they are shared.
-struct Sharing {
-    ask: std::sync::mpsc::Sender<Question>,
-    sent: Sent,
-    /// The daemon waits for answers.
-    asking: bool,
-}
-
-impl Sharing {
-    fn take(&mut self, line: Value, view: &mut View) -> Result<()> {
-        let line = read(line)?;
-        if let Some(question) = share::question(&line) {
-            self.asking = true;
-            // A thread that has ended told the daemon why.
-            let _ = self.ask.send(question);
-            return view.sending(&self.sent, false);
-        }
-        if std::mem::take(&mut self.asking) {
-            view.sending(&self.sent, true)?;
-        }
-        view.take(line)
     }
+    for line in incoming.end()? {
+        outputs.take(&line).await?;
+        view.take(line)?;
+    }
+    Ok(())
+}
+
+/// The lines of an answer as they come.
+#[derive(Default)]
+struct Incoming {
+    lines: Lines,
+}
+
+impl Incoming {
+    fn push(&mut self, data: &[u8]) -> Result<Vec<BuildLine>> {
+        let mut out = Vec::new();
+        self.lines.push(data, |line| Self::read(line, &mut out))?;
+        Ok(out)
+    }
+
+    fn end(&mut self) -> Result<Vec<BuildLine>> {
+        let mut out = Vec::new();
+        self.lines.end(|line| Self::read(line, &mut out))?;
+        Ok(out)
+    }
+
+    fn read(line: Value, out: &mut Vec<BuildLine>) -> Result<()> {
+        out.push(serde_json::from_value(line).context(|| "the daemon's answer is not understood".into())?);
+        Ok(())
+    }
+}
+
+/// Asks for a build whose directories are shared.
+async fn hijack(app: &App<'_>, asked: &Asked, head: &BuildHead, view: &mut View) -> Result<Hijacked> {
+    let payload = Payload::Json(serde_json::to_value(head).context(|| "write the request".into())?);
+    view.watch(app.client.hijack_as_all(&asked.users, &asked.path, payload), None).await?
 }
 
 /// Builds with Docker's daemon, whose classic builder tells everything in words; gives the image's id.
@@ -290,7 +274,9 @@ async fn theirs(
 }
 
 /// Hands over what was built.
-async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: &str) -> Result<()> {
+async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: Option<&str>) -> Result<()> {
+    // Files alone have no image.
+    let Some(id) = id else { return Ok(()) };
     if let Some(file) = &args.iidfile {
         write(file, id)?;
     }
@@ -302,7 +288,11 @@ async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: &str) -
             registry::push_built(app, &name, progress == Progress::Quiet).await?;
         }
     }
-    if progress == Progress::Quiet { say(id) } else { Ok(()) }
+    let to_stdout = |output: Output| match output.made {
+        Made::Tar(to) | Made::Archive(to) => to == Dest::Stdout,
+        Made::Image { .. } | Made::Folder(_) => false,
+    };
+    if progress == Progress::Quiet && !args.outputs().into_iter().any(to_stdout) { say(id) } else { Ok(()) }
 }
 
 /// What buildx writes about an image of a daemon without manifests.

@@ -11,8 +11,13 @@ use longshore_api::build::BuildLine;
 use longshore_build::context::sync::{self, Ask};
 use longshore_build::context::{Context, Error};
 use longshore_build::ignore::Ignore;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::send::Chunks;
+use super::Incoming;
+use super::output::Outputs;
+use super::send::{Chunks, Sent};
+use super::view::View;
+use crate::client::Hijacked;
 use crate::error::{Failure, Result, words};
 
 /// A directory that is shared.
@@ -54,11 +59,74 @@ impl Directory {
     }
 }
 
+/// Answers the daemon's questions about directories, and reads what else it says to its end.
+pub(super) async fn share(
+    hijacked: Hijacked,
+    sent: Sent,
+    directories: Vec<Directory>,
+    view: &mut View,
+    outputs: &mut Outputs,
+) -> Result<()> {
+    let (mut from, mut to) = tokio::io::split(hijacked.stream);
+    let (out, mut chunks) = Chunks::new(sent.clone());
+    let mut sharing = Sharing { ask: answer(directories, out), sent, asking: false };
+    // Dropped, it would close the connection for good.
+    let sending = tokio::spawn(async move {
+        while let Some(Ok(chunk)) = chunks.recv().await {
+            if to.write_all(&chunk).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    let (mut incoming, mut buffer) = (Incoming::default(), vec![0; 256 << 10]);
+    let read = loop {
+        let sent = sharing.asking.then(|| sharing.sent.clone());
+        let lines = match view.watch(from.read(&mut buffer), sent.as_ref()).await? {
+            Ok(0) => break incoming.end(),
+            Ok(n) => incoming.push(&buffer[..n])?,
+            Err(e) => break Err(Failure::new(format!("read the daemon's answer: {}", words(&e)))),
+        };
+        for line in lines {
+            outputs.take(&line).await?;
+            sharing.take(line, view)?;
+        }
+    };
+    sending.abort();
+    for line in read? {
+        sharing.take(line, view)?;
+    }
+    Ok(())
+}
+
+/// Directories while they are shared.
+struct Sharing {
+    ask: std::sync::mpsc::Sender<Question>,
+    sent: Sent,
+    /// The daemon waits for answers.
+    asking: bool,
+}
+
+impl Sharing {
+    fn take(&mut self, line: BuildLine, view: &mut View) -> Result<()> {
+        if let Some(question) = question(&line) {
+            self.asking = true;
+            // A thread that has ended told the daemon why.
+            let _ = self.ask.send(question);
+            return view.sending(&self.sent, false);
+        }
+        if std::mem::take(&mut self.asking) {
+            view.sending(&self.sent, true)?;
+        }
+        view.take(line)
+    }
+}
+
 /// What the daemon asks of which directory.
-pub(super) type Question = (usize, Ask);
+type Question = (usize, Ask);
 
 /// The question in a line of the daemon's answer.
-pub(super) fn question(line: &BuildLine) -> Option<Question> {
+fn question(line: &BuildLine) -> Option<Question> {
     match line {
         BuildLine::Tree { context, sources } => {
             // What cannot be read names nothing: the step that has it says so.
@@ -73,7 +141,7 @@ pub(super) fn question(line: &BuildLine) -> Option<Question> {
 }
 
 /// Answers questions until nobody asks or nobody takes the answers; on a thread of its own.
-pub(super) fn answer(directories: Vec<Directory>, mut out: Chunks) -> mpsc::Sender<Question> {
+fn answer(directories: Vec<Directory>, mut out: Chunks) -> mpsc::Sender<Question> {
     let (ask, questions) = mpsc::channel();
     std::thread::spawn(move || {
         let mut walked: Vec<Option<Context>> = Vec::new();
