@@ -487,3 +487,35 @@ fn privileged_what_is_built_comes_out_in_other_forms() {
     assert_eq!(fs::read_dir(&out).expect("out").count(), 3);
     d.finish();
 }
+
+#[test]
+fn privileged_contexts_have_names() {
+    let d = Daemon::start();
+    d.load("busybox");
+    d.docker(["tag", "busybox", "other:1"]).ok();
+    let more = folder(&d, "more", &[("a", "from more"), ("b", "b"), (".dockerignore", "b\n")]);
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM nowhere AS base\nRUN exit 1\nFROM base\nCOPY --from=more . /more\nRUN --mount=from=more,target=/m cat /m/a > /seen\nCOPY a /\n",
+            ),
+            ("Based", "FROM more\nCOPY --from=busybox /bin/busybox /bin/\nCOPY a /mine\n"),
+            ("a", "mine"),
+        ],
+    );
+    let contexts = format!("--build-context more={more} --build-context base=docker-image://other:1");
+    build(&d, &format!("-q -t i {contexts} {dir}")).ok();
+    assert_eq!(in_image(&d, "i", "ls -A /more; cat /seen /a"), ".dockerignore\na\nfrom moremine");
+    build(&d, &format!("-q -t i -f {dir}/Based {contexts} {dir}")).ok();
+    assert_eq!(d.docker(["run", "--rm", "i", "/bin/busybox", "cat", "/a", "/mine"]).ok(), "from moremine");
+    // With a Dockerfile alone.
+    let alone = b"FROM busybox\nCOPY --from=more a /\n";
+    piped(&d, &format!("-q -t i --build-context more={more} -"), alone).ok();
+    assert_eq!(in_image(&d, "i", "cat /a"), "from more");
+    let none = build(&d, &format!("--build-context more={more}/none {dir}")).fails(1);
+    assert!(none.contains("failed to get build context more: ") && none.contains("no such file"), "{none}");
+    d.finish();
+}

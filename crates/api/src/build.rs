@@ -27,9 +27,16 @@ pub struct BuildHead {
     /// The Dockerfile in base64, for a build whose files are shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
-    /// What the directories that are shared are known by, the context first: the same text, the same directory.
+    /// What the directories that are shared are known by, the context first, which is empty where there is none: the same
+    /// text, the same directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub contexts: Vec<String>,
+    /// Names for directories, by their number among those that are shared.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_directories: BTreeMap<String, usize>,
+    /// Names for images that stand for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_images: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for BuildHead {

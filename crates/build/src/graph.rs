@@ -231,7 +231,7 @@ pub struct Limits {
 }
 
 /// Files that are copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copy {
     /// Where they come from.
     pub from: Source,
@@ -262,6 +262,13 @@ pub enum Source {
     Tree(Tree),
     /// Files that stand in the Dockerfile: name and content.
     Inline(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl Default for Source {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Inline(Vec::new())
+    }
 }
 
 /// A directory that is made.

@@ -74,9 +74,7 @@ impl Stage {
             return Err(at(span, &"invalid mount target \"/\": a mount cannot cover the root"));
         }
         let source = match &mount.from {
-            Some(name) => {
-                Some(Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?))
-            }
+            Some(name) => Some(planner.source(self.index, name, &self.image.platform, span)?),
             None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
             None => None,
         };

@@ -24,6 +24,7 @@ const CALL: Kind = Kind::one("string", |v| {
 });
 const PROGRESS: Kind = Kind::one("string", |v| Progress::read(v).map(drop));
 const OUTPUT: Kind = Kind::many("stringArray", |v| Output::read(v).map(drop));
+const CONTEXT: Kind = Kind::many("stringArray", |v| Additional::read(v).map(drop));
 const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
 const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
@@ -34,6 +35,9 @@ options! {
     BuildArgs {
         add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
         build_arg: Vec<String> = flag("build-arg", ENV, "Set build-time variables"),
+        build_context: Vec<String> = flag(
+            "build-context", CONTEXT, "Additional build contexts (e.g., name=path, name=docker-image://image)",
+        ),
         cgroup_parent: String =
             flag("cgroup-parent", STRING, "Set the parent cgroup for the \"RUN\" instructions during build"),
         call: Option<String> =
@@ -122,7 +126,6 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 pub(crate) const BUILD_LATER: &[Flag] = &[
     flag("allow", STRINGS, "Allow extra privileged entitlement").refused(LATER),
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
-    flag("build-context", LIST, "Additional build contexts").refused(LATER),
     flag("cache-from", LIST, "External cache sources").refused(LATER),
     flag("cache-to", LIST, "Cache export destinations").refused(LATER),
     flag("debug-shell", STRING, "Start a shell where a build fails").refused(LATER),
@@ -207,6 +210,45 @@ impl Secret {
     }
 }
 
+/// A context with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Additional {
+    pub(crate) name: String,
+    pub(crate) from: AdditionalFrom,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdditionalFrom {
+    Directory(String),
+    Image(String),
+}
+
+impl Additional {
+    fn read(text: &str) -> Result<Self, String> {
+        let bad = || format!("invalid context value: {text}, expected key=value");
+        let (name, value) = text.split_once('=').ok_or_else(bad)?;
+        if name.is_empty() || value.is_empty() {
+            return Err(bad());
+        }
+        let from = match value.split_once("://") {
+            Some(("docker-image", image)) => {
+                image.parse::<longshore_oci::Reference>().map_err(|e| format!("context {name}: {e}"))?;
+                AdditionalFrom::Image(image.to_owned())
+            }
+            Some((kind, _)) => {
+                return Err(format!(
+                    "context {name}: contexts of the kind {kind}:// are not implemented yet"
+                ));
+            }
+            None if value.starts_with("git@") => {
+                return Err(format!("context {name}: contexts from Git are not implemented yet"));
+            }
+            None => AdditionalFrom::Directory(value.to_owned()),
+        };
+        Ok(Self { name: name.to_lowercase(), from })
+    }
+}
+
 fn only(value: &str, allowed: &[&str], what: &str) -> Result<(), String> {
     if allowed.contains(&value.to_ascii_lowercase().as_str()) {
         return Ok(());
@@ -251,6 +293,12 @@ impl BuildArgs {
     /// What the image is called, in the order that was given.
     pub(crate) fn names(&self) -> Vec<String> {
         self.tag.iter().cloned().chain(self.outputs().into_iter().flat_map(|o| o.names)).collect()
+    }
+
+    /// The contexts with names, the last of a name.
+    pub(crate) fn additional(&self) -> BTreeMap<String, AdditionalFrom> {
+        let all = self.build_context.iter().filter_map(|text| Additional::read(text).ok());
+        all.map(|one| (one.name, one.from)).collect()
     }
 
     /// What becomes of what is built.
@@ -458,7 +506,11 @@ mod tests {
             ("--cache-to x .", "--cache-to is not implemented yet"),
             ("--squash .", "--squash is not implemented yet"),
             ("--annotation a=b .", "--annotation is not implemented yet"),
-            ("--build-context a=b .", "--build-context is not implemented yet"),
+            ("--build-context a .", "invalid context value: a, expected key=value"),
+            (
+                "--build-context a=oci-layout://x .",
+                "contexts of the kind oci-layout:// are not implemented yet",
+            ),
             ("--security-opt a .", "--security-opt is not implemented yet"),
             ("--debug-shell a .", "--debug-shell is not implemented yet"),
             (

@@ -182,6 +182,7 @@ fn options(request: &BuildRequest) -> Options {
         network: request.network.clone(),
         hosts: request.hosts.clone(),
         limits: request.limits.clone(),
+        contexts: request.contexts.clone(),
     }
 }
 

@@ -32,7 +32,7 @@ pub enum BuildInput {
     Shared {
         #[allow(missing_docs)]
         dockerfile: Vec<u8>,
-        /// What each directory is known by: the same text, the same directory.
+        /// What each directory is known by: the same text, the same directory. Empty: there is none.
         contexts: Vec<String>,
         #[allow(missing_docs)]
         answers: BodyStream,
@@ -60,7 +60,7 @@ pub(super) struct Ready {
 
 enum Files {
     Unpacked { context: Context, _site: Site },
-    Shared { keys: Vec<Digest>, answers: Mutex<BodyReader> },
+    Shared { keys: Vec<Option<Digest>>, answers: Mutex<BodyReader> },
 }
 
 impl Engine {
@@ -71,7 +71,10 @@ impl Engine {
             Incoming::Shared { dockerfile, contexts, answers } => Ok(Ready {
                 file: dockerfile::parse(&dockerfile).map_err(|e| Error::invalid(e.to_string()))?,
                 files: Files::Shared {
-                    keys: contexts.iter().map(|key| Digest::of(key.as_bytes())).collect(),
+                    keys: contexts
+                        .iter()
+                        .map(|key| (!key.is_empty()).then(|| Digest::of(key.as_bytes())))
+                        .collect(),
                     answers: Mutex::new(answers),
                 },
             }),
@@ -113,16 +116,15 @@ impl Engine {
         let mut contexts = Vec::new();
         for (n, key) in keys.iter().enumerate() {
             let uses = plan.graph.uses(&plan.wanted(), n);
-            contexts.push(if uses.is_empty() {
-                Context::empty()
-            } else {
-                let ask = |ask| send(BuildEvent::Ask { context: n, ask });
-                builder.receive(&held, key, &uses, &mut *answers, &ask)?
+            let ask = |ask| send(BuildEvent::Ask { context: n, ask });
+            contexts.push(match key {
+                Some(key) if !uses.is_empty() => builder.receive(&held, key, &uses, &mut *answers, &ask)?,
+                _ => Context::empty(),
             });
         }
         let done = work(&contexts);
         if let Err(BuildError::Context(ContextError::Gone(_))) = &done {
-            keys.iter().for_each(|key| builder.distrust(key));
+            keys.iter().flatten().for_each(|key| builder.distrust(key));
         }
         drop(held);
         if let Err(e) = builder.sweep_contexts() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 use longshore_build::Secrets;
 use longshore_build::context::sync::Ask;
 use longshore_build::graph::{Limits, Network};
+use longshore_build::plan::Named;
 use longshore_oci::{Digest, Platform, Reference};
 
 use super::{Filters, UnixNanos};
@@ -40,6 +41,8 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// What commands may ask for; never stored, never told.
     pub secrets: Secrets,
+    /// What names stand for besides stages and images.
+    pub contexts: BTreeMap<String, Named>,
     /// What else is made of what was built, besides or instead of an image.
     pub exports: Vec<BuildExport>,
     /// No image is kept.

@@ -13,7 +13,9 @@ use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
 use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
-use longshore_engine::{BodyStream, BuildInput, BuildLimits, BuildNetwork, BuildSecret, BuildSecrets};
+use longshore_engine::{
+    BodyStream, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildSecret, BuildSecrets,
+};
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -90,6 +92,13 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     let dockerfile = head.dockerfile.take().ok_or_else(bad)?;
     let dockerfile = STANDARD.decode(dockerfile).map_err(|_| bad())?;
     let contexts = std::mem::take(&mut head.contexts);
+    if head.named_directories.values().any(|n| *n >= contexts.len()) {
+        return Err(bad());
+    }
+    let directories = std::mem::take(&mut head.named_directories).into_iter();
+    wanted.contexts.extend(directories.map(|(name, n)| (name, BuildNamed::Files(n))));
+    let images = std::mem::take(&mut head.named_images).into_iter();
+    wanted.contexts.extend(images.map(|(name, image)| (name, BuildNamed::Image(image))));
     wanted.secrets = secrets(head)?;
     let (input, mut pieces) = mpsc::channel(8);
     let answers = futures_util::stream::poll_fn(move |cx| pieces.poll_recv(cx).map(|piece| piece.map(Ok)));
@@ -153,6 +162,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         limits: limits(call)?,
         platform: images::platform(call)?,
         secrets: BuildSecrets::new(),
+        contexts: BTreeMap::new(),
         exports: Vec::new(),
         unrecorded: false,
         credentials: registry::all_credentials(headers)?,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::output::Outputs;
 use self::send::Sender;
-use self::source::Source;
+use self::source::{Files, Source};
 use self::view::View;
 use super::progress::show_progress;
 use super::{App, registry, say};
@@ -104,8 +104,18 @@ async fn is_ours(app: &App<'_>) -> Result<bool> {
 /// Looks at everything that is to be sent, which may take a while.
 async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> Result<(Asked, Sender)> {
     let (context, file, config) = (args.context.clone(), args.file.clone(), app.config.clone());
+    let additional = args.additional();
     let looking = tokio::task::spawn_blocking(move || {
-        let source = Source::open(&context, &file, std::io::stdin(), own)?;
+        let mut source = Source::open(&context, &file, std::io::stdin(), own)?;
+        match &mut source.files {
+            Files::Shared(shared) => shared.add(additional)?,
+            _ if additional.is_empty() => {}
+            _ => {
+                return Err(Failure::new(
+                    "--build-context needs a Longshore daemon, and a folder or a Dockerfile as the context",
+                ));
+            }
+        }
         Ok::<_, Failure>((source, config.all_credentials()))
     });
     let (source, (users, problems)) = looking.await.context(|| "read the context".into())??;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::secrets::before_context;
 use super::share::Directory;
-use super::source::Files;
+use super::source::{Files, Shared};
 use crate::error::{Failure, words};
 
 const CHUNK: usize = 256 << 10;
@@ -53,15 +53,18 @@ impl Sender {
     }
 
     /// The request of a build whose directories are shared instead of being sent, and these.
-    pub(super) fn shared(&mut self) -> Option<(BuildHead, Vec<Directory>)> {
+    pub(super) fn shared(&mut self) -> Option<(BuildHead, Vec<Option<Directory>>)> {
         match self.files.take() {
-            Some(Files::Shared { dockerfile, directory }) => {
+            Some(Files::Shared(Shared { dockerfile, directories, named_directories, named_images })) => {
+                let keys = directories.iter().map(|d| d.as_ref().map_or("", Directory::key).to_owned());
                 let head = BuildHead {
                     dockerfile: Some(STANDARD.encode(dockerfile)),
-                    contexts: vec![directory.key().to_owned()],
+                    contexts: keys.collect(),
+                    named_directories,
+                    named_images,
                     ..std::mem::take(&mut self.head)
                 };
-                Some((head, vec![directory]))
+                Some((head, directories))
             }
             other => {
                 self.files = other;
@@ -96,7 +99,7 @@ fn write(files: Files, out: &mut Chunks) -> Result<(), Error> {
         Files::Dir(context, extra) => pack(&context, &extra, out),
         Files::Only(files) => pack_files(&files, out),
         // These the daemon asks for.
-        Files::Shared { .. } => Ok(()),
+        Files::Shared(_) => Ok(()),
         Files::Tar(from) => copy(from, out),
     }
 }

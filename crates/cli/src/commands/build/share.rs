@@ -63,7 +63,7 @@ impl Directory {
 pub(super) async fn share(
     hijacked: Hijacked,
     sent: Sent,
-    directories: Vec<Directory>,
+    directories: Vec<Option<Directory>>,
     view: &mut View,
     outputs: &mut Outputs,
 ) -> Result<()> {
@@ -141,7 +141,7 @@ fn question(line: &BuildLine) -> Option<Question> {
 }
 
 /// Answers questions until nobody asks or nobody takes the answers; on a thread of its own.
-fn answer(directories: Vec<Directory>, mut out: Chunks) -> mpsc::Sender<Question> {
+fn answer(directories: Vec<Option<Directory>>, mut out: Chunks) -> mpsc::Sender<Question> {
     let (ask, questions) = mpsc::channel();
     std::thread::spawn(move || {
         let mut walked: Vec<Option<Context>> = Vec::new();
@@ -162,13 +162,13 @@ fn answer(directories: Vec<Directory>, mut out: Chunks) -> mpsc::Sender<Question
 }
 
 fn reply(
-    directories: &[Directory],
+    directories: &[Option<Directory>],
     walked: &mut [Option<Context>],
     (n, ask): Question,
     out: &mut Chunks,
 ) -> Result<(), Error> {
     let none = || Error::Peer("the daemon asks for a directory that is not shared".into());
-    let directory = directories.get(n).ok_or_else(none)?;
+    let directory = directories.get(n).and_then(Option::as_ref).ok_or_else(none)?;
     let slot = walked.get_mut(n).ok_or_else(none)?;
     match ask {
         Ask::Tree(sources) => sync::send_tree(slot.insert(directory.walk(&sources)?), out),

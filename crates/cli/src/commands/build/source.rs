@@ -1,5 +1,6 @@
 //! What is sent to be built: which files, and which of them is the Dockerfile.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Cursor, ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,6 +10,7 @@ use longshore_build::context::{Context, Extra};
 use longshore_build::ignore::{self, Ignore};
 
 use super::share::Directory;
+use crate::args::build::AdditionalFrom;
 use crate::error::{Failure, Result, words};
 
 const DEFAULT: &str = "Dockerfile";
@@ -21,12 +23,22 @@ const BLOCK: usize = 512;
 pub(super) enum Files {
     /// Those of a directory, and some that are added or stand in the place of others.
     Dir(Box<Context>, Vec<Extra>),
-    /// Those of a directory, for a daemon that asks for what it needs; the Dockerfile is sent by itself.
-    Shared { dockerfile: Vec<u8>, directory: Directory },
+    /// Those of directories, for a daemon that asks for what it needs; the Dockerfile is sent by itself.
+    Shared(Shared),
     /// These alone.
     Only(Vec<Extra>),
     /// A tar that somebody else made.
     Tar(Box<dyn Read + Send>),
+}
+
+/// What a build is told instead of being sent files.
+pub(super) struct Shared {
+    pub(super) dockerfile: Vec<u8>,
+    /// The context first, if there is one.
+    pub(super) directories: Vec<Option<Directory>>,
+    /// Names for directories, by their number, and for images.
+    pub(super) named_directories: BTreeMap<String, usize>,
+    pub(super) named_images: BTreeMap<String, String>,
 }
 
 /// What is sent.
@@ -46,7 +58,7 @@ impl Source {
             ("-", "-") => {
                 Err(Failure::new("invalid argument: can't use stdin for both build context and dockerfile"))
             }
-            ("-", file) => piped(stdin, file),
+            ("-", file) => piped(stdin, file, own),
             (path, file) if Path::new(path).is_dir() => directory(Path::new(path), file, stdin, own),
             (path, _) if is_remote(path) => Err(Failure::new(format!(
                 "{path}: building from a URL or a Git repository is not implemented yet; fetch it, and build the directory"
@@ -59,6 +71,46 @@ impl Source {
     }
 }
 
+impl Shared {
+    fn new(dockerfile: Vec<u8>, context: Option<Directory>) -> Self {
+        Self {
+            dockerfile,
+            directories: vec![context],
+            named_directories: BTreeMap::new(),
+            named_images: BTreeMap::new(),
+        }
+    }
+
+    /// Adds contexts with names; each directory has its own ignore file.
+    ///
+    /// # Errors
+    /// For a directory that is none.
+    pub(super) fn add(&mut self, contexts: BTreeMap<String, AdditionalFrom>) -> Result<()> {
+        for (name, from) in contexts {
+            match from {
+                AdditionalFrom::Image(image) => {
+                    self.named_images.insert(name, image);
+                }
+                AdditionalFrom::Directory(path) => {
+                    let failed = |e: &io::Error| {
+                        Failure::new(format!("failed to get build context {name}: {path}: {}", words(e)))
+                    };
+                    let dir = fs::canonicalize(&path).map_err(|e| failed(&e))?;
+                    if !dir.is_dir() {
+                        return Err(failed(&ErrorKind::NotADirectory.into()));
+                    }
+                    let (_, ignore) = read_ignore([(Some(&dir.join(".dockerignore")), None)])?;
+                    let ignore = Ignore::parse(&ignore)
+                        .map_err(|e| Failure::new(format!("{path}/.dockerignore: {e}")))?;
+                    self.directories.push(Some(Directory::open(&dir, ignore)?));
+                    self.named_directories.insert(name, self.directories.len() - 1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether docker would take the name of a context for one of something elsewhere.
 fn is_remote(path: &str) -> bool {
     const STARTS: &[&str] = &["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
@@ -66,7 +118,7 @@ fn is_remote(path: &str) -> bool {
 }
 
 /// A tar, or a Dockerfile.
-fn piped(mut stdin: impl Read + Send + 'static, file: &str) -> Result<Source> {
+fn piped(mut stdin: impl Read + Send + 'static, file: &str, own: bool) -> Result<Source> {
     let failed = |e: io::Error| Failure::new(format!("failed to read the context from stdin: {}", words(&e)));
     let mut start = Vec::new();
     Read::by_ref(&mut stdin).take(BLOCK as u64).read_to_end(&mut start).map_err(failed)?;
@@ -80,7 +132,10 @@ fn piped(mut stdin: impl Read + Send + 'static, file: &str) -> Result<Source> {
         ));
     }
     let text = limited("Dockerfile from stdin", Cursor::new(start).chain(stdin))?;
-    let files = Files::Only(vec![Extra { path: DEFAULT.into(), content: text.clone() }]);
+    let files = match own {
+        true => Files::Shared(Shared::new(text.clone(), None)),
+        false => Files::Only(vec![Extra { path: DEFAULT.into(), content: text.clone() }]),
+    };
     Ok(Source { files, dockerfile: String::new(), shown: Some((DEFAULT.into(), text)) })
 }
 
@@ -118,7 +173,7 @@ fn directory(dir: &Path, file: &str, stdin: impl Read, own: bool) -> Result<Sour
     };
     if own {
         let directory = Directory::open(&dir, ignore)?;
-        let files = Files::Shared { dockerfile: found.text.clone(), directory };
+        let files = Files::Shared(Shared::new(found.text.clone(), Some(directory)));
         return Ok(Source { files, dockerfile: String::new(), shown: Some((shown, found.text)) });
     }
     let (dockerfile, extra) = match &found.inside {
@@ -204,7 +259,14 @@ fn lexical(path: &Path) -> Option<PathBuf> {
 fn ignore_file(dir: &Path, found: &Found) -> Result<(Option<String>, Vec<u8>)> {
     let usual = dir.join(".dockerignore");
     let inside = found.inside.as_ref().map(|path| format!("{path}.dockerignore"));
-    for (path, name) in [(found.beside.as_ref(), inside), (Some(&usual), Some(".dockerignore".to_owned()))] {
+    read_ignore([(found.beside.as_ref(), inside), (Some(&usual), Some(".dockerignore".to_owned()))])
+}
+
+/// The first of these files that is there, by the name that goes with it.
+fn read_ignore<'a>(
+    files: impl IntoIterator<Item = (Option<&'a PathBuf>, Option<String>)>,
+) -> Result<(Option<String>, Vec<u8>)> {
+    for (path, name) in files {
         let Some(path) = path else { continue };
         match File::open(path) {
             Ok(file) => return Ok((name, limited(&path.display().to_string(), file)?)),
@@ -258,8 +320,10 @@ mod tests {
     /// What is shared: the Dockerfile, and the names of what may be asked for.
     fn shared(dir: &Path, file: &str, stdin: &str) -> Result<(String, Vec<String>)> {
         let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), true)?;
-        let Files::Shared { dockerfile, directory } = source.files else { panic!("not shared") };
-        let context = directory.walk(&[b".".to_vec()]).unwrap();
+        let Files::Shared(Shared { dockerfile, directories, .. }) = source.files else {
+            panic!("not shared")
+        };
+        let context = directories[0].as_ref().unwrap().walk(&[b".".to_vec()]).unwrap();
         let names = context.entries().iter().map(|e| String::from_utf8(e.path.clone()).unwrap());
         Ok((String::from_utf8(dockerfile).unwrap(), names.collect()))
     }
@@ -365,7 +429,8 @@ mod tests {
                     format!("tar {}", s.dockerfile)
                 }
                 Files::Only(files) => String::from_utf8(files[0].content.clone()).unwrap(),
-                Files::Dir(..) | Files::Shared { .. } => panic!(),
+                Files::Shared(shared) => String::from_utf8(shared.dockerfile).unwrap(),
+                Files::Dir(..) => panic!(),
             })
         };
         assert_eq!(kind(&tar, "./d/D").unwrap(), "tar d/D");
