@@ -519,3 +519,35 @@ fn privileged_contexts_have_names() {
     assert!(none.contains("failed to get build context more: ") && none.contains("no such file"), "{none}");
     d.finish();
 }
+
+#[test]
+fn privileged_a_build_explains_itself() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            ("Dockerfile", "FROM busybox\nARG WHO=you\nCOPY . /all\nRUN echo $WHO\n"),
+            ("a", "1"),
+            ("b/c", "2"),
+        ],
+    );
+    let why = |line: &str| {
+        let shown = build(&d, &format!("-q --explain {line} {dir}"));
+        assert_eq!(shown.code, 0, "{}", shown.stderr);
+        shown.stderr.lines().map(|l| l.split_once("  ").unwrap_or_default().1.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(why(""), ["carried out: no step of this instruction is in the cache"; 2]);
+    assert_eq!(why(""), ["cached: what it depends on is what it was"; 2]);
+    fs::write(format!("{dir}/a"), "3").expect("write");
+    fs::write(format!("{dir}/d"), "4").expect("write");
+    fs::remove_file(format!("{dir}/b/c")).expect("remove");
+    let base = "carried out: the files that it starts from are others";
+    assert_eq!(why(""), ["carried out: changed: a; new: d; gone: b/c", base]);
+    let said = why("--build-arg WHO=me");
+    assert_eq!(said[0], "cached: what it depends on is what it was");
+    assert_eq!(said[1], "carried out: variable WHO was \"you\", and is \"me\"");
+    assert!(why("--no-cache").iter().all(|w| w.contains("the cache was not to be used")));
+    d.finish();
+}

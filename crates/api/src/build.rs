@@ -83,6 +83,8 @@ pub enum BuildLine {
         stderr: bool,
         text: String,
     },
+    /// Why it is carried out, or is not; only where the parameter `explain` asked for it.
+    Explained { row: usize, why: String },
     /// It is done.
     Done {
         row: usize,

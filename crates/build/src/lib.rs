@@ -9,6 +9,7 @@ pub mod context;
 mod copy;
 pub mod dockerfile;
 mod error;
+mod explain;
 pub mod graph;
 mod host;
 pub mod ignore;

@@ -17,7 +17,7 @@ use crate::graph::{Graph, StepId, Tree};
 use crate::host::{Done, Event, Runner, Watcher};
 use crate::secrets::Secrets;
 use crate::shared::Shared;
-use crate::{Error, Result, carry};
+use crate::{Error, Result, carry, explain};
 
 /// How often those who wait for something else look whether they were called off.
 const LOOK: Duration = Duration::from_millis(50);
@@ -69,6 +69,8 @@ pub struct Job<'a> {
     pub watcher: &'a dyn Watcher,
     /// Ends it early.
     pub cancel: &'a Cancel,
+    /// The watcher is told why each step is carried out or is not.
+    pub explain: bool,
     /// Steps that run side by side at most; at least 1.
     pub parallel: usize,
     /// Holds what the steps give, until an image names it.
@@ -208,15 +210,23 @@ impl Builder {
             secrets: job.secrets,
             step,
         };
+        let explain = |why: &dyn Fn() -> Result<String>| -> Result<()> {
+            if job.explain {
+                job.watcher.event(&Event::Explained { step: id, why: why()? });
+            }
+            Ok(())
+        };
         let quick = site.quick_key();
         if let Some(key) = &quick
             && let Some(found) = self.cached(job, step.fresh, key)?
         {
+            explain(&|| Ok(explain::hit()))?;
             return Ok((found, Done::Cached));
         }
         let prepared = site.prepare()?;
         let key = prepared.key();
         if let Some(found) = self.cached(job, step.fresh, key)? {
+            explain(&|| Ok(explain::hit()))?;
             if let Some(quick) = &quick {
                 self.store.alias_step(key, quick)?;
             }
@@ -227,7 +237,12 @@ impl Builder {
         if waited && let Some(found) = self.cached(job, false, key)? {
             return Ok((found, Done::Shared));
         }
+        explain(&|| match step.fresh {
+            true => Ok(explain::fresh()),
+            false => explain::miss(&self.store, &step.name, prepared.inputs()),
+        })?;
         let record = prepared.carry_out(&|event| job.watcher.event(&event.of(id)))?;
+        self.store.note_inputs(key, prepared.inputs())?;
         if let Some(quick) = &quick {
             self.store.alias_step(key, quick)?;
         }

@@ -31,4 +31,4 @@ pub use open::{Store, StoreOptions};
 pub use pool::{Arriving, Pool};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};
-pub use steps::{StepRecord, StepsDropped};
+pub use steps::{StepInputs, StepRecord, StepsDropped};

@@ -49,6 +49,23 @@ impl Context {
         Ok(hash.0.finish())
     }
 
+    /// The files of `selected` with a digest of each, for people: of a pool, where that costs nothing, and only as long as
+    /// they are `most` at most.
+    #[must_use]
+    pub fn listing(&self, selected: &[Selected], most: usize) -> Vec<(String, String)> {
+        let Files::Pool(pooled) = &self.files else { return Vec::new() };
+        if selected.iter().map(|one| one.entries.len()).sum::<usize>() > most {
+            return Vec::new();
+        }
+        let items = selected.iter().flat_map(|one| one.items(self.tree()));
+        let one = |(_, at, entry): (&[u8], usize, &Entry)| {
+            let mut hash = Framed::default();
+            frame(&mut hash, entry, pooled.contents.get(at).unwrap_or(&Content::EMPTY));
+            (String::from_utf8_lossy(&entry.path).into_owned(), hash.0.finish().short())
+        };
+        items.map(one).collect()
+    }
+
     /// What is behind the files and directories that are selected, by their places in the tree.
     fn contents(&self, selected: &[Selected]) -> Result<Cow<'_, [Content]>> {
         let root = match &self.files {

@@ -27,6 +27,9 @@ mod tests;
 /// Links that lead to a destination are followed as often as the kernel would.
 const MAX_LINKS: usize = 40;
 
+/// Files whose digests are kept, to say which one changed.
+const LISTED: usize = 1000;
+
 /// What a copy takes out of a source, and a digest of that.
 #[derive(Debug)]
 pub(crate) struct Selection<'a> {
@@ -42,6 +45,11 @@ enum Held<'a> {
 }
 
 impl Selection<'_> {
+    /// What is copied, for people.
+    pub(crate) fn listing(&self) -> Vec<(String, String)> {
+        self.context().listing(&self.selected, LISTED)
+    }
+
     fn context(&self) -> &Context {
         match &self.context {
             Held::Ours(context) => context,

@@ -51,6 +51,7 @@ options! {
         cpuset_mems: String = flag("cpuset-mems", STRING, "MEMs in which to allow execution (0-3, 0,1)"),
         disable_content_trust: Option<bool> =
             flag("disable-content-trust", BOOL, "Skip image verification").default("true"),
+        explain: bool = flag("explain", BOOL, "Say of every step why it was carried out, or why not"),
         file: String =
             flag("file", STRING, "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").short('f'),
         iidfile: Option<String> = flag("iidfile", STRING, "Write the image ID to the file"),
@@ -345,6 +346,7 @@ impl BuildArgs {
         let mut out = vec![
             ("dockerfile", dockerfile.to_owned()),
             ("check", flag(self.checks())),
+            ("explain", flag(self.explain)),
             ("nocache", flag(self.no_cache)),
             ("pull", flag(self.pull)),
             ("rm", flag(true)),

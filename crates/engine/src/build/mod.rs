@@ -18,7 +18,7 @@ use longshore_build::context::Context;
 use longshore_build::dockerfile::Finding;
 use longshore_build::graph::{StepId, Tree};
 use longshore_build::plan::{NoCache, Options, Plan, check, document, plan};
-use longshore_build::{Cancel, Error as BuildError, Job, Secrets};
+use longshore_build::{Cancel, Error as BuildError, Job};
 use longshore_oci::{Digest, Platform};
 use longshore_store::archive;
 use longshore_store::lease::Lease;
@@ -97,7 +97,7 @@ impl Engine {
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
         let outcomes = self.with_contexts(ready, &plan, send, |contexts| {
-            self.solve(&plan, contexts, &request.secrets, &lease, cancel, send)
+            self.solve(&plan, contexts, request, &lease, cancel, send)
         })?;
         if cancel.is_off() {
             return Err(BuildError::Cancelled);
@@ -127,7 +127,7 @@ impl Engine {
         &self,
         plan: &Plan,
         contexts: &[Context],
-        secrets: &Secrets,
+        request: &BuildRequest,
         lease: &Lease,
         cancel: &Cancel,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
@@ -137,7 +137,8 @@ impl Engine {
             graph: &plan.graph,
             wanted: &plan.wanted(),
             contexts,
-            secrets,
+            secrets: &request.secrets,
+            explain: request.explain,
             runner: self,
             watcher: &rows,
             cancel,

@@ -25,6 +25,8 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// The Dockerfile is looked at and not built.
     pub check: bool,
+    /// It is told why each step is carried out or is not.
+    pub explain: bool,
     /// Every step is carried out.
     pub no_cache: bool,
     /// Stages of which every step is carried out, by name or number.
@@ -101,6 +103,8 @@ pub enum BuildEvent {
     Running { row: usize, container: String },
     /// Its command wrote something.
     Output { row: usize, stderr: bool, bytes: Vec<u8> },
+    /// Why it is carried out, or is not.
+    Explained { row: usize, why: String },
     /// It is done. `image` is the id of the image as it would be after it, `size` the bytes of its layer.
     Done { row: usize, done: BuildDone, image: Digest, size: u64, took: Duration },
     /// Something that people should know.

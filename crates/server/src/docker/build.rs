@@ -117,6 +117,7 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
 fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
     let mut wanted = decode(call, headers)?;
     wanted.check = call.query.flag("check");
+    wanted.explain = call.query.flag("explain");
     wanted.unrecorded = call.query.flag("norecord");
     for what in call.query.all("export") {
         wanted.exports.push(match what.as_str() {
@@ -154,6 +155,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         args: given(map::<Option<String>>(q.text("buildargs"), "buildargs")?),
         labels: map(q.text("labels"), "labels")?,
         check: false,
+        explain: false,
         no_cache: q.flag("nocache"),
         fresh_stages: q.all("nocachefilter"),
         pull: q.flag("pull"),

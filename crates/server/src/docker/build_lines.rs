@@ -61,6 +61,7 @@ impl Lines {
                 }
                 BuildLine::Output { row, stderr, text }
             }
+            BuildEvent::Explained { row, why } => BuildLine::Explained { row, why },
             BuildEvent::Done { row, done, image, size, took } => BuildLine::Done {
                 row,
                 how: match done {

@@ -55,6 +55,7 @@ impl Ordered {
             BuildEvent::Lint { .. }
             | BuildEvent::Checked(_)
             | BuildEvent::Ask { .. }
+            | BuildEvent::Explained { .. }
             | BuildEvent::Export { .. }
             | BuildEvent::Exported { .. } => {}
             BuildEvent::Pull(e) => out.push(image::progress(e)),

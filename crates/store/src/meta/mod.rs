@@ -54,6 +54,8 @@ pub enum Table {
     Sources,
     /// Steps of builds, by the digest of everything that they depend on.
     Steps,
+    /// What steps of builds depended on, for people, by the digest of that.
+    Inputs,
     /// Cache mounts of builds, by the digest of their name.
     Caches,
     /// Single values by name.
@@ -62,7 +64,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Images,
         Self::Tags,
         Self::Used,
@@ -74,6 +76,7 @@ impl Table {
         Self::Leases,
         Self::Sources,
         Self::Steps,
+        Self::Inputs,
         Self::Caches,
         Self::Kv,
     ];
@@ -93,6 +96,7 @@ impl Table {
             Self::Leases => "leases",
             Self::Sources => "sources",
             Self::Steps => "steps",
+            Self::Inputs => "inputs",
             Self::Caches => "caches",
             Self::Kv => "kv",
         }

@@ -137,10 +137,10 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let route = if own { "/longshore/build" } else { "/build" };
     let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
     let head = secrets::head(&args.secrets())?;
-    let only_ours = !head.secrets.is_empty() || !args.no_cache_filter.is_empty();
+    let only_ours = !head.secrets.is_empty() || !args.no_cache_filter.is_empty() || args.explain;
     if only_ours && !own {
         return Err(Failure::new(
-            "--secret and --no-cache-filter need a Longshore daemon: this one is another",
+            "--secret, --no-cache-filter and --explain need a Longshore daemon: this one is another",
         ));
     }
     Ok((asked, Sender::new(source.files, head)?))
@@ -158,6 +158,8 @@ async fn ours(
     let mut view = View::new(progress, interrupt)?;
     let built = follow(app, asked, &mut sender, &mut view, outputs).await;
     view.close()?;
+    let explained: String = view.build.explained.iter().map(|line| format!("{line}\n")).collect();
+    view.tell(&explained)?;
     let dockerfile = asked.dockerfile.as_ref().map(|(name, text)| (name.as_str(), text.as_slice()));
     match (&view.build.outcome, built) {
         (Some(Outcome::Built(id)), Ok(())) => Ok(Some(id.clone())),

@@ -76,6 +76,8 @@ pub(crate) struct Build {
     coming: Option<(usize, u64)>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) warnings: Vec<String>,
+    /// Why steps were carried out or were not: a line for each.
+    pub(crate) explained: Vec<String>,
 }
 
 impl Build {
@@ -169,6 +171,11 @@ impl Build {
                     let lines = self.steps.get_mut(at).map(|step| step.output(&text, stderr, now));
                     let lines = lines.into_iter().flatten();
                     out.extend(lines.map(|text| Change::Line { step: at, stderr, text }));
+                }
+            }
+            BuildLine::Explained { row, why } => {
+                if let Some(row) = self.rows.get(row) {
+                    self.explained.push(format!("{}  {}", short(&row.text), one_line(&why)));
                 }
             }
             BuildLine::Done { row, how, took, .. } => self.done(row, how, took, now, &mut out),
