@@ -551,3 +551,32 @@ fn privileged_a_build_explains_itself() {
     assert!(why("--no-cache").iter().all(|w| w.contains("the cache was not to be used")));
     d.finish();
 }
+
+#[test]
+fn privileged_a_build_is_verified_to_be_reproducible() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            ("Dockerfile", "FROM busybox\nCOPY a /b/\nWORKDIR /c/d\nENV A=1\n"),
+            ("Random", "FROM busybox\nRUN head -c 20 /dev/urandom > /random; touch -d @0 /random /\n"),
+            ("a", "1"),
+        ],
+    );
+    let same = build(&d, &format!("-q --verify-reproducible -t same {dir}"));
+    assert_eq!(same.code, 0, "{}", same.stderr);
+    assert!(same.stderr.contains("Reproducible: built a second time"), "{}", same.stderr);
+    let images = d.docker(["images", "-aq"]).ok().lines().count();
+    let differs = build(&d, &format!("-q --verify-reproducible -t random -f {dir}/Random {dir}")).fails(1);
+    assert!(
+        differs.contains("not reproducible: a second build differs in 1 files, first /random: content"),
+        "{differs}"
+    );
+    // The second one is gone again.
+    assert_eq!(d.docker(["images", "-aq"]).ok().lines().count(), images + 1);
+    let folder = build(&d, &format!("--verify-reproducible -o out {dir}")).fails(1);
+    assert!(folder.contains("--verify-reproducible compares images"), "{folder}");
+    d.finish();
+}

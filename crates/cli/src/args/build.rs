@@ -87,6 +87,9 @@ options! {
             flag("tag", TAG, "Name and optionally a tag in the \"name:tag\" format").short('t'),
         target: String = flag("target", STRING, "Set the target build stage to build."),
         ulimit: Vec<String> = flag("ulimit", ULIMIT, "Ulimit options").shows("[]"),
+        verify_reproducible: bool = flag(
+            "verify-reproducible", BOOL, "Build a second time without the cache, and tell the first file that differs",
+        ),
         ; context: String
     }
 }

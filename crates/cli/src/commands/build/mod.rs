@@ -5,6 +5,7 @@ mod secrets;
 mod send;
 mod share;
 mod source;
+mod verify;
 mod view;
 
 use std::fs;
@@ -57,13 +58,28 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
     if args.pushes() && args.names().is_empty() {
         return Err(Failure::new("a tag is needed when pushing: name the image with --tag"));
     }
+    if args.verify_reproducible && (!args.records() || args.context == "-" || args.file == "-") {
+        return Err(Failure::new(
+            "--verify-reproducible compares images of files that are read twice: build a folder, and an image",
+        ));
+    }
     if let Some(file) = args.iidfile.as_ref().filter(|file| is_plain(file)) {
         forget(file)?;
     }
+    let id = one_build(app, args, progress).await?;
+    if let Some(id) = id.as_deref().filter(|_| args.verify_reproducible) {
+        verify::verify(app, args, progress, id).await?;
+    }
+    finish(app, args, progress, id.as_deref()).await
+}
+
+/// Builds once; gives the image's id, if there is one.
+async fn one_build(app: &App<'_>, args: &BuildArgs, progress: Progress) -> Result<Option<String>> {
     let own = is_ours(app).await?;
     if !own && args.outputs().iter().any(|o| !matches!(o.made, Made::Image { .. })) {
         return Err(Failure::new("outputs other than an image need a Longshore daemon: this one is another"));
     }
+    let platform = registry::platform(args.platform.as_deref());
     let mut interrupt = Interrupt::listen()?;
     let prepared = prepare(app, args, &platform, own);
     let (asked, sender) = tokio::select! {
@@ -71,11 +87,10 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
         status = interrupt.came() => return Err(Failure::exit(status)),
     };
     let mut outputs = Outputs::open(&args.outputs())?;
-    let id = match own {
-        true => ours(app, &asked, sender, progress, interrupt, &mut outputs).await?,
-        false => Some(theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await?),
-    };
-    finish(app, args, progress, id.as_deref()).await
+    match own {
+        true => ours(app, &asked, sender, progress, interrupt, &mut outputs).await,
+        false => theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await.map(Some),
+    }
 }
 
 /// How it is shown: by option, else by the environment as buildx reads it.
@@ -137,10 +152,13 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let route = if own { "/longshore/build" } else { "/build" };
     let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
     let head = secrets::head(&args.secrets())?;
-    let only_ours = !head.secrets.is_empty() || !args.no_cache_filter.is_empty() || args.explain;
+    let only_ours = !head.secrets.is_empty()
+        || !args.no_cache_filter.is_empty()
+        || args.explain
+        || args.verify_reproducible;
     if only_ours && !own {
         return Err(Failure::new(
-            "--secret, --no-cache-filter and --explain need a Longshore daemon: this one is another",
+            "--secret, --no-cache-filter, --explain and --verify-reproducible need a Longshore daemon: this one is another",
         ));
     }
     Ok((asked, Sender::new(source.files, head)?))
