@@ -30,4 +30,4 @@ pub use key::KeyWriter;
 pub use mode::{BadMode, Mode};
 pub use secrets::{MAX_SECRET, Secret, Secrets};
 pub use shared::{PoolUse, SharedContext};
-pub use solve::{Builder, Job, Outcome};
+pub use solve::{Builder, FailedRun, Job, Outcome};

@@ -1,5 +1,6 @@
 //! `build`.
 
+mod debug;
 mod output;
 mod secrets;
 mod send;
@@ -63,6 +64,9 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
             "--verify-reproducible compares images of files that are read twice: build a folder, and an image",
         ));
     }
+    if args.debug_shell && !(tty::stdin_is_terminal() && tty::stdout_is_terminal()) {
+        return Err(Failure::new("--debug-shell needs a terminal on standard input and output"));
+    }
     if let Some(file) = args.iidfile.as_ref().filter(|file| is_plain(file)) {
         forget(file)?;
     }
@@ -88,7 +92,7 @@ async fn one_build(app: &App<'_>, args: &BuildArgs, progress: Progress) -> Resul
     };
     let mut outputs = Outputs::open(&args.outputs())?;
     match own {
-        true => ours(app, &asked, sender, progress, interrupt, &mut outputs).await,
+        true => ours(app, args, &asked, sender, View::new(progress, interrupt)?, &mut outputs).await,
         false => theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await.map(Some),
     }
 }
@@ -158,7 +162,7 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
         || args.verify_reproducible;
     if only_ours && !own {
         return Err(Failure::new(
-            "--secret, --no-cache-filter, --explain and --verify-reproducible need a Longshore daemon: this one is another",
+            "--secret, --no-cache-filter, --explain, --verify-reproducible and --debug-shell need a Longshore daemon: this one is another",
         ));
     }
     Ok((asked, Sender::new(source.files, head)?))
@@ -167,13 +171,13 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
 /// Builds with our own daemon; gives the image's id, if there is one.
 async fn ours(
     app: &App<'_>,
+    args: &BuildArgs,
     asked: &Asked,
-    mut sender: Sender,
-    progress: Progress,
-    interrupt: Interrupt,
+    sender: Sender,
+    mut view: View,
     outputs: &mut Outputs,
 ) -> Result<Option<String>> {
-    let mut view = View::new(progress, interrupt)?;
+    let mut sender = sender;
     let built = follow(app, asked, &mut sender, &mut view, outputs).await;
     view.close()?;
     let explained: String = view.build.explained.iter().map(|line| format!("{line}\n")).collect();
@@ -184,6 +188,10 @@ async fn ours(
         (Some(Outcome::Exported), Ok(())) => Ok(outputs.id.clone()),
         (Some(Outcome::Failed { .. }), Ok(())) => {
             view.tell(&view.build.failure(dockerfile))?;
+            if let Some(image) = view.build.left.take() {
+                drop(view);
+                debug::shell(app, &image, &args.network).await?;
+            }
             Err(Failure::exit(1))
         }
         (Some(Outcome::Checked(0)), Ok(())) => {
