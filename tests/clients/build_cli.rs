@@ -697,3 +697,57 @@ fn privileged_what_weakens_the_confinement_has_to_be_allowed() {
     assert_eq!(fs::read_to_string(format!("{dir}/a")).expect("a"), "1\n");
     d.finish();
 }
+
+#[test]
+fn privileged_files_are_the_same_however_they_came() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM below\nCOPY . /all\nCOPY . /link/new/\nCOPY a b/a twin /there/\nCOPY a /deep/er/\nCOPY b /merged\nCOPY c /merged\n\
+                 COPY --chmod=640 --chown=12:34 . /looks\nCOPY --exclude=*/x . /some\nCOPY --parents b/./c/x a /parents/\nCOPY a a /same/\n\
+                 COPY --link . /linked\nCOPY odd /odd\n",
+            ),
+            ("a", "a\n"),
+            ("twin", "a\n"),
+            ("empty", ""),
+            ("b/a", "b\n"),
+            ("b/c/x", "x\n"),
+            ("c/a", "c\n"),
+            ("c/c/y", "y\n"),
+            ("odd/name with space", "1"),
+            ("odd/[brackets]*", "2"),
+        ],
+    );
+    std::os::unix::fs::symlink("a", format!("{dir}/odd/to")).expect("link");
+    std::os::unix::fs::symlink("../a", format!("{dir}/b/up")).expect("link");
+    let mode = |path: &str, mode| {
+        fs::set_permissions(format!("{dir}/{path}"), std::os::unix::fs::PermissionsExt::from_mode(mode))
+    };
+    mode("twin", 0o755).expect("mode");
+    mode("b/c", 0o700).expect("mode");
+    mode("c/a", 0o4711).expect("mode");
+    let layers = |image: &str| d.inspect("{{json .RootFS.Layers}}", image);
+    let below = b"FROM busybox\nRUN mkdir -p /real /there && ln -s real /link && echo old > /there/a\n";
+    piped(&d, "-q -t below -", below).ok();
+    // As a tar, whose times are whole, and file by file: at first the layers get the pool's own files, then copies.
+    let tar = tar(&dir, &["--format=posix"]);
+    piped(&d, "-q --no-cache -t tar -", &tar).ok();
+    for turn in ["first", "second"] {
+        build(&d, &format!("-q --no-cache -t {turn} {dir}")).ok();
+        assert_eq!(layers(turn), layers("tar"), "the {turn} time");
+    }
+    assert_eq!(in_image(&d, "first", "cat /there/a /merged/a /real/new/a; ls -A /merged/c"), "b\nc\na\nx\ny");
+    assert_eq!(in_image(&d, "first", "stat -c '%a %u %g' /looks/c/a /looks/b"), "640 12 34\n640 12 34");
+    // What is written in a container stays there.
+    assert_eq!(in_image(&d, "first", "echo more >> /all/a; cat /linked/a /some/a"), "a\na");
+    build(&d, &format!("-q -t third {dir}")).ok();
+    assert_eq!(layers("third"), layers("tar"));
+    let checked = done(run(ours(&d, "system check"), &[]));
+    assert_eq!(checked.code, 0, "{} {}", checked.stdout, checked.stderr);
+    d.finish();
+}

@@ -31,11 +31,12 @@ fn main() {
         std::fs::write(parent.join(format!("file{n}.rs")), format!("contents of {n}\n").repeat(20)).unwrap();
     }
     std::thread::sleep(Duration::from_secs(4));
-    let pool = Store::open(&dir.join("data"), &StoreOptions::default()).unwrap().pool();
+    let store = Store::open(&dir.join("data"), &StoreOptions::default()).unwrap();
+    let pool = store.pool();
     let ignore = Ignore::parse(b"**/*.o\n**/target\n.git\n**/node_modules\n*.md\n!README.md\n").unwrap();
-    println!("cold: {}", run(&tree, &pool, &ignore));
+    println!("cold: {}", run(&tree, pool, &ignore));
     for _ in 0..5 {
-        println!("warm: {}", run(&tree, &pool, &ignore));
+        println!("warm: {}", run(&tree, pool, &ignore));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Carrying out one step: its keys, its work in a writable layer, its layer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use longshore_oci::{Digest, IdMap};
@@ -184,7 +184,7 @@ impl Prepared<'_> {
                     return Err(e);
                 }
             }
-            Op::Copy(copy) => layer.with_root(|root, at| self.copy_into(root, at, copy))?,
+            Op::Copy(copy) => self.copy_in(&layer, copy)?,
             Op::Mkdir(mkdir) => layer.with_root(|root, _| make(site, root, mkdir))?,
         }
         layer.keep(&self.key, site)
@@ -224,14 +224,22 @@ impl Prepared<'_> {
             Some(record) => record,
             None => {
                 let layer = Working::new(site.store, None)?;
-                layer.with_root(|root, at| self.copy_into(root, at, copy))?;
+                self.copy_in(&layer, copy)?;
                 layer.keep(&key, site)?
             }
         };
         Ok(site.store.stack_step(&self.key, site.base, &alone, site.lease)?)
     }
 
-    fn copy_into(&self, root: &Root, at: &Path, copy: &Copy) -> Result<()> {
+    fn copy_in(&self, layer: &Working<'_>, copy: &Copy) -> Result<()> {
+        let rest = layer.with_root(|root, at| self.copy_into(root, at, copy))?;
+        match (rest, &self.files) {
+            (Some(rest), Some(files)) => files.carry_out(rest, &layer.dir()?, self.site.cancel),
+            _ => Ok(()),
+        }
+    }
+
+    fn copy_into(&self, root: &Root, at: &Path, copy: &Copy) -> Result<Option<copy::Rest>> {
         let owner = match &copy.owner {
             Some(owner) => Some(self.site.owner(root, owner)?),
             None => match copy.from {
@@ -244,9 +252,9 @@ impl Prepared<'_> {
         let look = Look { owner, mode: copy.mode.clone(), stamp: self.site.step.time.seconds() };
         let placer = Placer::new(root, look, self.site.cancel);
         match (&copy.from, &self.files) {
-            (Source::Inline(files), _) => copy::inline(placer, root, copy, files),
+            (Source::Inline(files), _) => copy::inline(placer, root, copy, files).map(|()| None),
             (_, Some(selection)) => copy::place(placer, root, at, copy, selection),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -289,7 +297,7 @@ fn make(site: &Site<'_>, root: &Root, mkdir: &Mkdir) -> Result<()> {
     let look = Look { stamp: site.step.time.seconds(), owner, ..Look::default() };
     let mut placer = Placer::new(root, look, site.cancel);
     placer.make_dir(&copy::in_root(&mkdir.path))?;
-    placer.finish()
+    placer.finish().map(drop)
 }
 
 /// A writable layer in which a step works; dropped, it is gone.
@@ -313,12 +321,18 @@ impl<'a> Working<'a> {
     }
 
     /// Mounts it and gives its root, and where that lies.
-    fn with_root(&self, f: impl FnOnce(&Root, &Path) -> Result<()>) -> Result<()> {
+    fn with_root<T>(&self, f: impl FnOnce(&Root, &Path) -> Result<T>) -> Result<T> {
         let path = self.store.mount_rw(&self.id, &IdMap::default())?;
         let done = Root::open(&path).map_err(Into::into).and_then(|root| f(&root, &path));
         let unmounted = self.store.unmount_rw(&self.id);
-        done?;
-        Ok(unmounted?)
+        let done = done?;
+        unmounted?;
+        Ok(done)
+    }
+
+    /// Where the driver keeps what is written to it.
+    fn dir(&self) -> Result<PathBuf> {
+        Ok(self.store.rw_dir(&self.id)?)
     }
 
     /// Makes a layer of it.

@@ -62,7 +62,7 @@ impl Builder {
     ) -> Result<Context> {
         let pool = self.store().pool();
         let record = pool.record(key);
-        let context = sync::receive(&pool, &record, uses, from, ask)?;
+        let context = sync::receive(pool, &record, uses, from, ask)?;
         // There is none while all files are too new to be remembered.
         if let Ok(file) = File::open(&record) {
             let _ = file.set_modified(SystemTime::now());

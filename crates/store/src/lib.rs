@@ -28,7 +28,7 @@ pub use compressed::{Compressed, CompressedDropped, DropPolicy};
 pub use error::{Error, IoContext, Result, errno_text};
 pub use image::{BlobRecord, ImageRecord, Images, ManifestRecord};
 pub use open::{Store, StoreOptions};
-pub use pool::{Arriving, Pool};
+pub use pool::{Arriving, Lent, Pool};
 pub use rw::{GraphOf, RwLayer, Visit};
 pub use snapshot::{Change, ChangeKind, remove_tree};
 pub use steps::{StepInputs, StepRecord, StepsDropped};

@@ -12,6 +12,7 @@ use crate::content::Content;
 use crate::image::{ImageRow, Images, LayerRecord, parse_id};
 use crate::lease::{self, Lease};
 use crate::meta::{Batch, Meta, Table};
+use crate::pool::Pool;
 use crate::rw::{MountRow, Users};
 use crate::snapshot::{DriverChoice, DriverName, SnapshotDriver, choose, make_private_dir};
 use crate::unclean::{self, Unverified};
@@ -63,6 +64,7 @@ struct Inner {
     verifying: Mutex<()>,
     /// Who uses a container's mount.
     users: Mutex<HashMap<String, Users>>,
+    pool: Pool,
 }
 
 /// While it lives no layer is collected.
@@ -138,6 +140,7 @@ impl Store {
         }
         let (unverified, stopped) = unclean::opened(&meta, boot)?;
         let inner = Inner {
+            pool: Pool::new(&root),
             root,
             meta,
             content,
@@ -189,6 +192,12 @@ impl Store {
     #[must_use]
     pub fn driver_choice(&self) -> &DriverChoice {
         &self.inner.choice
+    }
+
+    /// The files of build contexts.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.inner.pool
     }
 
     /// The images.

@@ -7,13 +7,18 @@
 //! ```
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_oci::{Digest, Sha256};
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Errno;
 
 use crate::open::Store;
 use crate::snapshot::make_private_dir;
@@ -24,19 +29,15 @@ pub(crate) const DIR: &str = "contexts";
 /// Bytes of a file that are gathered before anything is written: the file has its name at once then.
 const SMALL: usize = 256 << 10;
 
-/// The files of build contexts. Cheap to clone.
+/// The files of build contexts. Cheap to clone; all clones are one pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
     dir: PathBuf,
+    /// Held while a layer gets a file itself.
+    giving: Arc<Mutex<()>>,
 }
 
 impl Store {
-    /// The files of build contexts.
-    #[must_use]
-    pub fn pool(&self) -> Pool {
-        Pool { dir: self.root().join(DIR) }
-    }
-
     /// Empties the pool after a power cut, which may have taken the bytes of any file. For a start only.
     pub(crate) fn distrust_pool(&self) -> Result<()> {
         remove_tree(&self.root().join(DIR))
@@ -44,6 +45,11 @@ impl Store {
 }
 
 impl Pool {
+    /// Of the data root `root`.
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { dir: root.join(DIR), giving: Arc::default() }
+    }
+
     /// Makes its directories, before anything is added.
     ///
     /// # Errors
@@ -89,6 +95,18 @@ impl Pool {
         // A daemon that was killed while it wrote leaves less.
         let whole = file.metadata().context(failed)?.len() == size;
         Ok(whole.then_some(file))
+    }
+
+    /// The file with these bytes itself, for a layer to have as its own: `None` if it is not here, or a layer has it.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn lend(&self, digest: &Digest, size: u64) -> Result<Option<Lent<'_>>> {
+        let giving = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = self.open(digest, size)? else { return Ok(None) };
+        let path = self.path(digest);
+        let alone = file.metadata().context(|| format!("stat {}", path.display()))?.nlink() == 1;
+        Ok(alone.then_some(Lent { file, path, _giving: giving }))
     }
 
     /// The bytes of a small file, compared with their digest; `None` if they are not here.
@@ -174,6 +192,31 @@ impl Pool {
             }
         }
         Ok(freed)
+    }
+}
+
+/// A file of the pool that no layer has, and that no other may get meanwhile. Owner, permissions, times and attributes mean
+/// nothing here: whoever gets it sets them. What it holds must never change again.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    file: File,
+    path: PathBuf,
+    _giving: MutexGuard<'a, ()>,
+}
+
+impl Lent<'_> {
+    /// The file, open to read.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives it a second name.
+    ///
+    /// # Errors
+    /// `EXDEV` on another file system; `EEXIST`.
+    pub fn link(self, dir: impl AsFd, name: &OsStr) -> std::result::Result<(), Errno> {
+        rustix::fs::linkat(CWD, &self.path, dir, name, AtFlags::empty())
     }
 }
 
@@ -281,7 +324,7 @@ mod tests {
 
     fn pool() -> (tempfile::TempDir, Pool) {
         let dir = tempfile::tempdir().unwrap();
-        let pool = Pool { dir: dir.path().join("contexts") };
+        let pool = Pool::new(dir.path());
         assert_eq!(pool.records().unwrap(), []);
         pool.prepare().unwrap();
         (dir, pool)
@@ -326,6 +369,23 @@ mod tests {
         assert_eq!(names(&pool.dir.join("files")).unwrap().len(), 2);
         drop(arriving);
         assert_eq!(names(&pool.dir.join("files")).unwrap(), [digest.hex()]);
+    }
+
+    #[test]
+    fn a_layer_gets_a_file_itself_once() {
+        let (dir, pool) = pool();
+        let digest = pool.add(b"bytes").unwrap();
+        let to = File::open(dir.path()).unwrap();
+        assert!(
+            pool.lend(&digest, 6).unwrap().is_none() && pool.lend(&Digest::of(b""), 0).unwrap().is_none()
+        );
+        pool.lend(&digest, 5).unwrap().unwrap().link(&to, OsStr::new("one")).unwrap();
+        assert!(pool.lend(&digest, 5).unwrap().is_none());
+        assert_eq!(read(&pool, &digest, 5).unwrap(), b"bytes");
+        // The layer keeps it when the pool lets it go.
+        let one = dir.path().join("one");
+        assert_eq!(pool.retain(&HashSet::new(), &HashSet::new()).unwrap(), 0);
+        assert_eq!((fs::read(&one).unwrap(), fs::metadata(&one).unwrap().nlink()), (b"bytes".to_vec(), 1));
     }
 
     #[test]

@@ -406,6 +406,21 @@ impl Store {
         self.with_mounted(container, |tree| write_tree(tree, TreeKind::Plain, out).map(drop))
     }
 
+    /// Where the driver keeps what is written into a container. In a directory that was made there, and only in such a one,
+    /// more may be put while the container's root is not mounted.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such writable layer.
+    pub fn rw_dir(&self, container: &str) -> Result<PathBuf> {
+        let mounts = self.driver().mounts(&self.mount_row(container)?.mount_id, &IdMap::default())?;
+        match mounts {
+            Mounts::Directory(dir) | Mounts::Overlay { upper: Some((dir, _)), .. } => Ok(dir),
+            Mounts::Overlay { upper: None, .. } => {
+                Err(Error::Internal("a writable layer that is committed".into()))
+            }
+        }
+    }
+
     /// Gives `f` the root of a container's tree, running or not.
     ///
     /// # Errors

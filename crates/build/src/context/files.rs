@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use longshore_oci::Digest;
-use longshore_store::Pool;
 use longshore_store::tar::Xattr;
+use longshore_store::{Lent, Pool};
 use longshore_sys::root::Root;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -74,6 +74,27 @@ impl Context {
             }
             Files::None => Err(Error::Gone(show(&entry.path))),
         }
+    }
+
+    /// The file at a place of the tree itself, for a layer to have; `None` where it has to be copied.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn lend(&self, at: usize) -> Result<Option<Lent<'_>>> {
+        let entry = self.entry(at)?;
+        match &self.files {
+            Files::Pool(Pooled { pool, contents }) if entry.size > 0 => {
+                let content = contents.get(at).unwrap_or(&Content::EMPTY);
+                Ok(pool.lend(&content.bytes, entry.size)?)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether its files are in the pool.
+    #[must_use]
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.files, Files::Pool(_))
     }
 
     /// The attributes that reach a layer of the file or directory at a place of the tree, by name.

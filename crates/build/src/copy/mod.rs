@@ -1,6 +1,7 @@
 //! COPY and ADD: what is taken, where it goes, whose it becomes.
 
 mod archive;
+mod later;
 mod owner;
 mod place;
 
@@ -11,6 +12,7 @@ use longshore_oci::Digest;
 use longshore_sys::root::Root;
 use rustix::fs::FileType;
 
+use crate::cancel::Cancel;
 use crate::context::{self, Context, SelectOptions, Selected, select};
 use crate::graph::Copy;
 use crate::ignore::Ignore;
@@ -19,7 +21,7 @@ use crate::{Error, Result};
 
 pub(crate) use self::owner::{owner, owner_in_nothing, owner_is_numeric};
 use self::place::path;
-pub(crate) use self::place::{Look, Placer};
+pub(crate) use self::place::{Look, Placer, Rest};
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,14 @@ enum Held<'a> {
 }
 
 impl Selection<'_> {
+    /// Does what [`place`] left, in the writable layer `upper`.
+    ///
+    /// # Errors
+    /// When a file cannot be made.
+    pub(crate) fn carry_out(&self, rest: Rest, upper: &Path, cancel: &Cancel) -> Result<()> {
+        rest.carry_out(upper, self.context(), cancel)
+    }
+
     /// What is copied, for people.
     pub(crate) fn listing(&self) -> Vec<(String, String)> {
         self.context().listing(&self.selected, LISTED)
@@ -109,7 +119,8 @@ pub(crate) fn escaped(path: &[u8]) -> Vec<u8> {
     path.iter().flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b])).collect()
 }
 
-/// Puts what was selected into the tree `root`, which lies at `at`.
+/// Puts what was selected into the tree `root`, which lies at `at`. What is left for when that is not mounted any more is
+/// given.
 ///
 /// # Errors
 /// When something is in the way, or the system refuses.
@@ -119,8 +130,11 @@ pub(crate) fn place(
     at: &Path,
     copy: &Copy,
     selection: &Selection<'_>,
-) -> Result<()> {
+) -> Result<Option<Rest>> {
     let context = selection.context();
+    if context.is_pooled() && !copy.unpack {
+        placer = placer.leaving_files();
+    }
     let tree = context.tree();
     for one in &selection.selected {
         // Each source as if it were alone: the one before may have made the directory that it goes to.
@@ -165,7 +179,7 @@ pub(crate) fn at(mut placer: Placer<'_>, context: &Context, path: &[u8], to: &[u
             }
         }
     }
-    placer.finish()
+    placer.finish().map(drop)
 }
 
 /// Writes the files that stand in the Dockerfile itself.
@@ -182,7 +196,7 @@ pub(crate) fn inline(
     for (name, content) in files {
         placer.write(&into.file(name), content)?;
     }
-    placer.finish()
+    placer.finish().map(drop)
 }
 
 /// Where files go.

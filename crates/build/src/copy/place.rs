@@ -6,12 +6,14 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use longshore_store::tar::Time;
 use longshore_sys::root::Root;
 use rustix::fs::{AtFlags, FileType, Gid, Mode as Bits, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::later::Later;
 use crate::cancel::Cancel;
 use crate::context::{Context, Entry, EntryKind};
 use crate::error::IoContext as _;
@@ -43,7 +45,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    fn mode(&self, mode: u32, directory: bool) -> u32 {
+    pub(super) fn mode(&self, mode: u32, directory: bool) -> u32 {
         self.mode.as_ref().map_or(mode, |m| m.apply(mode, directory))
     }
 }
@@ -57,12 +59,37 @@ pub(crate) struct Placer<'a> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Times that directories get at the end: what happens in them changes them.
     times: BTreeMap<Vec<u8>, Timespec>,
+    /// Files that are made once the tree is not mounted any more.
+    later: Option<Later>,
     buf: Vec<u8>,
+}
+
+/// What a [`Placer`] left to be done in the writable layer itself.
+pub(crate) struct Rest {
+    later: Later,
+    look: Look,
+    times: BTreeMap<Vec<u8>, Timespec>,
+}
+
+impl Rest {
+    /// Does it in the writable layer `upper`, of which nothing is mounted; the files are those of `context`.
+    ///
+    /// # Errors
+    /// When a file cannot be made.
+    pub(crate) fn carry_out(self, upper: &Path, context: &Context, cancel: &Cancel) -> Result<()> {
+        self.later.carry_out(upper, context, &self.look, &self.times, cancel)
+    }
 }
 
 impl<'a> Placer<'a> {
     pub(crate) fn new(to: &'a Root, look: Look, cancel: &'a Cancel) -> Self {
-        Self { to, look, cancel, links: HashMap::new(), times: BTreeMap::new(), buf: Vec::new() }
+        let (links, times) = (HashMap::new(), BTreeMap::new());
+        Self { to, look, cancel, links, times, later: None, buf: Vec::new() }
+    }
+
+    /// The same, leaving files for when the tree is not mounted any more where that may be: see [`Placer::finish`].
+    pub(crate) fn leaving_files(self) -> Self {
+        Self { later: Some(Later::default()), ..self }
     }
 
     /// Copies the entry at a place of `from` to the clean path `to`; a directory without what is in it.
@@ -74,6 +101,12 @@ impl<'a> Placer<'a> {
         let entry = entry.ok_or_else(|| Error::Internal("a copy of what is not in its tree".into()))?;
         let item = Item { from, at, entry, to };
         let (parent, name) = split(to);
+        if let Some(later) = &mut self.later {
+            if entry.kind == EntryKind::File && later.takes(self.to, to, at)? {
+                return Ok(());
+            }
+            later.gives_way(to, entry.kind == EntryKind::Dir)?;
+        }
         let dir = self.parent(parent)?;
         if entry.kind == EntryKind::Dir {
             return self.directory(&dir, name, &item);
@@ -137,14 +170,15 @@ impl<'a> Placer<'a> {
         made
     }
 
-    /// The end: directories get their times.
-    pub(crate) fn finish(self) -> Result<()> {
+    /// The end: directories get their times. What was left is given, if anything.
+    pub(crate) fn finish(self) -> Result<Option<Rest>> {
         // The deepest first: only what is below changes a directory.
         for (to, time) in self.times.iter().rev() {
             let dir = self.to.open_file(path(to), OFlags::RDONLY | OFlags::DIRECTORY, Bits::empty())?;
             rustix::fs::futimens(&dir, &both(*time)).context(|| format!("set times of {}", show(to)))?;
         }
-        Ok(())
+        let later = self.later.filter(|later| !later.is_empty());
+        Ok(later.map(|later| Rest { later, look: self.look, times: self.times }))
     }
 
     /// The directory `to`; what is missing of it is made. Links that lead to it are followed, inside the tree.
@@ -167,6 +201,10 @@ impl<'a> Placer<'a> {
                     return Err(in_the_way(&at, false));
                 }
                 Err(e) => return Err(e.into()),
+            }
+            if let Some(later) = &mut self.later {
+                later.gives_way(&at, true)?;
+                later.made(&at);
             }
             self.keep_time(&above)?;
             let dir = self.to.mkdir_all(path(&at), Bits::from_raw_mode(0o700))?;
@@ -193,7 +231,8 @@ impl<'a> Placer<'a> {
 
     fn directory(&mut self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<()> {
         match rustix::fs::mkdirat(dir, name, Bits::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => self.later.iter_mut().for_each(|later| later.made(item.to)),
+            Err(Errno::EXIST) => {}
             Err(e) => return Err(Error::io(format!("make directory {}", show(item.to)), e)),
         }
         // Without following: a link where a directory is to go is in the way.
@@ -204,7 +243,7 @@ impl<'a> Placer<'a> {
         })?;
         let time = timespec(item.entry.mtime);
         set_look(opened.as_fd(), item.to, self.owner_of(item), self.look.mode(item.entry.mode, true), time)?;
-        set_attributes(item, opened.as_fd())?;
+        set_attributes(item.from, item.at, item.to, opened.as_fd())?;
         self.times.insert(item.to.to_vec(), time);
         Ok(())
     }
@@ -212,12 +251,13 @@ impl<'a> Placer<'a> {
     fn file(&mut self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<()> {
         let source = item.from.open_file(item.at)?;
         let mut file = File::from(create(dir, name, item.to)?);
-        self.content(&source, &mut file).context(|| format!("copy {}", show(&item.entry.path)))?;
+        content(&source, &mut file, &mut self.buf, self.cancel)
+            .context(|| format!("copy {}", show(&item.entry.path)))?;
         let (uid, gid) = self.owner_of(item);
         // Attributes first where the owner clears capabilities, times last.
         rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .context(|| format!("chown {}", show(item.to)))?;
-        set_attributes(item, file.as_fd())?;
+        set_attributes(item.from, item.at, item.to, file.as_fd())?;
         rustix::fs::fchmod(&file, Bits::from_raw_mode(self.look.mode(item.entry.mode, false)))
             .context(|| format!("chmod {}", show(item.to)))?;
         rustix::fs::futimens(&file, &both(timespec(item.entry.mtime)))
@@ -226,31 +266,6 @@ impl<'a> Placer<'a> {
 
     fn owner_of(&self, item: &Item<'_>) -> (u32, u32) {
         self.look.owner.unwrap_or((item.entry.uid, item.entry.gid))
-    }
-
-    /// Shares the blocks where the file system can, lets the kernel copy where it will, else copies.
-    fn content(&mut self, source: &File, file: &mut File) -> std::io::Result<()> {
-        if rustix::fs::ioctl_ficlone(&*file, source).is_ok() {
-            return Ok(());
-        }
-        loop {
-            match rustix::fs::copy_file_range(source, None, &*file, None, PIECE) {
-                Ok(0) => return Ok(()),
-                Ok(_) if self.cancel.is_off() => return Err(Errno::CANCELED.into()),
-                Ok(_) => {}
-                Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                Err(e) => return Err(e.into()),
-            }
-        }
-        self.buf.resize(256 << 10, 0);
-        let mut source = source;
-        loop {
-            let n = source.read(&mut self.buf)?;
-            if n == 0 {
-                return Ok(());
-            }
-            file.write_all(self.buf.get(..n).unwrap_or_default())?;
-        }
     }
 
     /// What has several names in the source has several names in the tree.
@@ -314,20 +329,51 @@ impl<'a> Placer<'a> {
 }
 
 /// Gives a copy the attributes that reach layers.
-fn set_attributes(item: &Item<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    for (name, value) in item.from.attributes(item.at)? {
+pub(super) fn set_attributes(from: &Context, at: usize, name: &[u8], to: BorrowedFd<'_>) -> Result<()> {
+    let shown = name;
+    for (name, value) in from.attributes(at)? {
         match rustix::fs::fsetxattr(to, name.as_slice(), &value, XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-            Err(e) => return Err(Error::io(format!("set attributes of {}", show(item.to)), e)),
+            Err(e) => return Err(Error::io(format!("set attributes of {}", show(shown)), e)),
         }
     }
     Ok(())
 }
 
-fn create(dir: &OwnedFd, name: &OsStr, to: &[u8]) -> Result<OwnedFd> {
+pub(super) fn create(dir: &OwnedFd, name: &OsStr, to: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Bits::from_raw_mode(0o600))
         .context(|| format!("create {}", show(to)))
+}
+
+/// Shares the blocks where the file system can, lets the kernel copy where it will, else copies.
+pub(super) fn content(
+    source: &File,
+    file: &mut File,
+    buffer: &mut Vec<u8>,
+    cancel: &Cancel,
+) -> std::io::Result<()> {
+    if rustix::fs::ioctl_ficlone(&*file, source).is_ok() {
+        return Ok(());
+    }
+    loop {
+        match rustix::fs::copy_file_range(source, None, &*file, None, PIECE) {
+            Ok(0) => return Ok(()),
+            Ok(_) if cancel.is_off() => return Err(Errno::CANCELED.into()),
+            Ok(_) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    buffer.resize(256 << 10, 0);
+    let mut source = source;
+    loop {
+        let n = source.read(buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        file.write_all(buffer.get(..n).unwrap_or_default())?;
+    }
 }
 
 fn set_look(fd: BorrowedFd<'_>, to: &[u8], owner: (u32, u32), mode: u32, time: Timespec) -> Result<()> {
@@ -337,7 +383,7 @@ fn set_look(fd: BorrowedFd<'_>, to: &[u8], owner: (u32, u32), mode: u32, time: T
     rustix::fs::futimens(fd, &both(time)).context(|| format!("set times of {}", show(to)))
 }
 
-fn in_the_way(to: &[u8], directory: bool) -> Error {
+pub(super) fn in_the_way(to: &[u8], directory: bool) -> Error {
     Error::Invalid(if directory {
         format!("cannot replace the directory /{} with a file", show(to))
     } else {
@@ -349,15 +395,15 @@ fn mtime(stat: &Stat) -> Timespec {
     Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
-fn timespec(time: Time) -> Timespec {
+pub(super) fn timespec(time: Time) -> Timespec {
     Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() }
 }
 
-fn both(time: Timespec) -> Timestamps {
+pub(super) fn both(time: Timespec) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
-fn split(to: &[u8]) -> (&[u8], &OsStr) {
+pub(super) fn split(to: &[u8]) -> (&[u8], &OsStr) {
     match to.iter().rposition(|&b| b == b'/') {
         Some(at) => {
             (to.get(..at).unwrap_or_default(), OsStr::from_bytes(to.get(at + 1..).unwrap_or_default()))

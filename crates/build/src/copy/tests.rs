@@ -59,7 +59,7 @@ impl Case {
         let tree = Root::open(self.tree.path())?;
         let cancel = Cancel::new();
         let look = Look { owner: Some(owner), mode: copy.mode.clone(), stamp: STAMP };
-        place(Placer::new(&tree, look, &cancel), &tree, self.tree.path(), &copy, &selection)
+        place(Placer::new(&tree, look, &cancel), &tree, self.tree.path(), &copy, &selection).map(drop)
     }
 
     fn look(&self, path: &str) -> (u32, i64) {

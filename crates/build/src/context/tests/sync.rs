@@ -26,7 +26,7 @@ impl Rig {
         fs::create_dir(dir.path().join("c")).unwrap();
         // Which mode a context has is nobody's affair.
         fs::set_permissions(dir.path().join("c"), fs::Permissions::from_mode(0o700)).unwrap();
-        Self { pool: store.pool(), dir, _store: store, asked: RefCell::default() }
+        Self { pool: store.pool().clone(), dir, _store: store, asked: RefCell::default() }
     }
 
     fn context(&self) -> std::path::PathBuf {
