@@ -12,18 +12,20 @@ use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::{self, Look, Placer, Selection};
-use crate::graph::{Copy, Mkdir, Op, Run, Source, Step, StepId};
-use crate::host::{Event, Runner, Stream};
+use crate::graph::{Copy, Mkdir, Op, Part, Run, Source, Step, StepId};
+use crate::host::{Event, Fetcher, Runner, Stream};
 use crate::mounts::{self, Mounted};
+use crate::remote::{Pin, Remote};
 use crate::secrets::Secrets;
 use crate::stubs::Stubs;
-use crate::{Error, Result};
+use crate::{Error, KeyWriter, Result};
 
 /// A step with all that it needs.
 pub(crate) struct Site<'a> {
     pub(crate) store: &'a Store,
     pub(crate) contexts: &'a [Context],
     pub(crate) runner: &'a dyn Runner,
+    pub(crate) fetcher: &'a dyn Fetcher,
     pub(crate) lease: &'a Lease,
     pub(crate) cancel: &'a Cancel,
     pub(crate) caches: &'a Caches,
@@ -55,10 +57,35 @@ impl<'a> Happens<'a> {
 pub(crate) struct Prepared<'a> {
     site: &'a Site<'a>,
     key: Digest,
-    /// What is copied, and out of what.
-    files: Option<Selection<'a>>,
+    /// What is copied, for each part of a copy.
+    files: Vec<Files<'a>>,
     /// The trees that are read, while they are mounted.
     trees: Vec<Borrowed<'a>>,
+}
+
+/// What one part of a copy copies.
+enum Files<'a> {
+    /// Files of a context or a tree.
+    Selected(Selection<'a>),
+    /// Files that stand in the Dockerfile: name and content.
+    Inline(&'a [(Vec<u8>, Vec<u8>)]),
+    /// Files that are fetched once it is known that they are needed.
+    Remote(&'a Remote, Pin),
+}
+
+impl Files<'_> {
+    fn describe(&self, key: &mut KeyWriter) {
+        match self {
+            Self::Selected(selection) => drop(key.digest("files", Some(&selection.digest))),
+            Self::Inline(files) => {
+                key.number("files", files.len() as u64);
+                for (name, content) in *files {
+                    key.bytes("name", name).bytes("content", content);
+                }
+            }
+            Self::Remote(remote, pin) => remote.describe(pin, key),
+        }
+    }
 }
 
 impl<'a> Site<'a> {
@@ -73,7 +100,11 @@ impl<'a> Site<'a> {
             key.digest("tree", tree.as_ref());
         }
         match &self.step.op {
-            Op::Copy(copy) => key.list("sources", &copy.sources),
+            // What else it copies has to be looked at.
+            Op::Copy(copy) if !copy.parts.iter().all(|part| matches!(part.from, Source::Tree(_))) => {
+                return None;
+            }
+            Op::Copy(copy) => key.list("sources", copy.parts.iter().flat_map(|part| &part.sources)),
             // What else it reads is a context, and that has to be looked at.
             Op::Run(run) if run.mounts.iter().any(|m| matches!(m.source(), Some(Source::Context(_)))) => {
                 return None;
@@ -96,13 +127,14 @@ impl<'a> Site<'a> {
         let mut key = self.step.key();
         key.digest("base", self.base.as_ref());
         let trees = self.from.iter().map(|t| Borrowed::new(self.store, *t)).collect::<Result<Vec<_>>>()?;
-        let mut files = None;
+        let mut files = Vec::new();
         match &self.step.op {
             Op::Copy(copy) => {
-                files = self.selection(copy, &trees, &mut key)?;
-                if let Some(files) = &files {
-                    key.digest("files", Some(&files.digest));
+                let mut trees = trees.iter();
+                for part in &copy.parts {
+                    files.push(self.files(copy, part, &mut trees)?);
                 }
+                files.iter().for_each(|files| files.describe(&mut key));
             }
             Op::Run(run) => {
                 for digest in mounts::digests(run, self.contexts, &trees)? {
@@ -114,26 +146,25 @@ impl<'a> Site<'a> {
         Ok(Prepared { site: self, key: key.finish(), files, trees })
     }
 
-    fn selection(
+    fn files<'t>(
         &self,
         copy: &Copy,
-        trees: &[Borrowed<'_>],
-        key: &mut crate::KeyWriter,
-    ) -> Result<Option<Selection<'a>>> {
-        match &copy.from {
-            Source::Inline(files) => {
-                key.number("files", files.len() as u64);
-                for (name, content) in files {
-                    key.bytes("name", name).bytes("content", content);
-                }
-                Ok(None)
+        part: &'a Part,
+        trees: &mut impl Iterator<Item = &'t Borrowed<'t>>,
+    ) -> Result<Files<'a>> {
+        Ok(match &part.from {
+            Source::Inline(files) => Files::Inline(files),
+            Source::Context(n) => {
+                Files::Selected(copy::select_context(self.contexts, *n, copy, &part.sources)?)
             }
-            Source::Context(n) => copy::select_context(self.contexts, *n, copy).map(Some),
             Source::Tree(_) => {
-                let tree = trees.first().ok_or_else(|| Error::Internal("a copy without its tree".into()))?;
-                copy::select_tree(tree.root()?, copy).map(Some)
+                let tree = trees.next().ok_or_else(|| Error::Internal("a copy without its tree".into()))?;
+                Files::Selected(copy::select_tree(tree.root()?, copy, &part.sources)?)
             }
-        }
+            Source::Remote(remote) => {
+                Files::Remote(remote, self.fetcher.pin(remote, self.step.fresh, self.cancel)?)
+            }
+        })
     }
 }
 
@@ -172,10 +203,8 @@ impl Prepared<'_> {
     fn link(&self, copy: &Copy) -> Result<StepRecord> {
         let site = self.site;
         let mut key = site.step.key();
-        key.flag("alone", true).digest("files", self.files.as_ref().map(|f| &f.digest));
-        if let Source::Inline(files) = &copy.from {
-            key.list("inline", files.iter().flat_map(|(name, content)| [name, content]));
-        }
+        key.flag("alone", true);
+        self.files.iter().for_each(|files| files.describe(&mut key));
         let key = key.finish();
         let known = if site.step.fresh { None } else { site.store.step(&key)? };
         let held = |record: &StepRecord| -> Result<bool> {
@@ -199,22 +228,30 @@ impl Prepared<'_> {
     }
 
     fn copy_into(&self, root: &Root, at: &Path, copy: &Copy) -> Result<()> {
-        let owner = match &copy.owner {
-            Some(owner) => Some(self.site.owner(root, owner)?),
-            None => match copy.from {
-                // What an archive says of owners holds.
-                Source::Context(_) if copy.unpack => None,
-                Source::Context(_) | Source::Inline(_) => Some((0, 0)),
+        let site = self.site;
+        let owner = copy.owner.as_ref().map(|owner| site.owner(root, owner)).transpose()?;
+        for (part, files) in copy.parts.iter().zip(&self.files) {
+            let own = match part.from {
                 Source::Tree(_) => None,
-            },
-        };
-        let look = Look { owner, mode: copy.mode.clone(), stamp: self.site.step.time.seconds() };
-        let placer = Placer::new(root, look, self.site.cancel);
-        match (&copy.from, &self.files) {
-            (Source::Inline(files), _) => copy::inline(placer, root, copy, files),
-            (_, Some(selection)) => copy::place(placer, root, at, copy, selection),
-            _ => Ok(()),
+                // What an archive says of owners holds.
+                _ if part.unpack => None,
+                Source::Context(_) | Source::Inline(_) | Source::Remote(_) => Some((0, 0)),
+            };
+            let look =
+                Look { owner: owner.or(own), mode: copy.mode.clone(), stamp: site.step.time.seconds() };
+            let placer = Placer::new(root, look, site.cancel);
+            match files {
+                Files::Inline(files) => copy::inline(placer, root, copy, files)?,
+                Files::Selected(selection) => copy::place(placer, root, at, copy, part, selection)?,
+                Files::Remote(remote, pin) => {
+                    let fetched = site.fetcher.fetch(remote, pin, site.cancel)?;
+                    let file = if let Pin::File { name, .. } = pin { Some(name.as_slice()) } else { None };
+                    let selection = copy::select_fetched(fetched, copy, file)?;
+                    copy::place(placer, root, at, copy, part, &selection)?;
+                }
+            }
         }
+        Ok(())
     }
 
     fn run_in(

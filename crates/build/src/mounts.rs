@@ -45,7 +45,9 @@ impl Roots<'_> {
             Source::Tree(_) => {
                 self.trees.next().ok_or_else(|| Error::Internal("a mount without its tree".into()))?.root()
             }
-            Source::Inline(_) => Err(Error::Internal("a mount of a heredoc".into())),
+            Source::Inline(_) | Source::Remote(_) => {
+                Err(Error::Internal("a mount of what is no directory".into()))
+            }
         }
     }
 }

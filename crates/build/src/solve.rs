@@ -14,7 +14,7 @@ use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::graph::{Graph, StepId, Tree};
-use crate::host::{Done, Event, Runner, Watcher};
+use crate::host::{Done, Event, Fetcher, Runner, Watcher};
 use crate::secrets::Secrets;
 use crate::{Error, Result, carry};
 
@@ -63,6 +63,8 @@ pub struct Job<'a> {
     pub secrets: &'a Secrets,
     /// Runs commands.
     pub runner: &'a dyn Runner,
+    /// Fetches files.
+    pub fetcher: &'a dyn Fetcher,
     /// Is told what happens.
     pub watcher: &'a dyn Watcher,
     /// Ends it early.
@@ -192,6 +194,7 @@ impl Builder {
             store: &self.store,
             contexts: job.contexts,
             runner: job.runner,
+            fetcher: job.fetcher,
             lease: job.lease,
             cancel,
             base: inputs.base,

@@ -13,7 +13,8 @@ use longshore_sys::root::Root;
 use rustix::fs::FileType;
 
 use crate::context::{self, Context, SelectOptions, Selected, select};
-use crate::graph::Copy;
+use crate::graph::{Copy, Part};
+use crate::ignore::Ignore;
 use crate::pattern::clean_in_root;
 use crate::{Error, Result};
 
@@ -54,25 +55,40 @@ impl Selection<'_> {
 ///
 /// # Errors
 /// For a source that is not there, or of a kind that no image gets from a context.
-pub(crate) fn select_context<'a>(contexts: &'a [Context], n: usize, copy: &Copy) -> Result<Selection<'a>> {
+pub(crate) fn select_context<'a>(
+    contexts: &'a [Context],
+    n: usize,
+    copy: &Copy,
+    sources: &[Vec<u8>],
+) -> Result<Selection<'a>> {
     let context = contexts.get(n).ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
-    selection(Held::Given(context), copy)
+    selection(Held::Given(context), copy, sources)
 }
 
 /// What a copy takes out of a tree of files.
 ///
 /// # Errors
 /// For a source that is not there.
-pub(crate) fn select_tree<'a>(root: Root, copy: &Copy) -> Result<Selection<'a>> {
-    let ignore = narrow::only(&root, &copy.sources)?;
+pub(crate) fn select_tree<'a>(root: Root, copy: &Copy, sources: &[Vec<u8>]) -> Result<Selection<'a>> {
+    let ignore = narrow::only(&root, sources)?;
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
-    selection(Held::Ours(Box::new(Context::walk(root, &ignore, &options)?)), copy)
+    selection(Held::Ours(Box::new(Context::walk(root, &ignore, &options)?)), copy, sources)
 }
 
-fn selection<'a>(held: Held<'a>, copy: &Copy) -> Result<Selection<'a>> {
+/// What was fetched: the file of this name, or all of the directory.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn select_fetched<'a>(root: Root, copy: &Copy, file: Option<&[u8]>) -> Result<Selection<'a>> {
+    let context = Context::walk(root, &Ignore::default(), &context::Options::default())?;
+    let source = file.map_or_else(|| b"/".to_vec(), escaped);
+    selection(Held::Ours(Box::new(context)), copy, &[source])
+}
+
+fn selection<'a>(held: Held<'a>, copy: &Copy, sources: &[Vec<u8>]) -> Result<Selection<'a>> {
     let mut selection = Selection { context: held, selected: Vec::new(), digest: Digest::of(b"") };
     let context = selection.context();
-    let selected = select(context.tree(), &copy.sources, &options(copy))?;
+    let selected = select(context.tree(), sources, &options(copy))?;
     (selection.digest, selection.selected) = (context.hash(&selected)?, selected);
     Ok(selection)
 }
@@ -115,6 +131,7 @@ pub(crate) fn place(
     root: &Root,
     at: &Path,
     copy: &Copy,
+    part: &Part,
     selection: &Selection<'_>,
 ) -> Result<()> {
     let context = selection.context();
@@ -124,7 +141,7 @@ pub(crate) fn place(
         let into = Destination::find(root, &copy.dest)?;
         placer.next_source();
         let dir = one.is_dir(tree);
-        if copy.unpack
+        if part.unpack
             && !dir
             && let Some(entry) = tree.get(one.source)
             && let Some(archive) = archive::open(context.root(), &entry.path)?

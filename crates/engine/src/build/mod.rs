@@ -1,6 +1,7 @@
 //! Builds: a client's context and request in, an image out.
 
 mod cache;
+mod fetch;
 mod images;
 mod rows;
 mod runner;
@@ -25,6 +26,7 @@ use longshore_sys::root::Root;
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
+use self::fetch::Fetches;
 use self::images::Bases;
 use self::rows::Rows;
 use crate::engine::{make_dir, remove_dir};
@@ -39,6 +41,8 @@ pub type BuildStream = BoxStream<BuildEvent>;
 const QUEUE: usize = 256;
 /// Bytes that a Dockerfile or an ignore file may have.
 const MAX_FILE: u64 = 16 << 20;
+/// Where files go that a build fetches, in its folder.
+const FETCHED: &str = "fetched";
 /// Where the contexts of builds that are under way lie, below the data root.
 pub(crate) const DIR: &str = "builds";
 
@@ -53,6 +57,14 @@ impl Drop for Site {
             tracing::warn!(dir = %self.dir.display(), "a build's context stays until the next start: {e}");
         }
     }
+}
+
+/// What a plan is carried out with.
+struct Work<'a> {
+    plan: &'a Plan,
+    context: &'a Context,
+    secrets: &'a Secrets,
+    fetches: &'a Fetches<'a>,
 }
 
 /// A build that was understood and not begun.
@@ -137,7 +149,10 @@ impl Engine {
         let bases = Bases { engine: self, request, lease: &lease, runtime, send };
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
-        let outcomes = self.solve(&plan, &ready.context, &request.secrets, &lease, cancel, send)?;
+        let fetches = Fetches::new(self, runtime, ready.site.dir.join(FETCHED));
+        let work =
+            Work { plan: &plan, context: &ready.context, secrets: &request.secrets, fetches: &fetches };
+        let outcomes = self.solve(&work, &lease, cancel, send)?;
         if cancel.is_off() {
             return Err(BuildError::Cancelled);
         }
@@ -160,21 +175,20 @@ impl Engine {
 
     fn solve(
         &self,
-        plan: &Plan,
-        context: &Context,
-        secrets: &Secrets,
+        work: &Work<'_>,
         lease: &Lease,
         cancel: &Cancel,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
     ) -> Result<Vec<Option<longshore_build::Outcome>>, BuildError> {
-        let rows = Rows::new(plan, send);
-        let wanted: Vec<StepId> = plan.rows.iter().filter_map(|row| row.step).collect();
+        let rows = Rows::new(work.plan, send);
+        let wanted: Vec<StepId> = work.plan.rows.iter().filter_map(|row| row.step).collect();
         let job = Job {
-            graph: &plan.graph,
+            graph: &work.plan.graph,
             wanted: &wanted,
-            contexts: std::slice::from_ref(context),
-            secrets,
+            contexts: std::slice::from_ref(work.context),
+            secrets: work.secrets,
             runner: self,
+            fetcher: work.fetches,
             watcher: &rows,
             cancel,
             parallel: std::thread::available_parallelism().map_or(2, usize::from).max(2),

@@ -56,13 +56,15 @@ pub enum Table {
     Steps,
     /// Cache mounts of builds, by the digest of their name.
     Caches,
+    /// What servers said of files that builds downloaded, by the digest of their address.
+    Fetched,
     /// Single values by name.
     Kv,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Images,
         Self::Tags,
         Self::Used,
@@ -75,6 +77,7 @@ impl Table {
         Self::Sources,
         Self::Steps,
         Self::Caches,
+        Self::Fetched,
         Self::Kv,
     ];
 
@@ -94,6 +97,7 @@ impl Table {
             Self::Sources => "sources",
             Self::Steps => "steps",
             Self::Caches => "caches",
+            Self::Fetched => "fetched",
             Self::Kv => "kv",
         }
     }
