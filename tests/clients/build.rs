@@ -21,7 +21,7 @@ pub(crate) fn context(d: &Daemon, name: &str, dockerfile: &str, files: &[(&str, 
     dir
 }
 
-fn build(d: &Daemon, dir: &Path, more: &[&str]) -> Done {
+pub(crate) fn build(d: &Daemon, dir: &Path, more: &[&str]) -> Done {
     let dir = dir.to_str().expect("utf-8");
     let args: Vec<&str> = ["build"].into_iter().chain(more.iter().copied()).chain([dir]).collect();
     d.docker_with_input(&args, b"")
@@ -43,7 +43,7 @@ fn entries(dir: PathBuf) -> usize {
 }
 
 /// What a build leaves when it is over: its layers, and nothing of its work.
-fn nothing_at_work(d: &Daemon) {
+pub(crate) fn nothing_at_work(d: &Daemon) {
     wait_until("builds are over", || {
         entries(d.data_root().join("builds")) == 0 && entries(d.data_root().join("containers")) == 0
     });
