@@ -149,7 +149,10 @@ fn privileged_what_cannot_be_downloaded_says_why() {
         assert!(!failed.contains("hunter2"), "{failed}");
     };
     let at = web.address();
-    fails(&web.url("/none?token=hunter2"), &format!("get http://{at}/none at {at}: unexpected status 404 Not Found"));
+    fails(
+        &web.url("/none?token=hunter2"),
+        &format!("get http://{at}/none at {at}: unexpected status 404 Not Found"),
+    );
     fails(&web.url("/loop"), "redirected more than 5 times");
     fails(&web.url("/meta"), "169.254.169.254, where nobody may be sent to");
     fails(&web.url("/broken"), "end of file before message length reached (tried 5 times)");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ impl Page {
 struct State {
     pages: HashMap<String, Page>,
     log: Vec<String>,
+    /// Paths that begin so are files of a directory, for those who say who they are.
+    dirs: Vec<(String, PathBuf, Option<String>)>,
 }
 
 /// The server.
@@ -60,6 +62,12 @@ impl Web {
 
     pub(crate) fn put(&self, path: &str, page: Page) {
         self.state.lock().expect("state").pages.insert(path.into(), page);
+    }
+
+    /// Serves a directory below a path, for those with this `Authorization` if there is one.
+    pub(crate) fn serve(&self, below: &str, dir: &Path, who: Option<&str>) {
+        let entry = (below.to_owned(), dir.to_owned(), who.map(str::to_owned));
+        self.state.lock().expect("state").dirs.push(entry);
     }
 
     /// The address of a path.
@@ -81,11 +89,27 @@ impl Web {
     }
 }
 
+impl State {
+    /// A file of a directory.
+    fn file(&self, path: &str, who: Option<&str>) -> Option<Page> {
+        let path = path.split('?').next()?;
+        let (below, dir, wanted) = self.dirs.iter().find(|(below, ..)| path.starts_with(below.as_str()))?;
+        if wanted.is_some() && wanted.as_deref() != who {
+            return Some(Page::status("401 Unauthorized").head("WWW-Authenticate: Basic realm=\"x\""));
+        }
+        std::fs::read(dir.join(&path[below.len()..])).ok().map(Page::new)
+    }
+}
+
 fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 16384 && stream.read(&mut byte).is_ok_and(|n| n == 1) {
         head.push(byte[0]);
+        if head[0] == 0x16 {
+            // There is no TLS here.
+            return;
+        }
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let header = |name: &str| {
@@ -93,7 +117,11 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
         line.and_then(|l| l.split_once(':')).map(|(_, value)| value.trim().to_owned())
     };
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    let page = state.lock().expect("state").pages.get(&path).cloned();
+    let page = {
+        let state = state.lock().expect("state");
+        let file = || state.file(&path, header("authorization").as_deref());
+        state.pages.get(&path).cloned().or_else(file)
+    };
     let mut page = page.unwrap_or_else(|| Page::status("404 Not Found"));
     if page.status.is_empty() {
         page.status = "200 OK".into();

@@ -6,8 +6,8 @@ use futures_util::stream;
 use longshore_oci::image::Descriptor;
 use longshore_oci::{Digest, Kind, Platform, Reference};
 use longshore_registry::{
-    Ask, Client, Credentials, Document, Downloaded, Error as RegistryError, Fetcher, ManifestRef, PullStep,
-    Puller, PushStep, Pusher, Repository, Resolved,
+    Ask, Client, Credentials, Document, Downloaded, Error as RegistryError, Fetcher, ManifestRef,
+    ProxyConfig, PullStep, Puller, PushStep, Pusher, Repository, Resolved,
 };
 use longshore_store::Store;
 use longshore_store::image::MAX_CONFIG;
@@ -42,6 +42,11 @@ impl Registry {
         into: &mut std::fs::File,
     ) -> Result<Option<Downloaded>, RegistryError> {
         self.client.download(ask, into).await
+    }
+
+    /// Through which proxies what is reached.
+    pub(crate) fn proxy(&self) -> &ProxyConfig {
+        self.client.proxy()
     }
 
     /// What mends the store from registries. To be called on a thread of the runtime's.

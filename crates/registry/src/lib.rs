@@ -42,7 +42,7 @@ pub use document::{Document, check_image};
 pub use error::{Error, Refusal, RegistryError, Result};
 pub use fetch::Fetcher;
 pub use platform::choose;
-pub use proxy::ProxyConfig;
+pub use proxy::{ProxyConfig, basic_authorization};
 pub use pull::{PullProgress, PullStep, Puller, Resolved};
 pub use push::{Origins, PushProgress, PushStep, Pushed, Pusher};
 pub use repository::{Fetched, ManifestRef, Repository};

@@ -122,13 +122,14 @@ fn parse(text: &str) -> Result<Proxy> {
         None => (None, rest),
     };
     let (host, port) = split_host_port(host).ok_or_else(|| wrong("want http://host:port"))?;
-    let authorization = user.map(basic);
+    let authorization = user.map(basic_authorization);
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     Ok(Proxy { origin: Origin { tls, host, port }, authorization })
 }
 
 /// The header's value that proves `user[:password]`, as an address has it.
-pub(crate) fn basic(user: &str) -> String {
+#[must_use]
+pub fn basic_authorization(user: &str) -> String {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let mut pair = decode(name);
     pair.push(b':');

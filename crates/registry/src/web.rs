@@ -16,7 +16,7 @@ use crate::answer::{Answer, Failure, drain};
 use crate::call::{Home, Outbound, bare};
 use crate::flow::{Flow, Stopped};
 use crate::headers::{file_name, text};
-use crate::proxy::basic;
+use crate::proxy::basic_authorization;
 use crate::retry::Retry;
 use crate::transport::{Addresses, ConnectError, Profile, SendError, secret};
 use crate::url::Url;
@@ -175,7 +175,7 @@ fn outbound(client: &Client, ask: Ask<'_>) -> Result<Outbound> {
     let authorization = match ask.user {
         None => None,
         Some(user) => Some(
-            secret(&basic(user))
+            secret(&basic_authorization(user))
                 .ok_or_else(|| Error::Invalid("the address's user has impossible characters".into()))?,
         ),
     };

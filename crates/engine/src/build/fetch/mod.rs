@@ -1,6 +1,9 @@
 //! What a build fetches: files of web servers and of Git repositories. Within one build an address means the same files
 //! each time.
 
+mod git;
+mod program;
+mod tidy;
 mod web;
 
 use std::path::PathBuf;
@@ -10,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use longshore_build::remote::{Pin, Remote};
 use longshore_build::{Cancel, Error as BuildError, Fetcher, Result};
 use longshore_oci::Kind;
+use longshore_registry::ProxyConfig;
 use longshore_sys::root::Root;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -33,6 +37,8 @@ pub(super) struct Fetches<'a> {
 #[derive(Default)]
 struct Slot {
     pin: Option<Pin>,
+    /// Of a repository, if somebody asked.
+    found: Option<git::Found>,
     files: Option<Root>,
 }
 
@@ -58,6 +64,10 @@ impl<'a> Fetches<'a> {
         Ok(dir)
     }
 
+    fn proxy(&self) -> &ProxyConfig {
+        self.engine.inner.registry.proxy()
+    }
+
     /// What `future` gives, unless the build is called off before.
     fn wait<T>(&self, cancel: &Cancel, future: impl Future<Output = T>) -> Result<T> {
         let off = Arc::new(Notify::new());
@@ -81,7 +91,7 @@ impl Fetcher for Fetches<'_> {
         }
         let pin = match remote {
             Remote::File(file) => self.pin_file(file, fresh, cancel, &mut slot)?,
-            Remote::Git(_) => return Err(BuildError::Unimplemented("git".into())),
+            Remote::Git(repository) => self.pin_commit(repository, cancel, &mut slot)?,
         };
         slot.pin = Some(pin.clone());
         Ok(pin)
@@ -97,7 +107,9 @@ impl Fetcher for Fetches<'_> {
             (Remote::File(file), Pin::File { name, digest }) => {
                 self.fetch_file(file, name, digest, cancel)?
             }
-            (Remote::Git(_), _) => return Err(BuildError::Unimplemented("git".into())),
+            (Remote::Git(repository), Pin::Commit { id, .. }) => {
+                self.fetch_commit(repository, id, cancel, &mut slot)?
+            }
             _ => return Err(BuildError::Internal("a pin of another kind than its address".into())),
         };
         let given = files.try_clone()?;
