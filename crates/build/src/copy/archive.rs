@@ -20,7 +20,7 @@ const MAGIC: usize = 6;
 /// Opens a file of a context if it is an archive: a tar, plain or compressed.
 ///
 /// # Errors
-/// When it cannot be read; for an archive that is compressed in a way that is not there yet.
+/// When it cannot be read.
 pub(super) fn open(root: &Root, at: &[u8]) -> Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut file = File::from(root.open_file(path(at), flags, Mode::empty())?);
@@ -31,12 +31,7 @@ pub(super) fn open(root: &Root, at: &[u8]) -> Result<Option<File>> {
     let mut start = Vec::new();
     file.by_ref().take(MAGIC as u64).read_to_end(&mut start).context(failed)?;
     file.rewind().context(failed)?;
-    match start.as_slice() {
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(later(at, "bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(later(at, "xz")),
-        _ => {}
-    }
-    let compressed = !matches!(Compression::detect(&start), Ok(Compression::None) | Err(_));
+    let compressed = Compression::detect(&start) != Compression::None;
     let is_tar = if compressed {
         let copy = file.try_clone().context(failed)?;
         decompress(copy, &Limits::default(), |decoded| Ok(begins_a_tar(decoded))).unwrap_or(false)
@@ -45,13 +40,6 @@ pub(super) fn open(root: &Root, at: &[u8]) -> Result<Option<File>> {
     };
     file.rewind().context(failed)?;
     Ok(is_tar.then_some(file))
-}
-
-fn later(at: &[u8], how: &str) -> Error {
-    Error::Unimplemented(format!(
-        "ADD: {} is compressed with {how}, which is not supported yet: use gzip or zstd, or --unpack=false",
-        show(at)
-    ))
 }
 
 /// Whether there is an entry at its start.
