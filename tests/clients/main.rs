@@ -11,6 +11,7 @@ mod build_cli;
 mod build_diff;
 mod build_fetch;
 mod build_git;
+mod build_remote;
 mod cli;
 mod crash;
 mod differential;

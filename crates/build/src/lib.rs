@@ -24,6 +24,7 @@ mod solve;
 mod stubs;
 
 pub use cancel::{Armed, Cancel};
+pub use copy::is_archive;
 pub use error::{Error, Result};
 pub use host::{Done, Event, Fetcher, Given, RunMount, Runner, Shown, Stream, Watcher};
 pub use key::KeyWriter;

@@ -28,18 +28,26 @@ pub(super) fn open(root: &Root, at: &[u8]) -> Result<Option<File>> {
     if !file.metadata().context(failed)?.is_file() {
         return Ok(None);
     }
+    Ok(is_archive(&mut file)?.then_some(file))
+}
+
+/// Whether a file is a tar, plain or compressed. It is read from its beginning, and left there.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_archive(file: &mut File) -> Result<bool> {
+    let failed = || "read an archive".to_owned();
     let mut start = Vec::new();
     file.by_ref().take(MAGIC as u64).read_to_end(&mut start).context(failed)?;
     file.rewind().context(failed)?;
-    let compressed = Compression::detect(&start) != Compression::None;
-    let is_tar = if compressed {
-        let copy = file.try_clone().context(failed)?;
-        decompress(copy, &Limits::default(), |decoded| Ok(begins_a_tar(decoded))).unwrap_or(false)
+    let copy = file.try_clone().context(failed)?;
+    let is_tar = if Compression::detect(&start) == Compression::None {
+        begins_a_tar(BufReader::new(copy))
     } else {
-        begins_a_tar(BufReader::new(file.try_clone().context(failed)?))
+        decompress(copy, &Limits::default(), |decoded| Ok(begins_a_tar(decoded))).unwrap_or(false)
     };
     file.rewind().context(failed)?;
-    Ok(is_tar.then_some(file))
+    Ok(is_tar)
 }
 
 /// Whether there is an entry at its start.

@@ -18,6 +18,7 @@ use crate::ignore::Ignore;
 use crate::pattern::clean_in_root;
 use crate::{Error, Result};
 
+pub use self::archive::is_archive;
 pub(crate) use self::owner::{owner, owner_in_nothing, owner_is_numeric};
 use self::place::{Item, path};
 pub(crate) use self::place::{Look, Placer};

@@ -8,7 +8,7 @@ mod runner;
 
 pub(crate) use self::runner::HIDDEN;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +18,7 @@ use longshore_build::dockerfile::{self, Dockerfile, Finding};
 use longshore_build::graph::{StepId, Tree};
 use longshore_build::ignore::{self, Ignore};
 use longshore_build::plan::{NoCache, Options, Plan, check, document, plan};
+use longshore_build::remote::Remote;
 use longshore_build::{Cancel, Error as BuildError, Job, Secrets};
 use longshore_oci::{Digest, Platform};
 use longshore_store::archive;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use self::fetch::Fetches;
 use self::images::Bases;
 use self::rows::Rows;
+use self::runner::to_build;
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{BuildEvent, BuildRequest};
 use crate::stream::{BodyStream, BoxStream};
@@ -41,6 +43,8 @@ pub type BuildStream = BoxStream<BuildEvent>;
 const QUEUE: usize = 256;
 /// Bytes that a Dockerfile or an ignore file may have.
 const MAX_FILE: u64 = 16 << 20;
+/// Where a client's files go, in its build's folder.
+const CONTEXT: &str = "context";
 /// Where files go that a build fetches, in its folder.
 const FETCHED: &str = "fetched";
 /// Where the contexts of builds that are under way lie, below the data root.
@@ -67,6 +71,13 @@ struct Work<'a> {
     fetches: &'a Fetches<'a>,
 }
 
+/// Where a build stands when its client is answered.
+enum Start {
+    Ready(Ready),
+    /// Its context is elsewhere.
+    Fetch(Remote),
+}
+
 /// A build that was understood and not begun.
 struct Ready {
     site: Site,
@@ -74,16 +85,42 @@ struct Ready {
     context: Context,
 }
 
+impl Site {
+    fn new(engine: &Engine) -> Result<Self> {
+        let dir = engine.inner.paths.data.join(DIR).join(names::new_id()?);
+        make_dir(&dir, 0o700)?;
+        Ok(Self { dir })
+    }
+}
+
+impl Ready {
+    /// Reads the Dockerfile of the context `root`, and what of that a build may see.
+    fn new(site: Site, root: Root, asked: &str) -> Result<Self> {
+        let name = if asked.is_empty() { "Dockerfile" } else { asked };
+        let text = read(&root, name)?
+            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
+        let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
+        let ignore = ignore_of(&root, name)?;
+        let context = context(root, &ignore)?;
+        Ok(Self { site, file, context })
+    }
+}
+
 impl Engine {
-    /// Builds an image of a context that comes as a tar. What can be known at once fails at once; the rest comes as
-    /// events. A client that goes away ends the build.
+    /// Builds an image of a context that comes as a tar, or that is fetched from where the request says. What can be
+    /// known at once fails at once; the rest comes as events. A client that goes away ends the build.
     ///
     /// # Errors
-    /// For a context or a Dockerfile that is none.
+    /// For a context that came, or its Dockerfile, that is none.
     pub async fn build(&self, request: BuildRequest, body: BodyStream) -> Result<BuildStream> {
-        let reader = pipe::into_reader(body);
-        let asked = request.dockerfile.clone();
-        let ready = self.blocking(move |e| e.receive(reader, &asked)).await?;
+        let start = match request.remote.clone() {
+            // That may take long, and only once it was answered a client that goes away is seen.
+            Some(remote) => Start::Fetch(remote),
+            None => {
+                let (reader, asked) = (pipe::into_reader(body), request.dockerfile.clone());
+                Start::Ready(self.blocking(move |e| e.receive(reader, &asked)).await?)
+            }
+        };
         let (tx, rx) = mpsc::channel(QUEUE);
         let engine = self.clone();
         let cancel = Cancel::new();
@@ -100,7 +137,15 @@ impl Engine {
                 // A client that has gone calls the build off by that.
                 let _ = tx.blocking_send(event);
             };
-            if let Err(e) = engine.build_in(&ready, &request, &cancel, &runtime, &send)
+            let begun = match start {
+                Start::Ready(ready) => Ok(ready),
+                Start::Fetch(remote) => engine.receive_from(remote, &request, &runtime, &cancel),
+            };
+            let mut ready = None;
+            let built = begun
+                .map_err(to_build)
+                .and_then(|begun| engine.build_in(ready.insert(begun), &request, &cancel, &runtime, &send));
+            if let Err(e) = built
                 && !told.load(Ordering::Relaxed)
             {
                 send(rows::failure(&e, None));
@@ -115,20 +160,11 @@ impl Engine {
 
     /// Unpacks a context and reads its Dockerfile.
     fn receive(&self, reader: pipe::BodyReader, asked: &str) -> Result<Ready> {
-        let all = self.inner.paths.data.join(DIR);
-        make_dir(&all, 0o700)?;
-        let site = Site { dir: all.join(names::new_id()?) };
+        let site = Site::new(self)?;
         // A client's users are nobody's in an image.
         let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
-        let tree = unpack(reader, &site.dir, &options).map_err(|e| of_build(e.into()))?.root;
-        let name = if asked.is_empty() { "Dockerfile" } else { asked };
-        let root = Root::open(&tree)?;
-        let text = read(&root, name)?
-            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
-        let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
-        let ignore = ignore_of(&root, name)?;
-        let context = context(&tree, &ignore)?;
-        Ok(Ready { site, file, context })
+        let tree = unpack(reader, &site.dir.join(CONTEXT), &options).map_err(|e| of_build(e.into()))?.root;
+        Ready::new(site, Root::open(&tree)?, asked)
     }
 
     fn build_in(
@@ -262,9 +298,9 @@ fn ignore_of(root: &Root, dockerfile: &str) -> Result<Ignore> {
 }
 
 /// What commands see of a client's files: they belong to root.
-fn context(tree: &Path, ignore: &Ignore) -> Result<Context> {
+fn context(root: Root, ignore: &Ignore) -> Result<Context> {
     let options = longshore_build::context::Options { owner: Some((0, 0)), ..Default::default() };
-    Context::walk(Root::open(tree)?, ignore, &options).map_err(|e| of_build(e.into()))
+    Context::walk(root, ignore, &options).map_err(|e| of_build(e.into()))
 }
 
 /// A file of a context; `None` where there is none.

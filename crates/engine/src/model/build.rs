@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use longshore_build::Secrets;
 use longshore_build::graph::{Limits, Network};
+use longshore_build::remote::Remote;
 use longshore_oci::{Digest, Platform, Reference};
 
 use super::{Filters, UnixNanos};
@@ -11,6 +12,8 @@ use crate::Credentials;
 /// `POST /build`, already checked for form at the door.
 #[derive(Clone, Debug, Default)]
 pub struct BuildRequest {
+    /// Where the context is, if it does not come with the request.
+    pub remote: Option<Remote>,
     /// Path of the Dockerfile in the context; empty: `Dockerfile`.
     pub dockerfile: String,
     /// Names of the image.

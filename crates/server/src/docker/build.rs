@@ -13,7 +13,9 @@ use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
 use longshore_engine::model::BuildRequest;
-use longshore_engine::{BodyStream, BuildLimits, BuildNetwork, BuildSecret, BuildSecrets};
+use longshore_engine::{
+    BodyStream, BuildLimits, BuildNetwork, BuildRemote, BuildSecret, BuildSecrets, build_context,
+};
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
 
@@ -23,8 +25,7 @@ use super::{Answer, Call, body, images, registry, reply};
 use crate::errors::ApiError;
 
 /// Parameters that change what is built and are not there yet.
-const LATER: [(&str, &str); 4] = [
-    ("remote", "building from a remote context"),
+const LATER: [(&str, &str); 3] = [
     ("outputs", "build outputs other than an image"),
     ("session", "build sessions"),
     ("securityopt", "security options of a build"),
@@ -95,6 +96,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         return Err(ApiError::invalid("invalid isolation: only \"default\" is there on Linux"));
     }
     Ok(BuildRequest {
+        remote: q.given("remote").map(remote).transpose()?,
         dockerfile: q.text("dockerfile").to_owned(),
         tags: q.all("t").iter().filter(|t| !t.is_empty()).map(|t| tag(t)).collect::<Result<_, _>>()?,
         target: q.given("target").map(str::to_owned),
@@ -111,6 +113,16 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         secrets: BuildSecrets::new(),
         credentials: registry::all_credentials(headers)?,
     })
+}
+
+/// Where a context is that does not come with the request. What it holds must not come back in an error.
+fn remote(text: &str) -> Result<BuildRemote, ApiError> {
+    if text == "client-session" {
+        return Err(ApiError::unimplemented("a context over a build session (remote=client-session)"));
+    }
+    let wrong = |why: &str| ApiError::invalid(format!("invalid remote context: {why}"));
+    let remote = build_context(text).map_err(|e| wrong(&e))?;
+    remote.ok_or_else(|| wrong("want the address of a Git repository, or one of http or https"))
 }
 
 /// What stands before the context: its length in four bytes, the highest first, and JSON.

@@ -15,7 +15,7 @@ use longshore_api::stream::Stream;
 use serde_json::{Value, json};
 
 use self::send::Sender;
-use self::source::Source;
+use self::source::{Files, Source};
 use self::view::View;
 use super::progress::show_progress;
 use super::{App, registry, say};
@@ -107,6 +107,9 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let proxies = app.config.proxies(&app.client.host());
     let mut parameters =
         args.parameters(&source.dockerfile, platform, |name| std::env::var(name).ok(), &proxies)?;
+    if let Files::Elsewhere(address) = &source.files {
+        parameters.push(("remote", address.clone()));
+    }
     if !own {
         // Docker's daemon wants each by itself.
         let hosts =
@@ -175,14 +178,18 @@ fn refused(e: Failure, dockerfile: Option<(&str, &[u8])>) -> Failure {
 /// Sends the context and reads the answer to its end.
 async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut View) -> Result<()> {
     let payload = Payload::Stream(sender.kind(), sender.start());
-    view.sending(&sender.sent(), false)?;
+    let sent = sender.sent();
+    if let Some(sent) = &sent {
+        view.sending(sent, false)?;
+    }
     let answer = {
-        let sent = sender.sent();
         let call = app.client.call_as_all(&asked.users, Method::POST, &asked.path, payload);
-        view.watch(call, Some(&sent)).await?
+        view.watch(call, sent.as_ref()).await?
     };
     let answer = answer.map_err(|e| sender.failure().unwrap_or(e))?;
-    view.sending(&sender.sent(), true)?;
+    if let Some(sent) = &sent {
+        view.sending(sent, true)?;
+    }
     let mut body = answer.into_body();
     let mut lines = Lines::default();
     loop {

@@ -23,16 +23,20 @@ pub(super) struct Sender {
     /// What goes before them.
     head: Vec<u8>,
     sent: Sent,
+    /// The daemon fetches the files.
+    elsewhere: bool,
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Sender {
     pub(super) fn new(files: Files, head: Vec<u8>) -> Self {
-        Self { files: Some(files), head, sent: Sent::default(), failure: Arc::default() }
+        let elsewhere = matches!(files, Files::Elsewhere(_));
+        Self { files: Some(files), head, sent: Sent::default(), elsewhere, failure: Arc::default() }
     }
 
-    pub(super) fn sent(&self) -> Sent {
-        self.sent.clone()
+    /// What counts the bytes of the context; `None` where the daemon fetches it.
+    pub(super) fn sent(&self) -> Option<Sent> {
+        (!self.elsewhere).then(|| self.sent.clone())
     }
 
     /// Why it could not be sent.
@@ -72,6 +76,7 @@ fn write(files: Files, out: &mut Chunks) -> Result<(), Error> {
         Files::Dir(context, extra) => pack(&context, &extra, out),
         Files::Only(files) => pack_files(&files, out),
         Files::Tar(from) => copy(from, out),
+        Files::Elsewhere(_) => Ok(()),
     }
 }
 

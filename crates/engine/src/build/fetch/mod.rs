@@ -1,6 +1,7 @@
 //! What a build fetches: files of web servers and of Git repositories. Within one build an address means the same files
 //! each time.
 
+mod context;
 mod git;
 mod program;
 mod tidy;
