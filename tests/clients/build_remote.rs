@@ -87,7 +87,7 @@ fn privileged_a_repository_is_a_context() {
     // The real command line clones by itself, and sends the files.
     let real = format!("docker build -t y {HOST}/x.git#v1");
     in_netns(&d.netns(), &with_daemon(&d, &real)).ok();
-    assert_eq!(files(&d, "y"), "./Dockerfile ./a");
+    assert!(files(&d, "y").ends_with(" ./Dockerfile ./a"));
     for (query, want) in [
         (format!("remote={HOST}/none.git"), "failed to fetch git://127.0.0.1/none.git: "),
         (format!("remote={HOST}/x.git%23none"), "repository does not contain ref none"),
