@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::build::{build, context, nothing_at_work};
 use crate::git_server::{Repositories, TIME};
 use crate::harness::{Client, Daemon, Done, wait_until};
-use crate::web_server::Web;
+use crate::web_server::{Page, Web};
 
 const HOST: &str = "git://127.0.0.1";
 
@@ -311,6 +311,15 @@ fn privileged_a_server_of_plain_files_will_do() {
         one(&d, "x", &add(&format!("{url}{at}")), &[]).ok();
         assert_eq!(in_image(&d, "x", "cat /r/a"), want, "{at}");
     }
+    // A secret that names the server says the same.
+    let dir = context(&d, "s", &add(&format!("http://{}/x.git", web.address())), &[]);
+    fs::write(d.dir().join("header"), "Basic bWU6aHVudGVyMg==\n").expect("file");
+    let secret = format!("id=GIT_AUTH_HEADER.{},src={}", web.address(), d.dir().join("header").display());
+    let dir = dir.to_str().expect("utf-8");
+    d.run(Client::Longshore, ["build", "-t", "x", "--no-cache", "--secret", &secret, dir]).ok();
+    let args = ["build", "--secret", &secret, "-f", "none", &web.url("/x.git")];
+    let failed = d.run(Client::Longshore, args).fails(1);
+    assert!(failed.contains("Cannot locate specified Dockerfile: none"), "{failed}");
     web.log();
     // What is here already takes one look.
     let told = one(&d, "x", &add(&url), &[]).ok();
@@ -333,10 +342,7 @@ fn privileged_a_clone_ends_with_its_build() {
     let d = Daemon::start();
     d.load("busybox");
     let web = Web::start(&d.netns());
-    web.put(
-        "/x.git/info/refs?service=git-upload-pack",
-        crate::web_server::Page { stands_still: true, ..Default::default() },
-    );
+    web.put("/x.git/info/refs?service=git-upload-pack", Page { stands_still: true, ..Page::default() });
     let dir = context(&d, "c", &add(&web.url("/x.git")), &[]);
     let mut command = d.command(Client::Docker);
     command.arg("build").arg(&dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -352,5 +358,32 @@ fn privileged_a_clone_ends_with_its_build() {
         ps.stdout.is_empty()
     });
     web.stop(&d.netns());
+    d.finish();
+}
+
+#[test]
+fn privileged_no_git_outlives_the_daemon() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let web = Web::start(&d.netns());
+    let still = Page { stands_still: true, ..Page::default() };
+    web.put("/x.git/info/refs?service=git-upload-pack", still);
+    let url = web.url("/x.git");
+    let dir = context(&d, "c", &add(&url), &[]);
+    let mut command = d.command(Client::Docker);
+    command.arg("build").arg(&dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("docker");
+    wait_until("git asked", || !web.log().is_empty());
+    d.kill9();
+    child.wait().expect("wait");
+    let running = || {
+        let mut ps = std::process::Command::new("pgrep");
+        ps.args(["-f", &format!("ls-remote.*{url}")]);
+        !ps.output().expect("pgrep").stdout.is_empty()
+    };
+    wait_until("git has gone", || !running());
+    web.stop(&d.netns());
+    d.launch();
+    nothing_at_work(&d);
     d.finish();
 }

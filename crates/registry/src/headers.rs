@@ -67,8 +67,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub(crate) fn file_name(value: &str) -> Option<String> {
     let (mut plain, mut extended) = (None, None);
     let mut rest = value.split_once(';')?.1;
-    loop {
-        let Some((name, after)) = rest.split_once('=') else { break };
+    while let Some((name, after)) = rest.split_once('=') {
         let after = after.trim_start();
         let (value, more) = match after.strip_prefix('"') {
             Some(quoted) => unquoted(quoted)?,

@@ -16,7 +16,6 @@ use crate::answer::{Answer, Failure, drain};
 use crate::call::{Home, Outbound, bare};
 use crate::flow::{Flow, Stopped};
 use crate::headers::{file_name, text};
-use crate::proxy::basic_authorization;
 use crate::retry::Retry;
 use crate::transport::{Addresses, ConnectError, Profile, SendError, secret};
 use crate::url::Url;
@@ -48,8 +47,8 @@ impl Validators {
 pub struct Ask<'a> {
     /// `http` or `https`, without a user.
     pub url: &'a str,
-    /// `user[:password]`, percent-encoded.
-    pub user: Option<&'a str>,
+    /// The value of `Authorization`, for the address's own server.
+    pub authorization: Option<&'a str>,
     /// What is known of the file: it is wanted only if it is another by now.
     pub known: Option<&'a Validators>,
     /// Bytes that it may have.
@@ -172,13 +171,8 @@ fn outbound(client: &Client, ask: Ask<'_>) -> Result<Outbound> {
             outgoing.headers.insert(name, value);
         }
     }
-    let authorization = match ask.user {
-        None => None,
-        Some(user) => Some(
-            secret(&basic_authorization(user))
-                .ok_or_else(|| Error::Invalid("the address's user has impossible characters".into()))?,
-        ),
-    };
+    let impossible = || Error::Invalid("what proves who asks has impossible characters".into());
+    let authorization = ask.authorization.map(|a| secret(a).ok_or_else(impossible)).transpose()?;
     Ok(Outbound { outgoing, authorization, stays: false })
 }
 

@@ -65,7 +65,8 @@ impl Address {
     }
 
     /// Its host, and the port where there is one.
-    fn host(&self) -> &str {
+    #[must_use]
+    pub fn host(&self) -> &str {
         match scheme(&self.0) {
             Some((_, rest)) => {
                 let authority = authority(rest);
@@ -73,6 +74,18 @@ impl Address {
             }
             None => self.0.split_once('@').map_or("", |(_, rest)| rest),
         }
+    }
+
+    /// Whether it is `http` or `https`.
+    #[must_use]
+    pub fn is_web(&self) -> bool {
+        scheme(&self.0).is_some_and(|(s, _)| s.eq_ignore_ascii_case("http")) || self.has_tls()
+    }
+
+    /// Whether it is `https`.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        scheme(&self.0).is_some_and(|(s, _)| s.eq_ignore_ascii_case("https"))
     }
 
     /// The last name in its path, if there is one that a file can have.

@@ -185,7 +185,7 @@ impl Engine {
         let bases = Bases { engine: self, request, lease: &lease, runtime, send };
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
-        let fetches = Fetches::new(self, runtime, ready.site.dir.join(FETCHED));
+        let fetches = Fetches::new(self, runtime, &request.secrets, ready.site.dir.join(FETCHED));
         let work =
             Work { plan: &plan, context: &ready.context, secrets: &request.secrets, fetches: &fetches };
         let outcomes = self.solve(&work, &lease, cancel, send)?;

@@ -34,7 +34,7 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<Ready> {
         let site = Site::new(self)?;
-        let fetches = Fetches::new(self, runtime, site.dir.join(REMOTE));
+        let fetches = Fetches::new(self, runtime, &request.secrets, site.dir.join(REMOTE));
         let root = match remote {
             Remote::Git(repository) => repository_of(&fetches, repository, request, cancel)?,
             Remote::File(file) => file_of(&fetches, file, &site.dir, &request.dockerfile, cancel)?,

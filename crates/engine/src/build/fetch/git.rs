@@ -47,7 +47,7 @@ impl Fetches<'_> {
             return Ok(found.clone());
         }
         let room = self.room()?;
-        let git = Git::new(&repository.address, self.proxy(), cancel, &room)?;
+        let git = Git::new(self, &repository.address, cancel, &room)?;
         let url = git.url();
         let name = repository.reference.as_deref();
         let peeled = name.map(|name| format!("{name}^{{}}"));
@@ -84,7 +84,7 @@ impl Fetches<'_> {
             None => Some(self.found(repository, cancel, slot)?),
         };
         let room = self.room()?;
-        let git = Git::new(&repository.address, self.proxy(), cancel, &room)?;
+        let git = Git::new(self, &repository.address, cancel, &room)?;
         let clone = Clone::new(&git, &room, repository)?;
         let commit = clone.fetch(id, found.as_ref())?;
         clone.check_out(&commit)?;

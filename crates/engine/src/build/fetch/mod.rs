@@ -1,6 +1,7 @@
 //! What a build fetches: files of web servers and of Git repositories. Within one build an address means the same files
 //! each time.
 
+mod auth;
 mod context;
 mod git;
 mod program;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_build::remote::{Pin, Remote};
-use longshore_build::{Cancel, Error as BuildError, Fetcher, Result};
+use longshore_build::{Cancel, Error as BuildError, Fetcher, Result, Secrets};
 use longshore_oci::Kind;
 use longshore_registry::ProxyConfig;
 use longshore_sys::root::Root;
@@ -27,6 +28,8 @@ use crate::engine::make_dir;
 pub(super) struct Fetches<'a> {
     engine: &'a Engine,
     runtime: &'a Handle,
+    /// Those of the build: some say who it is.
+    secrets: &'a Secrets,
     /// Where files go; it is gone when the build is over.
     dir: PathBuf,
     /// Directories in it.
@@ -44,8 +47,8 @@ struct Slot {
 }
 
 impl<'a> Fetches<'a> {
-    pub(super) fn new(engine: &'a Engine, runtime: &'a Handle, dir: PathBuf) -> Self {
-        Self { engine, runtime, dir, count: AtomicUsize::new(0), slots: Mutex::default() }
+    pub(super) fn new(engine: &'a Engine, runtime: &'a Handle, secrets: &'a Secrets, dir: PathBuf) -> Self {
+        Self { engine, runtime, secrets, dir, count: AtomicUsize::new(0), slots: Mutex::default() }
     }
 
     fn slot(&self, remote: &Remote) -> Arc<Mutex<Slot>> {

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use longshore_build::remote::Address;
 use longshore_build::{Cancel, Error as BuildError, Result};
 use longshore_oci::Kind;
-use longshore_registry::{ProxyConfig, basic_authorization};
+use longshore_registry::ProxyConfig;
 use longshore_store::usage::allocated;
+use longshore_sys::child::end_with_thread;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use super::host;
+use super::{Fetches, auth, host};
 
 /// How often a running `git` is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -58,6 +59,8 @@ const SETTINGS: [&str; 14] = [
 /// Runs `git` for one address.
 pub(super) struct Git<'a> {
     address: &'a Address,
+    /// What is shown to its server, and to no other.
+    authorization: Option<String>,
     proxy: &'a ProxyConfig,
     cancel: &'a Cancel,
     /// An empty directory, in which it runs.
@@ -77,24 +80,21 @@ pub(super) enum Ran {
 impl<'a> Git<'a> {
     /// `room` holds `home`, and all that is written to.
     pub(super) fn new(
+        fetches: &'a Fetches<'_>,
         address: &'a Address,
-        proxy: &'a ProxyConfig,
         cancel: &'a Cancel,
         room: &Path,
     ) -> Result<Self> {
         let home = room.join("home");
         crate::engine::make_dir(&home, 0o700).map_err(super::to_build)?;
-        Ok(Self { address, proxy, cancel, home, room: room.to_owned() })
+        let authorization = auth::of_repository(address, fetches.secrets)?;
+        Ok(Self { address, authorization, proxy: fetches.proxy(), cancel, home, room: room.to_owned() })
     }
 
     /// What is given to it as the address: the password is told it otherwise, where other users of this machine do not
     /// see it.
     pub(super) fn url(&self) -> String {
-        if self.is_web() { self.address.without_user() } else { self.address.reveal().to_owned() }
-    }
-
-    fn is_web(&self) -> bool {
-        self.address.reveal().to_ascii_lowercase().starts_with("http")
+        if self.address.is_web() { self.address.without_user() } else { self.address.reveal().to_owned() }
     }
 
     /// Runs it; what it said.
@@ -170,14 +170,14 @@ impl<'a> Git<'a> {
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
-        if let Some(user) = self.address.user().filter(|_| self.is_web()) {
+        if let Some(authorization) = &self.authorization {
             // Where it is sent on to nobody may get it.
             command.args(["-c", "http.followRedirects=false"]);
-            let header = format!("Authorization: {}", basic_authorization(user));
+            let header = format!("Authorization: {authorization}");
             command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_VALUE_0", header);
             command.env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", self.origin()));
         }
-        command.args(args).process_group(0);
+        end_with_thread(command.args(args).process_group(0));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -14,7 +14,7 @@ use longshore_registry::{Ask, Downloaded, Validators};
 use longshore_store::FetchedRecord;
 use longshore_sys::root::Root;
 
-use super::{Fetches, Slot, host};
+use super::{Fetches, Slot, auth, host};
 
 /// Bytes that a file may have.
 const MAX_FILE: u64 = 64 << 30;
@@ -100,7 +100,8 @@ impl Fetches<'_> {
         let mut into =
             OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path).map_err(failed)?;
         let url = file.address.without_user();
-        let ask = Ask { url: &url, user: file.address.user(), known, limit: MAX_FILE };
+        let authorization = auth::of_file(&file.address, self.secrets)?;
+        let ask = Ask { url: &url, authorization: authorization.as_deref(), known, limit: MAX_FILE };
         let got = self.wait(cancel, self.engine.inner.registry.download(ask, &mut into))?;
         let got = got.map_err(|e| match e {
             longshore_registry::Error::Invalid(text) => {
