@@ -44,7 +44,6 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
     accept("link-flag-over-link", "/link*", LINKED),
     accept("link-flag-over-link", "/real/one.txt", LINKED),
     accept("link-flag-workdir", "/w", LINKED),
-    accept("inline-and-file", "fails", LATER),
     accept("mount-bind-rw", "fails", LATER),
     accept("stages-target-number", "fails", MORE),
     accept("stages-from-later-unused", "fails", EARLY),
