@@ -301,7 +301,7 @@ fn privileged_bad_input_has_a_clear_answer() {
         ("FROM busybox\nCOPY nothing /x\n", "\"/nothing\": not found"),
         ("FROM busybox\nCOPY --from=later Dockerfile /x\nFROM busybox AS later\n", "later"),
         ("FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n", "secret s: not found"),
-        ("FROM busybox\nADD https://example.invalid/x /x\n", "is not supported yet"),
+        ("FROM busybox\nADD ftp://example.invalid/x /x\n", "ftp:// is not fetched"),
         ("FROM busybox\nRUN --network=host true\n", "network.host is not allowed"),
         ("FROM busybox\nRUN --security=insecure true\n", "security.insecure is not allowed"),
         ("FROM busybox\nSTOPSIGNAL NONSENSE\n", "invalid signal: NONSENSE"),

@@ -70,6 +70,16 @@ fn privileged_what_was_downloaded_is_asked_for_again_only_when_it_changed() {
     one(&d, "x:2", &file, &[]).ok();
     assert_eq!(web.log(), ["GET /f -> 304", "GET /plain -> 200"]);
     assert_eq!(id("x:1"), id("x:2"));
+    // A time says as much, if it was long enough ago when it was told.
+    let date = "Date: Fri, 09 Sep 2011 01:46:50 GMT";
+    let later = date.replace("01:46:50", "01:56:50");
+    for (date, second) in [(date, "200"), (later.as_str(), "304")] {
+        web.put("/timed", Page::new("timed").head(MODIFIED).head(date));
+        let file = format!("FROM busybox\nADD {} /\n", web.url("/timed"));
+        one(&d, "t", &file, &["--no-cache"]).ok();
+        one(&d, "t", &file, &[]).ok();
+        assert_eq!(web.log(), ["GET /timed -> 200".to_owned(), format!("GET /timed -> {second}")], "{date}");
+    }
     // Where it is, and how old, does not matter.
     web.put("/other/f", Page::new("one").head(MODIFIED));
     one(&d, "x:3", &file.replace("/f ", "/other/f "), &[]).ok();

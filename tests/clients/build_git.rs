@@ -387,3 +387,16 @@ fn privileged_no_git_outlives_the_daemon() {
     nothing_at_work(&d);
     d.finish();
 }
+
+#[test]
+fn privileged_without_git_it_says_what_to_install() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    d.terminate();
+    d.find_only(&[]);
+    d.launch();
+    let failed = one(&d, "x", &add(&format!("{HOST}/x.git")), &[]).fails(1);
+    assert!(failed.contains("git is not installed on the daemon's machine: install it"), "{failed}");
+    nothing_at_work(&d);
+    d.finish();
+}

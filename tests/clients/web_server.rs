@@ -126,8 +126,11 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     if page.status.is_empty() {
         page.status = "200 OK".into();
     }
-    let etag = page.head.iter().find_map(|l| l.strip_prefix("ETag: "));
-    if etag.is_some_and(|etag| header("if-none-match").as_deref() == Some(etag)) {
+    let same = |own: &str, asked: &str| {
+        let own = page.head.iter().find_map(|l| l.strip_prefix(own));
+        own.is_some_and(|own| header(asked).as_deref() == Some(own))
+    };
+    if same("ETag: ", "if-none-match") || same("Last-Modified: ", "if-modified-since") {
         page.status = "304 Not Modified".into();
         page.body.clear();
     }

@@ -3,11 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_DISPOSITION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, CONTENT_DISPOSITION, CONTENT_LENGTH, DATE, ETAG, HeaderMap, HeaderValue,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use hyper::{Method, StatusCode};
 use longshore_oci::{Digest, Sha256};
@@ -21,6 +21,8 @@ use crate::transport::{Addresses, ConnectError, Profile, SendError, secret};
 use crate::url::Url;
 use crate::{Client, Error, Result};
 
+/// How old a change must be to be known by its time: within a second there may be two (RFC 9110, 8.8.2.2).
+const SETTLED: Duration = Duration::from_secs(60);
 /// Bytes of a header that is kept.
 const MAX_KEPT: usize = 4 << 10;
 
@@ -29,7 +31,7 @@ const MAX_KEPT: usize = 4 << 10;
 pub struct Validators {
     /// `ETag`.
     pub etag: Option<String>,
-    /// `Last-Modified`, as it was written.
+    /// `Last-Modified`, as it was written, where it tells two versions apart.
     pub modified: Option<String>,
 }
 
@@ -178,13 +180,20 @@ fn outbound(client: &Client, ask: Ask<'_>) -> Result<Outbound> {
 
 fn downloaded(headers: &HeaderMap, digest: Digest, size: u64) -> Downloaded {
     let kept = |value: Option<&str>| value.filter(|v| v.len() <= MAX_KEPT).map(str::to_owned);
-    let modified = text(headers, LAST_MODIFIED);
+    let date = |name| text(headers, name).and_then(|date| httpdate::parse_http_date(date).ok());
+    let modified = date(LAST_MODIFIED);
+    let settled = modified
+        .zip(date(DATE))
+        .is_some_and(|(modified, now)| now.duration_since(modified).is_ok_and(|passed| passed >= SETTLED));
     Downloaded {
         digest,
         size,
-        modified: modified.and_then(|m| httpdate::parse_http_date(m).ok()),
+        modified,
         name: text(headers, CONTENT_DISPOSITION).and_then(file_name),
-        validators: Validators { etag: kept(text(headers, ETAG)), modified: kept(modified) },
+        validators: Validators {
+            etag: kept(text(headers, ETAG)),
+            modified: kept(text(headers, LAST_MODIFIED)).filter(|_| settled),
+        },
     }
 }
 
