@@ -348,6 +348,7 @@ fn fill(reader: &mut impl Read, buf: &mut [u8]) -> Result<usize> {
 mod tests {
     use super::*;
     use longshore_oci::Kind;
+    use lzma_rust2::XzOptions;
     use std::io::Write;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
@@ -362,14 +363,10 @@ mod tests {
         w.finish().unwrap()
     }
 
-    fn xz(data: &[u8], options: lzma_rust2::XzOptions) -> Vec<u8> {
+    fn xz(data: &[u8], options: XzOptions) -> Vec<u8> {
         let mut w = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
         w.write_all(data).unwrap();
         w.finish().unwrap()
-    }
-
-    fn quick() -> lzma_rust2::XzOptions {
-        lzma_rust2::XzOptions::with_preset(0)
     }
 
     fn all(source: &[u8], limits: &Limits) -> Result<(Vec<u8>, Hashes)> {
@@ -403,8 +400,8 @@ mod tests {
         let two = |pack: &dyn Fn(&[u8]) -> Vec<u8>| [pack(&data[..1000]), pack(&data[1000..])].concat();
         let sources = [
             (Compression::Bzip2, two(&bzip2)),
-            (Compression::Xz, two(&|data| xz(data, quick()))),
-            (Compression::Xz, [xz(&data, quick()), vec![0; 8]].concat()),
+            (Compression::Xz, two(&|data| xz(data, XzOptions::with_preset(0)))),
+            (Compression::Xz, [xz(&data, XzOptions::with_preset(0)), vec![0; 8]].concat()),
             (Compression::None, data.clone()),
             (Compression::Gzip, members),
             (Compression::Gzip, padded),
@@ -440,7 +437,7 @@ mod tests {
         let frame = zstd::encode_all(&[7u8; 100_000][..], 1).unwrap();
         let mut garbage = whole.clone();
         garbage.extend(b"garbage");
-        let (bz, xz) = (bzip2(&[7; 100_000]), xz(&[7; 100_000], quick()));
+        let (bz, xz) = (bzip2(&[7; 100_000]), xz(&[7; 100_000], XzOptions::with_preset(0)));
         let mut flipped = xz.clone();
         flipped[40] ^= 1;
         for source in [
@@ -461,7 +458,7 @@ mod tests {
     fn atk_21_an_xz_dictionary_has_a_limit() {
         let data = vec![7u8; 100_000];
         let packed = |mib: u32| {
-            let mut options = lzma_rust2::XzOptions::with_preset(1);
+            let mut options = XzOptions::with_preset(1);
             options.lzma_options.dict_size = mib << 20;
             xz(&data, options)
         };
@@ -476,7 +473,7 @@ mod tests {
         let bomb = zstd::encode_all(&vec![0u8; 32 << 20][..], 1).unwrap();
         assert_eq!(all(&bomb, &limits).unwrap_err().kind(), Kind::TooLarge);
         let zeros = vec![0u8; 32 << 20];
-        for bomb in [gzip(&zeros), bzip2(&zeros), xz(&zeros, quick())] {
+        for bomb in [gzip(&zeros), bzip2(&zeros), xz(&zeros, XzOptions::with_preset(0))] {
             assert_eq!(all(&bomb, &limits).unwrap_err().kind(), Kind::TooLarge);
         }
         let limits = Limits { bytes: 1 << 20, ..Limits::default() };
