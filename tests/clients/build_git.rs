@@ -72,6 +72,13 @@ fn privileged_add_takes_a_repositorys_files() {
         let failed = one(&d, "x", &add(&format!("{HOST}/x.git{at}")), &[]).fails(1);
         assert!(failed.contains(want), "{at}: {failed}");
     }
+    // The longer kind of ids.
+    let long = repos.make_with("long.git", &["--object-format=sha256"]);
+    let commit = long.commit(&[("a", "long")]);
+    for at in ["", &format!("#{commit}")] {
+        one(&d, "x", &add(&format!("{HOST}/long.git{at}")), &[]).ok();
+        assert_eq!((in_image(&d, "x", "cat /r/a").as_str(), commit.len()), ("long", 64));
+    }
     let failed = one(&d, "x", &add(&format!("{HOST}/none.git")), &[]).fails(1);
     assert!(failed.contains("failed to fetch git://127.0.0.1/none.git: "), "{failed}");
     nothing_at_work(&d);

@@ -35,10 +35,14 @@ impl Repositories {
 
     /// An empty repository.
     pub(crate) fn make(&self, name: &str) -> Repository {
+        self.make_with(name, &[])
+    }
+
+    pub(crate) fn make_with(&self, name: &str, options: &[&str]) -> Repository {
         let dir = self.dir.join(name);
         let repository = Repository { dir };
         fs::create_dir(&repository.dir).expect("folder");
-        repository.git(&["init", "-q", "-b", "main"]);
+        repository.git(&[&["init", "-q", "-b", "main"], options].concat());
         repository
     }
 

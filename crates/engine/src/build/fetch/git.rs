@@ -189,8 +189,9 @@ impl<'a> Clone<'a> {
 
     /// Fetches a commit, as little beside it as the server allows; its id.
     fn fetch(&self, id: &str, found: Option<&Found>) -> Result<String> {
-        let format = if id.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-        self.run(&["init", "-q", "--template=", format])?;
+        let mut init = vec!["init", "-q", "--template="];
+        init.extend((id.len() == 64).then_some("--object-format=sha256"));
+        self.run(&init)?;
         let url = self.git.url();
         self.run(&["config", "remote.origin.url", &url])?;
         match found {

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use super::{Fetches, auth, host};
 
 /// How often a running `git` is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(5);
 /// How often what it has written is measured.
 const MEASURE: Duration = Duration::from_secs(5);
 /// How long one run may take.
