@@ -407,3 +407,27 @@ fn privileged_without_git_it_says_what_to_install() {
     nothing_at_work(&d);
     d.finish();
 }
+
+#[test]
+fn privileged_proxies_are_for_files_and_repositories_too() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let repos = Repositories::start(&d);
+    let r = repos.make("x.git");
+    r.commit(&[("a", "through")]);
+    r.git(&["update-server-info"]);
+    let proxy = Web::start(&d.netns());
+    proxy.put("http://files.invalid/f", Page::new("a proxy's"));
+    proxy.serve("http://files.invalid/x.git/", &r.dir().join(".git"), None);
+    d.terminate();
+    d.add_args(&["--http-proxy", &format!("http://me:hunter2@{}", proxy.address())]);
+    d.launch();
+    let file = "FROM busybox\nADD http://files.invalid/f /f\nADD http://files.invalid/x.git /r\n";
+    one(&d, "x", file, &[]).ok();
+    assert_eq!(in_image(&d, "x", "cat /f /r/a"), "a proxy'sthrough");
+    assert!(!d.log().contains("hunter2"), "{}", d.log());
+    proxy.stop(&d.netns());
+    drop(repos);
+    nothing_at_work(&d);
+    d.finish();
+}
