@@ -1,13 +1,15 @@
 //! Carrying out one step: its keys, its work in a writable layer, its layer.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use longshore_oci::{Digest, IdMap};
 use longshore_store::content::random_id;
 use longshore_store::lease::Lease;
-use longshore_store::{StepRecord, Store};
+use longshore_store::{StepInputs, StepRecord, Store};
 use longshore_sys::root::Root;
 
+use crate::agents::Agents;
 use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -17,6 +19,7 @@ use crate::host::{Event, Fetcher, Runner, Stream};
 use crate::mounts::{self, Mounted};
 use crate::remote::{Pin, Remote};
 use crate::secrets::Secrets;
+use crate::solve::FailedRun;
 use crate::stubs::Stubs;
 use crate::{Error, KeyWriter, Result};
 
@@ -30,6 +33,9 @@ pub(crate) struct Site<'a> {
     pub(crate) cancel: &'a Cancel,
     pub(crate) caches: &'a Caches,
     pub(crate) secrets: &'a Secrets,
+    pub(crate) agents: &'a Agents,
+    /// Where what a failed command left is kept, if it is to be.
+    pub(crate) failed: Option<&'a Mutex<Option<FailedRun>>>,
     /// The tree that it stands on.
     pub(crate) base: Option<Digest>,
     /// The trees that it reads, in the order of [`Op::reads`].
@@ -57,6 +63,8 @@ impl<'a> Happens<'a> {
 pub(crate) struct Prepared<'a> {
     site: &'a Site<'a>,
     key: Digest,
+    /// What it depends on, for people.
+    inputs: StepInputs,
     /// What is copied, for each part of a copy.
     files: Vec<Files<'a>>,
     /// The trees that are read, while they are mounted.
@@ -74,6 +82,11 @@ enum Files<'a> {
 }
 
 impl Files<'_> {
+    /// What is copied, for people.
+    fn listing(&self) -> Vec<(String, String)> {
+        if let Self::Selected(selection) = self { selection.listing() } else { Vec::new() }
+    }
+
     fn describe(&self, key: &mut KeyWriter) {
         match self {
             Self::Selected(selection) => drop(key.digest("files", Some(&selection.digest))),
@@ -143,7 +156,9 @@ impl<'a> Site<'a> {
             }
             Op::Mkdir(_) => {}
         }
-        Ok(Prepared { site: self, key: key.finish(), files, trees })
+        let (key, parts) = key.finish_with_parts();
+        let listed = files.iter().flat_map(Files::listing).collect();
+        Ok(Prepared { site: self, key, inputs: StepInputs { parts, files: listed }, files, trees })
     }
 
     fn files<'t>(
@@ -174,6 +189,11 @@ impl Prepared<'_> {
         &self.key
     }
 
+    /// What it depends on, for people.
+    pub(crate) fn inputs(&self) -> &StepInputs {
+        &self.inputs
+    }
+
     /// Does it, and keeps what it gave.
     ///
     /// # Errors
@@ -192,11 +212,29 @@ impl Prepared<'_> {
             Op::Copy(_) | Op::Mkdir(_) => Working::new(site.store, site.base)?,
         };
         match &site.step.op {
-            Op::Run(run) => self.run_in(&layer, run, happens)?,
+            Op::Run(run) => {
+                if let Err(e) = self.run_in(&layer, run, happens) {
+                    if matches!(e, Error::Command { .. }) {
+                        self.keep_failed(layer, run)?;
+                    }
+                    return Err(e);
+                }
+            }
             Op::Copy(copy) => layer.with_root(|root, at| self.copy_into(root, at, copy))?,
             Op::Mkdir(mkdir) => layer.with_root(|root, _| make(site, root, mkdir))?,
         }
         layer.keep(&self.key, site)
+    }
+
+    /// Keeps what a failed command left, for whoever wants to look at it.
+    fn keep_failed(&self, layer: Working<'_>, run: &Run) -> Result<()> {
+        let Some(failed) = self.site.failed else { return Ok(()) };
+        // A key that no step has.
+        let key = Digest::of(random_id()?.as_bytes());
+        let record = layer.keep(&key, self.site)?;
+        let kept = FailedRun { chain: record.chain, key, run: run.clone() };
+        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        Ok(())
     }
 
     /// A copy that does not look at the tree below: one layer, whatever it is put on.
@@ -347,7 +385,7 @@ pub(crate) struct Borrowed<'a> {
 }
 
 impl<'a> Borrowed<'a> {
-    fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
+    pub(crate) fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
         let layer = Working::new(store, chain)?;
         let root = Root::open(&store.mount_rw(&layer.id, &IdMap::default())?)?;
         Ok(Self { root, _layer: layer })

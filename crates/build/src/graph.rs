@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use longshore_oci::Digest;
 
+use crate::context::SelectOptions;
+use crate::context::sync::Use;
+use crate::copy::escaped;
 use crate::key::KeyWriter;
 use crate::mode::Mode;
 use crate::remote::Remote;
@@ -94,6 +97,8 @@ pub struct Run {
     pub files: Vec<RunFile>,
     /// What it is told and nobody else: no result is thought to depend on what they say.
     pub secrets: Vec<SecretUse>,
+    /// Agents of SSH that it may ask: no result is thought to depend on them.
+    pub agents: Vec<AgentUse>,
     /// Directories and files of elsewhere that are there while it runs, in the order in which they are mounted.
     pub mounts: Vec<Mount>,
 }
@@ -108,6 +113,19 @@ pub struct SecretUse {
     /// The variable that it is in.
     pub env: Option<String>,
     /// Permissions, user and group of the file.
+    pub look: (u32, u32, u32),
+    /// Without it the build fails; else the command runs without.
+    pub required: bool,
+}
+
+/// An agent of SSH as a command gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUse {
+    /// Its name.
+    pub id: String,
+    /// Its socket: absolute.
+    pub target: String,
+    /// Permissions, user and group of the socket.
     pub look: (u32, u32, u32),
     /// Without it the build fails; else the command runs without.
     pub required: bool,
@@ -229,7 +247,7 @@ pub struct Limits {
 }
 
 /// Files that are copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copy {
     /// What is copied, one after the other.
     pub parts: Vec<Part>,
@@ -269,6 +287,13 @@ pub enum Source {
     Inline(Vec<(Vec<u8>, Vec<u8>)>),
     /// What has to be fetched.
     Remote(Box<Remote>),
+}
+
+impl Default for Source {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Inline(Vec::new())
+    }
 }
 
 /// A directory that is made.
@@ -318,6 +343,28 @@ impl Graph {
         );
         needs
     }
+
+    /// What the steps that `wanted` needs, and these, take of the context of this number.
+    #[must_use]
+    pub fn uses(&self, wanted: &[StepId], context: usize) -> Vec<Use> {
+        let needed = self.needed(wanted);
+        let steps = self.steps.iter().zip(needed).filter(|(_, needed)| *needed);
+        steps.flat_map(|(step, _)| step.op.uses(context)).collect()
+    }
+
+    /// For each step whether `wanted` needs it, or names it.
+    pub(crate) fn needed(&self, wanted: &[StepId]) -> Vec<bool> {
+        let mut needed = vec![false; self.steps.len()];
+        let mut todo = wanted.to_vec();
+        while let Some(id) = todo.pop() {
+            if let Some(place) = needed.get_mut(id.0)
+                && !std::mem::replace(place, true)
+            {
+                todo.extend(self.needs(id));
+            }
+        }
+        needed
+    }
 }
 
 impl Step {
@@ -346,6 +393,26 @@ impl Op {
         };
         let tree = |source: &Source| if let Source::Tree(tree) = source { Some(*tree) } else { None };
         sources.into_iter().filter_map(tree).collect()
+    }
+
+    fn uses(&self, context: usize) -> Vec<Use> {
+        let of_path = |path: &Vec<u8>| Use { sources: vec![escaped(path)], ..Use::default() };
+        match self {
+            Self::Copy(copy) => {
+                let parts = copy.parts.iter().filter(|part| part.from == Source::Context(context));
+                parts.map(|part| Use { sources: part.sources.clone(), options: copy.options() }).collect()
+            }
+            Self::Run(run) => {
+                let paths = run.mounts.iter().filter_map(|mount| match &mount.what {
+                    MountOf::Files { from, path } => Some((from, path)),
+                    MountOf::Cache { from: Some((from, path)), .. } => Some((from, path)),
+                    MountOf::Cache { .. } | MountOf::Memory { .. } => None,
+                });
+                let here = paths.filter(|(from, _)| **from == Source::Context(context));
+                here.map(|(_, path)| of_path(path)).collect()
+            }
+            Self::Mkdir(_) => Vec::new(),
+        }
     }
 
     fn describe(&self, key: &mut KeyWriter) {
@@ -379,6 +446,12 @@ impl Run {
             let (mode, uid, gid) = secret.look;
             key.number("mode", mode.into()).number("uid", uid.into()).number("gid", gid.into());
         }
+        // What has none has the key that it had before there were any.
+        for agent in &self.agents {
+            key.text("agent", &agent.id).flag("required", agent.required).text("socket", &agent.target);
+            let (mode, uid, gid) = agent.look;
+            key.number("mode", mode.into()).number("uid", uid.into()).number("gid", gid.into());
+        }
         key.number("mounts", self.mounts.len() as u64);
         for mount in &self.mounts {
             mount.describe(key);
@@ -410,6 +483,11 @@ impl Mount {
 }
 
 impl Copy {
+    /// What of its sources is taken.
+    pub(crate) fn options(&self) -> SelectOptions {
+        SelectOptions { parents: self.parents, excludes: self.exclude.clone() }
+    }
+
     fn describe(&self, key: &mut KeyWriter) {
         key.text("op", "copy").bytes("dest", &self.dest);
         match &self.owner {

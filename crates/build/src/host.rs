@@ -40,6 +40,8 @@ pub enum Shown {
     Path(PathBuf),
     /// A file system in memory, of so many bytes; `None`: half of the memory.
     Memory { size: Option<u64> },
+    /// A socket that leads to the one at a path.
+    Agent { socket: PathBuf, mode: u32, uid: u32, gid: u32 },
     /// A file that is never on a disk.
     Secret { secret: Secret, mode: u32, uid: u32, gid: u32 },
 }
@@ -108,6 +110,8 @@ pub enum Event<'a> {
     Running { step: StepId, container: &'a str },
     /// Its command writes.
     Output { step: StepId, stream: Stream, bytes: &'a [u8] },
+    /// Why it is carried out, or is not.
+    Explained { step: StepId, why: String },
     /// It is done.
     Done { step: StepId, done: Done, outcome: &'a Outcome, took: Duration },
     /// It failed.

@@ -3,6 +3,7 @@
 //! Knows neither a daemon nor a network: what runs a step, what gives a base image and what fetches files are traits.
 //! Synchronous.
 
+mod agents;
 mod caches;
 mod cancel;
 mod carry;
@@ -10,6 +11,7 @@ pub mod context;
 mod copy;
 pub mod dockerfile;
 mod error;
+mod explain;
 pub mod graph;
 mod host;
 pub mod ignore;
@@ -20,9 +22,11 @@ pub mod pattern;
 pub mod plan;
 pub mod remote;
 mod secrets;
+mod shared;
 mod solve;
 mod stubs;
 
+pub use agents::Agents;
 pub use cancel::{Armed, Cancel};
 pub use copy::is_archive;
 pub use error::{Error, Result};
@@ -30,4 +34,5 @@ pub use host::{Done, Event, Fetcher, Given, RunMount, Runner, Shown, Stream, Wat
 pub use key::KeyWriter;
 pub use mode::{BadMode, Mode};
 pub use secrets::{MAX_SECRET, Secret, Secrets};
-pub use solve::{Builder, Job, Outcome};
+pub use shared::{PoolUse, SharedContext};
+pub use solve::{Builder, FailedRun, Job, Outcome};

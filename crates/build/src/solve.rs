@@ -10,13 +10,15 @@ use longshore_oci::Digest;
 use longshore_store::lease::Lease;
 use longshore_store::{StepRecord, Store};
 
+use crate::agents::Agents;
 use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
-use crate::graph::{Graph, StepId, Tree};
+use crate::graph::{Graph, Run, StepId, Tree};
 use crate::host::{Done, Event, Fetcher, Runner, Watcher};
 use crate::secrets::Secrets;
-use crate::{Error, Result, carry};
+use crate::shared::Shared;
+use crate::{Error, Result, carry, explain};
 
 /// How often those who wait for something else look whether they were called off.
 const LOOK: Duration = Duration::from_millis(50);
@@ -48,6 +50,7 @@ pub struct Builder {
     flights: Mutex<BTreeSet<Digest>>,
     landed: Condvar,
     caches: Caches,
+    pub(crate) shared: Shared,
 }
 
 /// A graph to be carried out, and with what.
@@ -61,6 +64,8 @@ pub struct Job<'a> {
     pub contexts: &'a [Context],
     /// What commands may ask for.
     pub secrets: &'a Secrets,
+    /// Whom they may ask.
+    pub agents: &'a Agents,
     /// Runs commands.
     pub runner: &'a dyn Runner,
     /// Fetches files.
@@ -69,10 +74,25 @@ pub struct Job<'a> {
     pub watcher: &'a dyn Watcher,
     /// Ends it early.
     pub cancel: &'a Cancel,
+    /// The watcher is told why each step is carried out or is not.
+    pub explain: bool,
+    /// Where what a failed command left is kept, if it is to be.
+    pub failed: Option<&'a Mutex<Option<FailedRun>>>,
     /// Steps that run side by side at most; at least 1.
     pub parallel: usize,
     /// Holds what the steps give, until an image names it.
     pub lease: &'a Lease,
+}
+
+/// A command that failed, and what it left.
+#[derive(Clone, Debug)]
+pub struct FailedRun {
+    /// Chain id of the tree as it was when the command ended.
+    pub chain: Option<Digest>,
+    /// The step under which the store has it; whoever takes this drops it.
+    pub key: Digest,
+    #[allow(missing_docs)]
+    pub run: Run,
 }
 
 /// Where a step of a job stands.
@@ -102,7 +122,13 @@ impl Builder {
     /// For this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, flights: Mutex::default(), landed: Condvar::new(), caches: Caches::default() }
+        Self {
+            store,
+            flights: Mutex::default(),
+            landed: Condvar::new(),
+            caches: Caches::default(),
+            shared: Shared::default(),
+        }
     }
 
     /// The store.
@@ -201,17 +227,27 @@ impl Builder {
             from: &inputs.from,
             caches: &self.caches,
             secrets: job.secrets,
+            agents: job.agents,
+            failed: job.failed,
             step,
+        };
+        let explain = |why: &dyn Fn() -> Result<String>| -> Result<()> {
+            if job.explain {
+                job.watcher.event(&Event::Explained { step: id, why: why()? });
+            }
+            Ok(())
         };
         let quick = site.quick_key();
         if let Some(key) = &quick
             && let Some(found) = self.cached(job, step.fresh, key)?
         {
+            explain(&|| Ok(explain::hit()))?;
             return Ok((found, Done::Cached));
         }
         let prepared = site.prepare()?;
         let key = prepared.key();
         if let Some(found) = self.cached(job, step.fresh, key)? {
+            explain(&|| Ok(explain::hit()))?;
             if let Some(quick) = &quick {
                 self.store.alias_step(key, quick)?;
             }
@@ -222,7 +258,12 @@ impl Builder {
         if waited && let Some(found) = self.cached(job, false, key)? {
             return Ok((found, Done::Shared));
         }
+        explain(&|| match step.fresh {
+            true => Ok(explain::fresh()),
+            false => explain::miss(&self.store, &step.name, prepared.inputs()),
+        })?;
         let record = prepared.carry_out(&|event| job.watcher.event(&event.of(id)))?;
+        self.store.note_inputs(key, prepared.inputs())?;
         if let Some(quick) = &quick {
             self.store.alias_step(key, quick)?;
         }
@@ -346,15 +387,5 @@ impl States {
 
 /// Where all steps of a graph stand before anything was done.
 fn states(graph: &Graph, wanted: &[StepId]) -> Vec<State> {
-    let mut states = vec![State::Idle; graph.steps().len()];
-    let mut todo = wanted.to_vec();
-    while let Some(id) = todo.pop() {
-        if let Some(state) = states.get_mut(id.0)
-            && *state == State::Idle
-        {
-            *state = State::Waiting;
-            todo.extend(graph.needs(id));
-        }
-    }
-    states
+    graph.needed(wanted).into_iter().map(|needed| if needed { State::Waiting } else { State::Idle }).collect()
 }

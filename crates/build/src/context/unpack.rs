@@ -67,6 +67,6 @@ fn below<R: Read + Send>(source: R, root: PathBuf, options: &UnpackOptions) -> R
         open_end: true,
         ..ApplyOptions::default()
     };
-    let applied = apply(&root, source, &options)?;
+    let applied = apply(&root, source, &options).map_err(Error::Unpack)?;
     Ok(Unpacked { root, entries: applied.entries, size: applied.size })
 }

@@ -13,7 +13,7 @@ impl Stage {
     pub(super) fn copy(&self, planner: &mut Planner<'_>, copy: &CopyCmd, span: Span) -> Result<Op> {
         let from = match &copy.from {
             None => Source::Context(0),
-            Some(name) => Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?),
+            Some(name) => planner.source(self.index, name, &self.image.platform, span)?,
         };
         let sources = self.sources(planner, &copy.paths, span)?;
         for source in &sources {

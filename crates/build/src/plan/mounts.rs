@@ -1,7 +1,7 @@
 //! `RUN --mount`.
 
 use crate::dockerfile::{self, Mode, MountKind, RunCmd, Span};
-use crate::graph::{Mount, MountOf, SecretUse, Sharing, Source};
+use crate::graph::{self, AgentUse, Mount, MountOf, SecretUse, Sharing, Source};
 use crate::{Error, Result};
 
 use super::Planner;
@@ -10,30 +10,45 @@ use super::stage::Stage;
 
 /// Permissions of a new cache (docs.docker.com/reference/dockerfile/#run---mounttypecache).
 const CACHE_MODE: u32 = 0o755;
+/// Permissions of an agent's socket (#run---mounttypessh).
+const AGENT_MODE: u32 = 0o600;
 /// Permissions of a secret's file (#run---mounttypesecret).
 const SECRET_MODE: u32 = 0o400;
 
 impl Stage {
-    /// The mounts of a command, and its secrets.
+    /// Adds the mounts of a command, its secrets and its agents.
     pub(super) fn mounts(
         &self,
         planner: &mut Planner<'_>,
         run: &RunCmd,
+        op: &mut graph::Run,
         span: Span,
-    ) -> Result<(Vec<Mount>, Vec<SecretUse>)> {
-        let (mut mounts, mut secrets) = (Vec::new(), Vec::new());
+    ) -> Result<()> {
         for spec in &run.mounts {
             let view = self.view();
             let escape = planner.escape;
             let expand = |text: &str| dockerfile::expand(text, &view, escape, Mode::Word).map(|e| e.text);
             let mount = spec.resolve(expand).map_err(|e| at(span, &e))?;
-            if mount.kind == MountKind::Secret {
-                secrets.push(self.secret(&mount, span)?);
-            } else {
-                mounts.push(self.mount(planner, &mount, span)?);
+            match mount.kind {
+                MountKind::Secret => op.secrets.push(self.secret(&mount, span)?),
+                MountKind::Ssh => op.agents.push(self.agent(&mount, op.agents.len())),
+                MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {
+                    op.mounts.push(self.mount(planner, &mount, span)?);
+                }
             }
         }
-        Ok((mounts, secrets))
+        Ok(())
+    }
+
+    /// Docker's defaults (docs.docker.com/reference/dockerfile/#run---mounttypessh).
+    fn agent(&self, mount: &dockerfile::Mount, n: usize) -> AgentUse {
+        let id = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
+        let target = match mount.target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{n}"),
+            target => self.absolute(target),
+        };
+        let look = (mount.mode.unwrap_or(AGENT_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        AgentUse { id: id.unwrap_or_else(|| "default".to_owned()), target, look, required: mount.required }
     }
 
     /// Docker's defaults: named by its file, in a file of `/run/secrets` unless it is a variable only
@@ -56,16 +71,6 @@ impl Stage {
     }
 
     fn mount(&self, planner: &mut Planner<'_>, mount: &dockerfile::Mount, span: Span) -> Result<Mount> {
-        let later = |what: &str| {
-            Err(Error::Unimplemented(format!(
-                "line {}: RUN --mount=type={what} is not supported yet",
-                span.line
-            )))
-        };
-        match mount.kind {
-            MountKind::Ssh => return later("ssh"),
-            MountKind::Secret | MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {}
-        }
         if mount.target.is_empty() {
             return Err(at(span, &"a mount needs a target"));
         }
@@ -74,9 +79,7 @@ impl Stage {
             return Err(at(span, &"invalid mount target \"/\": a mount cannot cover the root"));
         }
         let source = match &mount.from {
-            Some(name) => {
-                Some(Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?))
-            }
+            Some(name) => Some(planner.source(self.index, name, &self.image.platform, span)?),
             None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
             None => None,
         };
@@ -102,13 +105,6 @@ impl Stage {
             (_, Some(from)) => MountOf::Files { from, path },
             (_, None) => return Err(Error::Internal("a mount of nothing".into())),
         };
-        let of_context = matches!(what, MountOf::Files { from: Source::Context(_), .. });
-        if of_context && !mount.read_only {
-            return Err(Error::Unimplemented(format!(
-                "line {}: a mount of the context that can be written to (rw) is not supported yet",
-                span.line
-            )));
-        }
         Ok(Mount { target, what, read_only: mount.read_only })
     }
 }

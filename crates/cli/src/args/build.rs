@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::csv;
 use super::kinds::{BYTES, ENV, HOST, LABEL, SWAP, ULIMIT, host};
+use super::output::{Made, Output};
 use super::{ulimit, units};
 use crate::error::Result;
 use crate::flags::{BOOL, FILTER, Flag, INT, Kind, LIST, STRING, STRINGS, flag, options, values};
@@ -23,6 +24,14 @@ const CALL: Kind = Kind::one("string", |v| {
 });
 const PROGRESS: Kind = Kind::one("string", |v| Progress::read(v).map(drop));
 const OUTPUT: Kind = Kind::many("stringArray", |v| Output::read(v).map(drop));
+const CONTEXT: Kind = Kind::many("stringArray", |v| Additional::read(v).map(drop));
+const ALLOW: Kind = Kind::many("strings", |v| {
+    match v.split(',').find(|one| !["network.host", "security.insecure"].contains(one)) {
+        Some(one) => Err(format!("invalid entitlement {one:?}: want network.host or security.insecure")),
+        None => Ok(()),
+    }
+});
+const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
 const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
 const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
@@ -32,7 +41,13 @@ options! {
     /// `build`.
     BuildArgs {
         add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
+        allow: Vec<String> = flag(
+            "allow", ALLOW, "Allow extra privileged entitlement (\"network.host\", \"security.insecure\")",
+        ),
         build_arg: Vec<String> = flag("build-arg", ENV, "Set build-time variables"),
+        build_context: Vec<String> = flag(
+            "build-context", CONTEXT, "Additional build contexts (e.g., name=path, name=docker-image://image)",
+        ),
         cgroup_parent: String =
             flag("cgroup-parent", STRING, "Set the parent cgroup for the \"RUN\" instructions during build"),
         call: Option<String> =
@@ -44,12 +59,15 @@ options! {
         cpu_shares: i64 = flag("cpu-shares", INT, "CPU shares (relative weight)").short('c'),
         cpuset_cpus: String = flag("cpuset-cpus", STRING, "CPUs in which to allow execution (0-3, 0,1)"),
         cpuset_mems: String = flag("cpuset-mems", STRING, "MEMs in which to allow execution (0-3, 0,1)"),
+        debug_shell: bool = flag("debug-shell", BOOL, "Open a shell in what a failed \"RUN\" left"),
         disable_content_trust: Option<bool> =
             flag("disable-content-trust", BOOL, "Skip image verification").default("true"),
+        explain: bool = flag("explain", BOOL, "Say of every step why it was carried out, or why not"),
         file: String =
             flag("file", STRING, "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").short('f'),
         iidfile: Option<String> = flag("iidfile", STRING, "Write the image ID to the file"),
         label: Vec<String> = flag("label", LABEL, "Set metadata for an image"),
+        load: bool = flag("load", BOOL, "Shorthand for \"--output=type=docker\""),
         memory: Option<String> = flag("memory", BYTES, "Memory limit").short('m'),
         memory_swap: Option<String> =
             flag("memory-swap", SWAP, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
@@ -60,7 +78,7 @@ options! {
         no_cache: bool = flag("no-cache", BOOL, "Do not use cache when building the image"),
         no_cache_filter: Vec<String> = flag("no-cache-filter", STRINGS, "Do not cache specified stages"),
         output: Vec<String> =
-            flag("output", OUTPUT, "Output destination: \"type=image[,name=NAME][,push=true]\" or \"type=docker\"").short('o'),
+            flag("output", OUTPUT, "Output destination (format: \"type=local,dest=path\", \"type=tar,dest=file\", \"type=oci,dest=file\", \"type=docker[,dest=file]\", \"type=image[,name=NAME][,push=true]\")").short('o'),
         platform: Option<String> =
             flag("platform", STRING, "Set platform if server is multi-platform capable"),
         progress: Option<String> = flag(
@@ -76,10 +94,16 @@ options! {
             "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")",
         ),
         shm_size: Option<String> = flag("shm-size", BYTES, "Size of \"/dev/shm\""),
+        ssh: Vec<String> = flag(
+            "ssh", SSH, "SSH agent socket to expose to the build (format: \"default|<id>[=<socket>]\")",
+        ),
         tag: Vec<String> =
             flag("tag", TAG, "Name and optionally a tag in the \"name:tag\" format").short('t'),
         target: String = flag("target", STRING, "Set the target build stage to build."),
         ulimit: Vec<String> = flag("ulimit", ULIMIT, "Ulimit options").shows("[]"),
+        verify_reproducible: bool = flag(
+            "verify-reproducible", BOOL, "Build a second time without the cache, and tell the first file that differs",
+        ),
         ; context: String
     }
 }
@@ -111,7 +135,6 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
     flag("builder", BUILDER, "Builder to use: \"default\", the daemon"),
     flag("force-rm", REMOVE, "Always remove intermediate containers").default("true"),
     flag("isolation", ISOLATION, "Container isolation technology"),
-    flag("load", BOOL, "Shorthand for \"--output=type=docker\": the daemon has the image anyway"),
     flag("provenance", PROVENANCE, "Shorthand for \"--attest=type=provenance\": \"false\" only, so far"),
     flag("rm", REMOVE, "Remove intermediate containers after a successful build").default("true"),
     flag("sbom", SBOM, "Shorthand for \"--attest=type=sbom\": \"false\" only, so far"),
@@ -119,15 +142,11 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 
 /// What is not there yet.
 pub(crate) const BUILD_LATER: &[Flag] = &[
-    flag("allow", STRINGS, "Allow extra privileged entitlement").refused(LATER),
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
-    flag("build-context", LIST, "Additional build contexts").refused(LATER),
     flag("cache-from", LIST, "External cache sources").refused(LATER),
     flag("cache-to", LIST, "Cache export destinations").refused(LATER),
-    flag("debug-shell", STRING, "Start a shell where a build fails").refused(LATER),
     flag("security-opt", STRINGS, "Security options").refused(LATER),
     flag("squash", BOOL, "Squash newly built layers into a single new layer").refused(LATER),
-    flag("ssh", LIST, "SSH agent socket or keys to expose to the build").refused(LATER),
 ];
 
 /// How a build is shown.
@@ -206,49 +225,69 @@ impl Secret {
     }
 }
 
-/// An output: an image, and what is done with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Output {
-    names: Vec<String>,
-    push: bool,
+/// An agent of SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agent {
+    pub(crate) id: String,
+    /// Its socket; `None`: that of this session.
+    pub(crate) socket: Option<String>,
 }
 
-impl Output {
+impl Agent {
+    /// `id[=socket]`.
     fn read(text: &str) -> Result<Self, String> {
-        let mut out = Self::default();
-        let mut kind = String::new();
-        let fields = csv::fields(text)?;
-        if let [dir] = fields.as_slice()
-            && !dir.contains('=')
-        {
-            return Err(format!("writing files to {dir:?} (type=local) is not implemented yet"));
+        let (id, socket) = match text.split_once('=') {
+            Some((id, socket)) => (id, Some(socket.to_owned())),
+            None => (text, None),
+        };
+        if id.is_empty() || socket.as_deref() == Some("") {
+            return Err(format!("invalid ssh agent {text:?}: want default or id=socket"));
         }
-        for field in fields {
-            let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
-            let on =
-                || values::truth(value).ok_or_else(|| format!("{key}={value} is neither true nor false"));
-            match key.trim().to_ascii_lowercase().as_str() {
-                "type" => value.clone_into(&mut kind),
-                "name" => {
-                    let names = value.split(',').filter(|n| !n.is_empty());
-                    for name in names {
-                        check_tag(name)?;
-                        out.names.push(name.to_owned());
-                    }
-                }
-                "push" => out.push = on()?,
-                // The daemon always has both the image and its layers.
-                "unpack" | "store" if on()? => {}
-                key => return Err(format!("{key}={value} is not implemented yet")),
+        if socket.as_deref().is_some_and(|socket| socket.contains(',')) {
+            return Err(
+                "several keys are not implemented yet: give the socket of an agent that has them".into()
+            );
+        }
+        Ok(Self { id: id.to_owned(), socket })
+    }
+}
+
+/// A context with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Additional {
+    pub(crate) name: String,
+    pub(crate) from: AdditionalFrom,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdditionalFrom {
+    Directory(String),
+    Image(String),
+}
+
+impl Additional {
+    fn read(text: &str) -> Result<Self, String> {
+        let bad = || format!("invalid context value: {text}, expected key=value");
+        let (name, value) = text.split_once('=').ok_or_else(bad)?;
+        if name.is_empty() || value.is_empty() {
+            return Err(bad());
+        }
+        let from = match value.split_once("://") {
+            Some(("docker-image", image)) => {
+                image.parse::<longshore_oci::Reference>().map_err(|e| format!("context {name}: {e}"))?;
+                AdditionalFrom::Image(image.to_owned())
             }
-        }
-        match kind.as_str() {
-            "image" | "docker" => {}
-            "registry" => out.push = true,
-            "" => return Err("type is required for output".into()),
-            kind => return Err(format!("type={kind} is not implemented yet")),
-        }
-        Ok(out)
+            Some((kind, _)) => {
+                return Err(format!(
+                    "context {name}: contexts of the kind {kind}:// are not implemented yet"
+                ));
+            }
+            None if value.starts_with("git@") => {
+                return Err(format!("context {name}: contexts from Git are not implemented yet"));
+            }
+            None => AdditionalFrom::Directory(value.to_owned()),
+        };
+        Ok(Self { name: name.to_lowercase(), from })
     }
 }
 
@@ -259,7 +298,7 @@ fn only(value: &str, allowed: &[&str], what: &str) -> Result<(), String> {
     Err(format!("{what} is not implemented yet"))
 }
 
-fn check_tag(text: &str) -> Result<(), String> {
+pub(super) fn check_tag(text: &str) -> Result<(), String> {
     use longshore_oci::ParseReferenceError::Digest;
     let read = text.parse::<longshore_oci::Reference>().and_then(longshore_oci::Reference::for_a_tag);
     read.map(drop).map_err(|e| match e {
@@ -295,8 +334,44 @@ fn check_attest(text: &str) -> Result<(), String> {
 impl BuildArgs {
     /// What the image is called, in the order that was given.
     pub(crate) fn names(&self) -> Vec<String> {
-        let outputs = self.output.iter().filter_map(|o| Output::read(o).ok());
-        self.tag.iter().cloned().chain(outputs.flat_map(|o| o.names)).collect()
+        self.tag.iter().cloned().chain(self.outputs().into_iter().flat_map(|o| o.names)).collect()
+    }
+
+    /// An option that Docker's classic builder does not know.
+    pub(crate) fn ours_alone(&self) -> Option<&'static str> {
+        let options = [
+            ("--secret", !self.secret.is_empty()),
+            ("--ssh", !self.ssh.is_empty()),
+            ("--allow", !self.allow.is_empty()),
+            ("--no-cache-filter", !self.no_cache_filter.is_empty()),
+            ("--explain", self.explain),
+            ("--verify-reproducible", self.verify_reproducible),
+            ("--debug-shell", self.debug_shell),
+        ];
+        options.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
+    /// Whom commands may ask for keys.
+    pub(crate) fn agents(&self) -> Vec<Agent> {
+        self.ssh.iter().filter_map(|text| Agent::read(text).ok()).collect()
+    }
+
+    /// The contexts with names, the last of a name.
+    pub(crate) fn additional(&self) -> BTreeMap<String, AdditionalFrom> {
+        let all = self.build_context.iter().filter_map(|text| Additional::read(text).ok());
+        all.map(|one| (one.name, one.from)).collect()
+    }
+
+    /// What becomes of what is built.
+    pub(crate) fn outputs(&self) -> Vec<Output> {
+        self.output.iter().filter_map(|o| Output::read(o).ok()).collect()
+    }
+
+    /// Whether the daemon keeps an image.
+    pub(crate) fn records(&self) -> bool {
+        let outputs = self.outputs();
+        let wanted = outputs.iter().any(|o| matches!(o.made, Made::Image { .. }));
+        outputs.is_empty() || wanted || self.push || self.load
     }
 
     /// The Dockerfile is looked at and not built.
@@ -311,7 +386,7 @@ impl BuildArgs {
 
     /// Whether registries get it.
     pub(crate) fn pushes(&self) -> bool {
-        self.push || self.output.iter().any(|o| Output::read(o).is_ok_and(|o| o.push))
+        self.push || self.outputs().iter().any(|o| o.made == Made::Image { push: true })
     }
 
     /// The parameters of Docker's `POST /build`. `own` is what this program's environment says, `proxies` are variables
@@ -331,6 +406,8 @@ impl BuildArgs {
         let mut out = vec![
             ("dockerfile", dockerfile.to_owned()),
             ("check", flag(self.checks())),
+            ("explain", flag(self.explain)),
+            ("keepfailed", flag(self.debug_shell)),
             ("nocache", flag(self.no_cache)),
             ("pull", flag(self.pull)),
             ("rm", flag(true)),
@@ -352,6 +429,18 @@ impl BuildArgs {
             ("labels", object(&self.labels())),
             ("ulimits", if ulimits.is_empty() { String::new() } else { Value::from(ulimits).to_string() }),
         ];
+        if !self.records() {
+            out.push(("norecord", "1".to_owned()));
+        }
+        let made: Vec<Made> = self.outputs().into_iter().map(|o| o.made).collect();
+        if made.iter().any(|m| matches!(m, Made::Folder(_) | Made::Tar(_))) {
+            out.push(("export", "tree".to_owned()));
+        }
+        if made.iter().any(|m| matches!(m, Made::Archive(_))) {
+            out.push(("export", "archive".to_owned()));
+        }
+        let allowed = self.allow.iter().flat_map(|all| all.split(','));
+        out.extend(allowed.map(|one| ("allow", one.to_owned())));
         out.extend(self.no_cache_filter.iter().map(|stage| ("nocachefilter", stage.clone())));
         out.extend(self.names().into_iter().map(|name| ("t", name)));
         out.retain(|(_, value)| !value.is_empty());
@@ -424,6 +513,10 @@ mod tests {
         check("-o type=image,\"name=x,y\",push=true .", &[("t", "x"), ("t", "y")]);
         check("--no-cache --pull --target x .", &[("nocache", "1"), ("pull", "1"), ("target", "x")]);
         check("--network none .", &[("networkmode", "none")]);
+        check(
+            "--allow network.host,security.insecure .",
+            &[("allow", "network.host"), ("allow", "security.insecure")],
+        );
         check("--add-host a:1.2.3.4 --add-host b=::1 .", &[("extrahosts", "a:1.2.3.4,b:::1")]);
         check(
             "-m 1g --memory-swap -1 -c 5 --cpu-period 1000 --cpu-quota 2000 --cpuset-cpus 0 --cpuset-mems 1 .",
@@ -449,6 +542,9 @@ mod tests {
         );
         check("--load --rm --force-rm --isolation default --call build --provenance=false --sbom=0 .", &[]);
         check("--attest type=provenance,disabled=true -o type=docker --compress .", &[]);
+        check("-o out .", &[("norecord", "1"), ("export", "tree")]);
+        check("-o out -o - --load .", &[("export", "tree")]);
+        check("-o type=oci,dest=x,name=y .", &[("norecord", "1"), ("export", "archive"), ("t", "y")]);
     }
 
     #[test]
@@ -473,24 +569,26 @@ mod tests {
         for (line, want) in [
             ("--secret src=x .", "a secret needs an id"),
             ("--secret id=x,env=A,src=b .", "a secret comes from a file or from a variable"),
-            ("--ssh default .", "--ssh is not implemented yet"),
-            ("--allow network.host .", "--allow is not implemented yet"),
+            ("--ssh a= .", "invalid ssh agent \"a=\""),
+            ("--ssh a=b,c .", "several keys are not implemented yet"),
+            ("--allow all .", "invalid entitlement \"all\""),
             ("--cache-from x .", "--cache-from is not implemented yet"),
             ("--cache-to x .", "--cache-to is not implemented yet"),
             ("--squash .", "--squash is not implemented yet"),
             ("--annotation a=b .", "--annotation is not implemented yet"),
-            ("--build-context a=b .", "--build-context is not implemented yet"),
+            ("--build-context a .", "invalid context value: a, expected key=value"),
+            (
+                "--build-context a=oci-layout://x .",
+                "contexts of the kind oci-layout:// are not implemented yet",
+            ),
             ("--security-opt a .", "--security-opt is not implemented yet"),
-            ("--debug-shell a .", "--debug-shell is not implemented yet"),
             (
                 "--call outline .",
                 "asking about a build in another way than --call=check is not implemented yet",
             ),
             ("--builder other .", "a builder other than the daemon itself is not implemented yet"),
             ("--isolation process .", "other isolation than \"default\" is not implemented yet"),
-            ("-o out .", "writing files to \"out\" (type=local) is not implemented yet"),
-            ("-o type=tar .", "type=tar is not implemented yet"),
-            ("-o type=docker,dest=x .", "dest=x is not implemented yet"),
+            ("-o type=tar .", "type=tar needs dest=FILE"),
             ("-o name=x .", "type is required for output"),
             ("-o type=image,push=x .", "push=x is neither true nor false"),
             ("--provenance=mode=max .", "provenance is not implemented yet"),

@@ -8,20 +8,23 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, UPGRADE};
 use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
-use longshore_engine::model::BuildRequest;
+use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
 use longshore_engine::{
-    BodyStream, BuildLimits, BuildNetwork, BuildRemote, BuildSecret, BuildSecrets, build_context,
+    BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildRemote, BuildSecret,
+    BuildSecrets, build_context,
 };
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use super::build_lines::Lines;
 use super::build_order::{Ordered, quietly};
-use super::{Answer, Call, body, images, registry, reply};
+use super::hijack::Session;
+use super::{Answer, Call, body, images, registry, reply, streams};
 use crate::errors::ApiError;
 
 /// Parameters that change what is built and are not there yet.
@@ -47,7 +50,7 @@ pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
     let wanted = decode(call, request.headers())?;
     let quiet = call.query.flag("q");
     let bytes = body::upload(request.into_body(), call.config().upload_idle);
-    let events = call.engine().build(wanted, bytes).await?;
+    let events = call.engine().build(wanted, input(call, bytes)?).await?;
     let mut ordered = Ordered::default();
     let lines = events.flat_map(move |event| {
         let lines = if quiet { quietly(event) } else { ordered.push(event) };
@@ -58,22 +61,87 @@ pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
 
 /// `POST /longshore/build`.
 pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
-    let mut wanted = decode(call, request.headers())?;
-    wanted.check = call.query.flag("check");
+    if request.headers().contains_key(UPGRADE) {
+        return shared(call, request).await;
+    }
+    let mut wanted = decode_ours(call, request.headers())?;
     let kind = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes().to_owned());
     let mut bytes = body::upload(request.into_body(), call.config().upload_idle);
     if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
         let head;
         (head, bytes) = read_head(bytes).await?;
-        wanted.secrets = secrets(head)?;
+        take_head(&mut wanted, head)?;
     }
-    let events = call.engine().build(wanted, bytes).await?;
+    let events = call.engine().build(wanted, input(call, bytes)?).await?;
     let mut lines = Lines::default();
     let lines = events.flat_map(move |event| {
         let lines = lines.push(event);
         futures_util::stream::iter(lines.into_iter().map(|l| Ok::<_, Infallible>(reply::json_line(&l))))
     });
     Ok(reply::stream(reply::NDJSON, lines))
+}
+
+/// A build of files that the client sends when it is asked.
+async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
+    let takeover = streams::takeover(&mut request)?;
+    let mut wanted = decode_ours(call, request.headers())?;
+    if call.query.given("remote").is_some() {
+        return Err(ApiError::invalid("a context cannot be shared and elsewhere (remote)"));
+    }
+    let body = body::read_limited(request.into_body(), build::MAX_HEAD, call.config()).await?;
+    // What it holds must not come back in an error.
+    let bad = || ApiError::invalid("the request of a build whose files are shared is not what it should be");
+    let mut head: BuildHead = json::from_slice(&body).map_err(|_| bad())?;
+    let dockerfile = head.dockerfile.take().ok_or_else(bad)?;
+    let dockerfile = STANDARD.decode(dockerfile).map_err(|_| bad())?;
+    let contexts = std::mem::take(&mut head.contexts);
+    if head.named_directories.values().any(|n| *n >= contexts.len()) {
+        return Err(bad());
+    }
+    let directories = std::mem::take(&mut head.named_directories).into_iter();
+    wanted.contexts.extend(directories.map(|(name, n)| (name, BuildNamed::Files(n))));
+    let images = std::mem::take(&mut head.named_images).into_iter();
+    wanted.contexts.extend(images.map(|(name, image)| (name, BuildNamed::Image(image))));
+    take_head(&mut wanted, head)?;
+    let (input, mut pieces) = mpsc::channel(8);
+    let answers = futures_util::stream::poll_fn(move |cx| pieces.poll_recv(cx).map(|piece| piece.map(Ok)));
+    let answers = Box::pin(answers);
+    let events = call.engine().build(wanted, BuildInput::Shared { dockerfile, contexts, answers }).await?;
+    let mut lines = Lines::default();
+    let output = events.flat_map(move |event| {
+        let lines = lines.push(event).into_iter().map(|line| reply::json_line(&line));
+        let chunks = lines.map(|data| OutputChunk { stream: OutputStream::Stdout, data });
+        futures_util::stream::iter(chunks.collect::<Vec<_>>())
+    });
+    takeover.start(call.version, Session { tty: true, output: output.boxed(), input: Some(input) }, None)
+}
+
+/// The parameters of our own route.
+fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
+    let mut wanted = decode(call, headers)?;
+    wanted.check = call.query.flag("check");
+    wanted.keep_failed = call.query.flag("keepfailed");
+    wanted.explain = call.query.flag("explain");
+    wanted.unrecorded = call.query.flag("norecord");
+    for what in call.query.all("allow") {
+        match what.as_str() {
+            "network.host" => wanted.allowed.host_network = true,
+            "security.insecure" => wanted.allowed.insecure = true,
+            what => {
+                return Err(ApiError::invalid(format!(
+                    "allow={what}: want network.host or security.insecure"
+                )));
+            }
+        }
+    }
+    for what in call.query.all("export") {
+        wanted.exports.push(match what.as_str() {
+            "tree" => BuildExport::Tree,
+            "archive" => BuildExport::Archive,
+            what => return Err(ApiError::invalid(format!("export={what}: want tree or archive"))),
+        });
+    }
+    Ok(wanted)
 }
 
 fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
@@ -96,13 +164,14 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         return Err(ApiError::invalid("invalid isolation: only \"default\" is there on Linux"));
     }
     Ok(BuildRequest {
-        remote: q.given("remote").map(remote).transpose()?,
         dockerfile: q.text("dockerfile").to_owned(),
         tags: q.all("t").iter().filter(|t| !t.is_empty()).map(|t| tag(t)).collect::<Result<_, _>>()?,
         target: q.given("target").map(str::to_owned),
         args: given(map::<Option<String>>(q.text("buildargs"), "buildargs")?),
         labels: map(q.text("labels"), "labels")?,
         check: false,
+        explain: false,
+        keep_failed: false,
         no_cache: q.flag("nocache"),
         fresh_stages: q.all("nocachefilter"),
         pull: q.flag("pull"),
@@ -111,8 +180,19 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         limits: limits(call)?,
         platform: images::platform(call)?,
         secrets: BuildSecrets::new(),
+        contexts: BTreeMap::new(),
+        agents: BTreeMap::new(),
+        allowed: BuildAllowed::default(),
+        exports: Vec::new(),
+        unrecorded: false,
         credentials: registry::all_credentials(headers)?,
     })
+}
+
+/// The context that comes with the request, unless it is elsewhere.
+fn input(call: &Call, body: BodyStream) -> Result<BuildInput, ApiError> {
+    let remote = call.query.given("remote").map(remote).transpose()?;
+    Ok(remote.map_or(BuildInput::Tar(body), BuildInput::Elsewhere))
 }
 
 /// Where a context is that does not come with the request. What it holds must not come back in an error.
@@ -156,9 +236,21 @@ async fn read_head(mut body: BodyStream) -> Result<(BuildHead, BodyStream), ApiE
     }
 }
 
-fn secrets(head: BuildHead) -> Result<BuildSecrets, ApiError> {
+/// Takes what every build may be given besides its files.
+fn take_head(wanted: &mut BuildRequest, head: BuildHead) -> Result<(), ApiError> {
+    for (id, socket) in head.agents {
+        if !socket.starts_with('/') {
+            return Err(ApiError::invalid(format!("ssh agent {id}: {socket} is no absolute path")));
+        }
+        wanted.agents.insert(id, socket.into());
+    }
+    wanted.secrets = secrets(head.secrets)?;
+    Ok(())
+}
+
+fn secrets(given: BTreeMap<String, String>) -> Result<BuildSecrets, ApiError> {
     let mut secrets = BuildSecrets::new();
-    for (id, text) in head.secrets {
+    for (id, text) in given {
         let bytes =
             STANDARD.decode(text).map_err(|_| ApiError::invalid(format!("secret {id} is not base64")))?;
         let secret = BuildSecret::new(&bytes).map_err(|e| ApiError::invalid(format!("secret {id}: {e}")))?;

@@ -1,7 +1,6 @@
 //! Contexts that are elsewhere: a repository, an archive, or a Dockerfile alone.
 
 use std::fs::File;
-use std::path::Path;
 
 use longshore_build::context::{UnpackOptions, unpack};
 use longshore_build::remote::{Pin, Remote, Repository, WebFile};
@@ -10,7 +9,8 @@ use longshore_sys::root::Root;
 use rustix::fs::{Mode, OFlags};
 use tokio::runtime::Handle;
 
-use super::super::{Ready, Site, of_build, read};
+use super::super::of_build;
+use super::super::source::{Ready, read};
 use super::Fetches;
 use crate::engine::make_dir;
 use crate::model::BuildRequest;
@@ -20,8 +20,7 @@ use crate::{Engine, Error, Result};
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// The usual Dockerfile.
 const DOCKERFILE: &str = "Dockerfile";
-/// Where what is fetched lies in a build's folder, and where an archive is unpacked.
-const REMOTE: &str = "remote";
+/// Where an archive is unpacked.
 const TREE: &str = "tree";
 
 impl Engine {
@@ -33,13 +32,12 @@ impl Engine {
         runtime: &Handle,
         cancel: &Cancel,
     ) -> Result<Ready> {
-        let site = Site::new(self)?;
-        let fetches = Fetches::new(self, runtime, &request.secrets, site.dir.join(REMOTE));
+        let fetches = Fetches::new(self, runtime, &request.secrets)?;
         let root = match remote {
             Remote::Git(repository) => repository_of(&fetches, repository, request, cancel)?,
-            Remote::File(file) => file_of(&fetches, file, &site.dir, &request.dockerfile, cancel)?,
+            Remote::File(file) => file_of(&fetches, file, &request.dockerfile, cancel)?,
         };
-        Ready::new(site, root, &request.dockerfile)
+        Ready::new(fetches.site, root, &request.dockerfile)
     }
 }
 
@@ -56,20 +54,14 @@ fn repository_of(
     fetched(fetches, &Remote::Git(repository), cancel).map(|(root, _)| root)
 }
 
-fn file_of(
-    fetches: &Fetches<'_>,
-    file: WebFile,
-    dir: &Path,
-    dockerfile: &str,
-    cancel: &Cancel,
-) -> Result<Root> {
+fn file_of(fetches: &Fetches<'_>, file: WebFile, dockerfile: &str, cancel: &Cancel) -> Result<Root> {
     let shown = file.address.to_string();
     let (root, pin) = fetched(fetches, &Remote::File(file), cancel)?;
     let Pin::File { name, .. } = pin else { return Err(Error::internal("a file that is a commit")) };
     let name = String::from_utf8_lossy(&name).into_owned();
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
     let mut archive = File::from(root.open_file(&name, flags, Mode::empty())?);
-    let tree = dir.join(TREE);
+    let tree = fetches.site.dir.join(TREE);
     if is_archive(&mut archive).map_err(of_build)? {
         // A client's users are nobody's in an image.
         let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::runner::to_build;
+use super::source::Site;
 use crate::Engine;
 use crate::engine::make_dir;
 
@@ -30,8 +31,8 @@ pub(super) struct Fetches<'a> {
     runtime: &'a Handle,
     /// Those of the build: some say who it is.
     secrets: &'a Secrets,
-    /// Where files go; it is gone when the build is over.
-    dir: PathBuf,
+    /// Where files go.
+    site: Site,
     /// Directories in it.
     count: AtomicUsize,
     slots: Mutex<Vec<(Remote, Arc<Mutex<Slot>>)>>,
@@ -47,8 +48,9 @@ struct Slot {
 }
 
 impl<'a> Fetches<'a> {
-    pub(super) fn new(engine: &'a Engine, runtime: &'a Handle, secrets: &'a Secrets, dir: PathBuf) -> Self {
-        Self { engine, runtime, secrets, dir, count: AtomicUsize::new(0), slots: Mutex::default() }
+    pub(super) fn new(engine: &'a Engine, runtime: &'a Handle, secrets: &'a Secrets) -> crate::Result<Self> {
+        let site = Site::new(engine)?;
+        Ok(Self { engine, runtime, secrets, site, count: AtomicUsize::new(0), slots: Mutex::default() })
     }
 
     fn slot(&self, remote: &Remote) -> Arc<Mutex<Slot>> {
@@ -63,7 +65,7 @@ impl<'a> Fetches<'a> {
 
     /// A new directory.
     fn room(&self) -> Result<PathBuf> {
-        let dir = self.dir.join(self.count.fetch_add(1, Ordering::Relaxed).to_string());
+        let dir = self.site.dir.join(self.count.fetch_add(1, Ordering::Relaxed).to_string());
         make_dir(&dir, 0o700).map_err(to_build)?;
         Ok(dir)
     }
