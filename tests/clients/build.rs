@@ -21,7 +21,7 @@ pub(crate) fn context(d: &Daemon, name: &str, dockerfile: &str, files: &[(&str, 
     dir
 }
 
-fn build(d: &Daemon, dir: &Path, more: &[&str]) -> Done {
+pub(crate) fn build(d: &Daemon, dir: &Path, more: &[&str]) -> Done {
     let dir = dir.to_str().expect("utf-8");
     let args: Vec<&str> = ["build"].into_iter().chain(more.iter().copied()).chain([dir]).collect();
     d.docker_with_input(&args, b"")
@@ -43,7 +43,7 @@ fn entries(dir: PathBuf) -> usize {
 }
 
 /// What a build leaves when it is over: its layers, and nothing of its work.
-fn nothing_at_work(d: &Daemon) {
+pub(crate) fn nothing_at_work(d: &Daemon) {
     wait_until("builds are over", || {
         entries(d.data_root().join("builds")) == 0 && entries(d.data_root().join("containers")) == 0
     });
@@ -301,7 +301,7 @@ fn privileged_bad_input_has_a_clear_answer() {
         ("FROM busybox\nCOPY nothing /x\n", "\"/nothing\": not found"),
         ("FROM busybox\nCOPY --from=later Dockerfile /x\nFROM busybox AS later\n", "later"),
         ("FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n", "secret s: not found"),
-        ("FROM busybox\nADD https://example.invalid/x /x\n", "is not supported yet"),
+        ("FROM busybox\nADD ftp://example.invalid/x /x\n", "ftp:// is not fetched"),
         ("FROM busybox\nRUN --network=host true\n", "network.host is not allowed"),
         ("FROM busybox\nRUN --security=insecure true\n", "security.insecure is not allowed"),
         ("FROM busybox\nSTOPSIGNAL NONSENSE\n", "invalid signal: NONSENSE"),

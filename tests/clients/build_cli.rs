@@ -217,7 +217,7 @@ fn privileged_a_build_that_fails_says_where() {
         (format!("--progress tty {dir}"), 1, "standard error is no terminal"),
         (String::new(), 1, "requires 1 argument"),
         (format!("{dir}/none"), 1, "not found"),
-        ("https://example.org/x.git".into(), 1, "is not implemented yet"),
+        ("https://host.invalid/x.git".into(), 1, "failed to fetch https://host.invalid/x.git: "),
         (
             format!("-f {dir}/none {dir}"),
             1,

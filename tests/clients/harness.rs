@@ -22,6 +22,7 @@ pub(crate) struct Daemon {
     dir: TempDir,
     child: Option<Child>,
     args: Vec<String>,
+    path: Option<PathBuf>,
 }
 
 /// What a command printed and how it ended.
@@ -79,7 +80,8 @@ impl Daemon {
     /// Starts a daemon on empty roots with more flags.
     pub(crate) fn start_with(args: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir().expect("temporary folder");
-        let mut daemon = Self { dir, child: None, args: args.iter().map(|s| (*s).to_owned()).collect() };
+        let mut daemon =
+            Self { dir, child: None, path: None, args: args.iter().map(|s| (*s).to_owned()).collect() };
         daemon.launch();
         daemon
     }
@@ -87,12 +89,25 @@ impl Daemon {
     /// Starts a daemon whose data root is a file system of its own: `options` are mount's.
     pub(crate) fn start_on_disk(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir().expect("temporary folder");
-        let mut daemon = Self { dir, child: None, args: Vec::new() };
+        let mut daemon = Self { dir, child: None, path: None, args: Vec::new() };
         fs::create_dir(daemon.data_root()).expect("data root");
         let status = Command::new("mount").args(options).arg(daemon.data_root()).status().expect("mount");
         assert!(status.success(), "mount {options:?}");
         daemon.launch();
         daemon
+    }
+
+    /// Where the daemon finds programs from its next [`Self::launch`] on: here, and nowhere else.
+    pub(crate) fn find_only(&mut self, programs: &[&str]) {
+        let dir = self.dir.path().join("bin");
+        fs::create_dir(&dir).expect("folder");
+        // What starts the daemon is looked for there, too.
+        for program in programs.iter().chain(&["nsenter"]) {
+            let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output().expect("sh");
+            let found = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+            std::os::unix::fs::symlink(found, dir.join(program)).expect("link");
+        }
+        self.path = Some(dir);
     }
 
     /// More flags for the next [`Self::launch`].
@@ -162,6 +177,7 @@ impl Daemon {
             .arg("--pidfile")
             .arg(self.dir.path().join("pid"))
             .args(&self.args)
+            .envs(self.path.iter().map(|path| ("PATH", path)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)

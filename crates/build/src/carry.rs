@@ -14,19 +14,21 @@ use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::{self, Look, Placer, Selection};
-use crate::graph::{Copy, Mkdir, Op, Run, Source, Step, StepId};
-use crate::host::{Event, Runner, Stream};
+use crate::graph::{Copy, Mkdir, Op, Part, Run, Source, Step, StepId};
+use crate::host::{Event, Fetcher, Runner, Stream};
 use crate::mounts::{self, Mounted};
+use crate::remote::{Pin, Remote};
 use crate::secrets::Secrets;
 use crate::solve::FailedRun;
 use crate::stubs::Stubs;
-use crate::{Error, Result};
+use crate::{Error, KeyWriter, Result};
 
 /// A step with all that it needs.
 pub(crate) struct Site<'a> {
     pub(crate) store: &'a Store,
     pub(crate) contexts: &'a [Context],
     pub(crate) runner: &'a dyn Runner,
+    pub(crate) fetcher: &'a dyn Fetcher,
     pub(crate) lease: &'a Lease,
     pub(crate) cancel: &'a Cancel,
     pub(crate) caches: &'a Caches,
@@ -63,10 +65,40 @@ pub(crate) struct Prepared<'a> {
     key: Digest,
     /// What it depends on, for people.
     inputs: StepInputs,
-    /// What is copied, and out of what.
-    files: Option<Selection<'a>>,
+    /// What is copied, for each part of a copy.
+    files: Vec<Files<'a>>,
     /// The trees that are read, while they are mounted.
     trees: Vec<Borrowed<'a>>,
+}
+
+/// What one part of a copy copies.
+enum Files<'a> {
+    /// Files of a context or a tree.
+    Selected(Selection<'a>),
+    /// Files that stand in the Dockerfile: name and content.
+    Inline(&'a [(Vec<u8>, Vec<u8>)]),
+    /// Files that are fetched once it is known that they are needed.
+    Remote(&'a Remote, Pin),
+}
+
+impl Files<'_> {
+    /// What is copied, for people.
+    fn listing(&self) -> Vec<(String, String)> {
+        if let Self::Selected(selection) = self { selection.listing() } else { Vec::new() }
+    }
+
+    fn describe(&self, key: &mut KeyWriter) {
+        match self {
+            Self::Selected(selection) => drop(key.digest("files", Some(&selection.digest))),
+            Self::Inline(files) => {
+                key.number("files", files.len() as u64);
+                for (name, content) in *files {
+                    key.bytes("name", name).bytes("content", content);
+                }
+            }
+            Self::Remote(remote, pin) => remote.describe(pin, key),
+        }
+    }
 }
 
 impl<'a> Site<'a> {
@@ -81,7 +113,11 @@ impl<'a> Site<'a> {
             key.digest("tree", tree.as_ref());
         }
         match &self.step.op {
-            Op::Copy(copy) => key.list("sources", &copy.sources),
+            // What else it copies has to be looked at.
+            Op::Copy(copy) if !copy.parts.iter().all(|part| matches!(part.from, Source::Tree(_))) => {
+                return None;
+            }
+            Op::Copy(copy) => key.list("sources", copy.parts.iter().flat_map(|part| &part.sources)),
             // What else it reads is a context, and that has to be looked at.
             Op::Run(run) if run.mounts.iter().any(|m| matches!(m.source(), Some(Source::Context(_)))) => {
                 return None;
@@ -104,13 +140,14 @@ impl<'a> Site<'a> {
         let mut key = self.step.key();
         key.digest("base", self.base.as_ref());
         let trees = self.from.iter().map(|t| Borrowed::new(self.store, *t)).collect::<Result<Vec<_>>>()?;
-        let mut files = None;
+        let mut files = Vec::new();
         match &self.step.op {
             Op::Copy(copy) => {
-                files = self.selection(copy, &trees, &mut key)?;
-                if let Some(files) = &files {
-                    key.digest("files", Some(&files.digest));
+                let mut trees = trees.iter();
+                for part in &copy.parts {
+                    files.push(self.files(copy, part, &mut trees)?);
                 }
+                files.iter().for_each(|files| files.describe(&mut key));
             }
             Op::Run(run) => {
                 for digest in mounts::digests(run, self.contexts, &trees)? {
@@ -120,30 +157,29 @@ impl<'a> Site<'a> {
             Op::Mkdir(_) => {}
         }
         let (key, parts) = key.finish_with_parts();
-        let listed = files.as_ref().map(Selection::listing).unwrap_or_default();
+        let listed = files.iter().flat_map(Files::listing).collect();
         Ok(Prepared { site: self, key, inputs: StepInputs { parts, files: listed }, files, trees })
     }
 
-    fn selection(
+    fn files<'t>(
         &self,
         copy: &Copy,
-        trees: &[Borrowed<'_>],
-        key: &mut crate::KeyWriter,
-    ) -> Result<Option<Selection<'a>>> {
-        match &copy.from {
-            Source::Inline(files) => {
-                key.number("files", files.len() as u64);
-                for (name, content) in files {
-                    key.bytes("name", name).bytes("content", content);
-                }
-                Ok(None)
+        part: &'a Part,
+        trees: &mut impl Iterator<Item = &'t Borrowed<'t>>,
+    ) -> Result<Files<'a>> {
+        Ok(match &part.from {
+            Source::Inline(files) => Files::Inline(files),
+            Source::Context(n) => {
+                Files::Selected(copy::select_context(self.contexts, *n, copy, &part.sources)?)
             }
-            Source::Context(n) => copy::select_context(self.contexts, *n, copy).map(Some),
             Source::Tree(_) => {
-                let tree = trees.first().ok_or_else(|| Error::Internal("a copy without its tree".into()))?;
-                copy::select_tree(tree.root()?, copy).map(Some)
+                let tree = trees.next().ok_or_else(|| Error::Internal("a copy without its tree".into()))?;
+                Files::Selected(copy::select_tree(tree.root()?, copy, &part.sources)?)
             }
-        }
+            Source::Remote(remote) => {
+                Files::Remote(remote, self.fetcher.pin(remote, self.step.fresh, self.cancel)?)
+            }
+        })
     }
 }
 
@@ -205,10 +241,8 @@ impl Prepared<'_> {
     fn link(&self, copy: &Copy) -> Result<StepRecord> {
         let site = self.site;
         let mut key = site.step.key();
-        key.flag("alone", true).digest("files", self.files.as_ref().map(|f| &f.digest));
-        if let Source::Inline(files) = &copy.from {
-            key.list("inline", files.iter().flat_map(|(name, content)| [name, content]));
-        }
+        key.flag("alone", true);
+        self.files.iter().for_each(|files| files.describe(&mut key));
         let key = key.finish();
         let known = if site.step.fresh { None } else { site.store.step(&key)? };
         let held = |record: &StepRecord| -> Result<bool> {
@@ -233,29 +267,40 @@ impl Prepared<'_> {
 
     fn copy_in(&self, layer: &Working<'_>, copy: &Copy) -> Result<()> {
         let rest = layer.with_root(|root, at| self.copy_into(root, at, copy))?;
-        match (rest, &self.files) {
-            (Some(rest), Some(files)) => files.carry_out(rest, &layer.dir()?, self.site.cancel),
+        match (rest, self.files.as_slice()) {
+            (Some(rest), [Files::Selected(files)]) => files.carry_out(rest, &layer.dir()?, self.site.cancel),
             _ => Ok(()),
         }
     }
 
+    /// Copies all parts. What is left for when the tree is not mounted any more is given; that is only where there is one
+    /// part.
     fn copy_into(&self, root: &Root, at: &Path, copy: &Copy) -> Result<Option<copy::Rest>> {
-        let owner = match &copy.owner {
-            Some(owner) => Some(self.site.owner(root, owner)?),
-            None => match copy.from {
-                // What an archive says of owners holds.
-                Source::Context(_) if copy.unpack => None,
-                Source::Context(_) | Source::Inline(_) => Some((0, 0)),
+        let site = self.site;
+        let owner = copy.owner.as_ref().map(|owner| site.owner(root, owner)).transpose()?;
+        let mut rest = None;
+        for (part, files) in copy.parts.iter().zip(&self.files) {
+            let own = match part.from {
                 Source::Tree(_) => None,
-            },
-        };
-        let look = Look { owner, mode: copy.mode.clone(), stamp: self.site.step.time.seconds() };
-        let placer = Placer::new(root, look, self.site.cancel);
-        match (&copy.from, &self.files) {
-            (Source::Inline(files), _) => copy::inline(placer, root, copy, files).map(|()| None),
-            (_, Some(selection)) => copy::place(placer, root, at, copy, selection),
-            _ => Ok(None),
+                // What an archive says of owners holds.
+                _ if part.unpack => None,
+                Source::Context(_) | Source::Inline(_) | Source::Remote(_) => Some((0, 0)),
+            };
+            let look =
+                Look { owner: owner.or(own), mode: copy.mode.clone(), stamp: site.step.time.seconds() };
+            let placer = Placer::new(root, look, site.cancel);
+            match files {
+                Files::Inline(files) => copy::inline(placer, root, copy, files)?,
+                Files::Selected(selection) => rest = copy::place(placer, root, at, copy, part, selection)?,
+                Files::Remote(remote, pin) => {
+                    let fetched = site.fetcher.fetch(remote, pin, site.cancel)?;
+                    let file = if let Pin::File { name, .. } = pin { Some(name.as_slice()) } else { None };
+                    let selection = copy::select_fetched(fetched, copy, file)?;
+                    copy::place(placer, root, at, copy, part, &selection)?;
+                }
+            }
         }
+        Ok(rest)
     }
 
     fn run_in(

@@ -11,6 +11,7 @@ use crate::context::sync::Use;
 use crate::copy::escaped;
 use crate::key::KeyWriter;
 use crate::mode::Mode;
+use crate::remote::Remote;
 
 /// A step of a [`Graph`], by its number; it only stands on steps of lower numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +147,7 @@ pub struct Mount {
 pub enum MountOf {
     /// A directory or file of a context or a tree.
     Files {
-        /// Of which; never [`Source::Inline`].
+        /// Of which: a context or a tree.
         from: Source,
         /// Its path there.
         path: Vec<u8>,
@@ -248,10 +249,8 @@ pub struct Limits {
 /// Files that are copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copy {
-    /// Where they come from.
-    pub from: Source,
-    /// Paths and patterns in the source; a directory stands for what is in it.
-    pub sources: Vec<Vec<u8>>,
+    /// What is copied, one after the other.
+    pub parts: Vec<Part>,
     /// Where they go: absolute; a slash at the end says that it is a directory.
     pub dest: Vec<u8>,
     /// Who shall own them, `user[:group]`, as the tree below knows them. `None`: root for a context, else as they were.
@@ -262,10 +261,19 @@ pub struct Copy {
     pub parents: bool,
     /// What is left out of the sources.
     pub exclude: Vec<Vec<u8>>,
-    /// Sources that are archives are unpacked.
-    pub unpack: bool,
     /// The copy does not look at the tree below: no link of it is followed.
     pub link: bool,
+}
+
+/// Files of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where they come from.
+    pub from: Source,
+    /// Paths and patterns in a context or a tree; a directory stands for what is in it. Of others everything is copied.
+    pub sources: Vec<Vec<u8>>,
+    /// Those that are archives are unpacked.
+    pub unpack: bool,
 }
 
 /// Where files are copied from.
@@ -277,6 +285,8 @@ pub enum Source {
     Tree(Tree),
     /// Files that stand in the Dockerfile: name and content.
     Inline(Vec<(Vec<u8>, Vec<u8>)>),
+    /// What has to be fetched.
+    Remote(Box<Remote>),
 }
 
 impl Default for Source {
@@ -377,7 +387,7 @@ impl Op {
     #[must_use]
     pub fn reads(&self) -> Vec<Tree> {
         let sources: Vec<&Source> = match self {
-            Self::Copy(copy) => vec![&copy.from],
+            Self::Copy(copy) => copy.parts.iter().map(|part| &part.from).collect(),
             Self::Run(run) => run.mounts.iter().filter_map(Mount::source).collect(),
             Self::Mkdir(_) => Vec::new(),
         };
@@ -388,8 +398,9 @@ impl Op {
     fn uses(&self, context: usize) -> Vec<Use> {
         let of_path = |path: &Vec<u8>| Use { sources: vec![escaped(path)], ..Use::default() };
         match self {
-            Self::Copy(copy) if copy.from == Source::Context(context) => {
-                vec![Use { sources: copy.sources.clone(), options: copy.options() }]
+            Self::Copy(copy) => {
+                let parts = copy.parts.iter().filter(|part| part.from == Source::Context(context));
+                parts.map(|part| Use { sources: part.sources.clone(), options: copy.options() }).collect()
             }
             Self::Run(run) => {
                 let paths = run.mounts.iter().filter_map(|mount| match &mount.what {
@@ -400,7 +411,7 @@ impl Op {
                 let here = paths.filter(|(from, _)| **from == Source::Context(context));
                 here.map(|(_, path)| of_path(path)).collect()
             }
-            Self::Copy(_) | Self::Mkdir(_) => Vec::new(),
+            Self::Mkdir(_) => Vec::new(),
         }
     }
 
@@ -481,14 +492,17 @@ impl Copy {
         key.text("op", "copy").bytes("dest", &self.dest);
         match &self.owner {
             Some(owner) => key.text("owner", owner),
-            // Files of a context belong to root then, others to whom they belonged.
-            None => key.flag("own", !matches!(self.from, Source::Tree(_))),
+            None => key.flag("owner as it was", true),
         };
         match &self.mode {
             Some(mode) => key.text("mode", &mode.describe()),
             None => key.flag("mode as it was", true),
         };
-        key.flag("parents", self.parents).list("exclude", &self.exclude);
-        key.flag("unpack", self.unpack).flag("link", self.link);
+        key.flag("parents", self.parents).list("exclude", &self.exclude).flag("link", self.link);
+        key.number("parts", self.parts.len() as u64);
+        for part in &self.parts {
+            // Files of a tree belong to whom they belonged, others to root.
+            key.flag("own", !matches!(part.from, Source::Tree(_))).flag("unpack", part.unpack);
+        }
     }
 }

@@ -1,10 +1,14 @@
-//! What a build needs of the machine that it runs on: somebody who runs commands, and somebody who watches.
+//! What a build needs of the machine that it runs on: somebody who runs commands, somebody who fetches files, and
+//! somebody who watches.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use longshore_sys::root::Root;
+
 use crate::cancel::Cancel;
 use crate::graph::{Run, StepId};
+use crate::remote::{Pin, Remote};
 use crate::secrets::Secret;
 use crate::solve::Outcome;
 use crate::{Error, Result};
@@ -67,6 +71,22 @@ pub trait Runner: Send + Sync {
         output: &mut (dyn FnMut(Stream, &[u8]) + Send),
         cancel: &Cancel,
     ) -> Result<i32>;
+}
+
+/// Fetches files. One serves one build, in which an address means the same files each time.
+pub trait Fetcher: Send + Sync {
+    /// What is at an address now. `fresh`: whatever is remembered of it does not count.
+    ///
+    /// # Errors
+    /// When nobody can tell; [`Error::Cancelled`] when `cancel` ended it.
+    fn pin(&self, remote: &Remote, fresh: bool, cancel: &Cancel) -> Result<Pin>;
+
+    /// The files themselves: a directory that nobody else writes to until the build is over. A file of the web is in it
+    /// under its name.
+    ///
+    /// # Errors
+    /// When they cannot be had, or are others than those that were pinned; [`Error::Cancelled`] when `cancel` ended it.
+    fn fetch(&self, remote: &Remote, pin: &Pin, cancel: &Cancel) -> Result<Root>;
 }
 
 /// How a step's result came about.

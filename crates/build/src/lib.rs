@@ -1,6 +1,7 @@
 //! Builds images: Dockerfile -> graph of content-addressed steps -> layers.
 //!
-//! Knows neither a daemon nor a network: what runs a step and what gives a base image are traits. Synchronous.
+//! Knows neither a daemon nor a network: what runs a step, what gives a base image and what fetches files are traits.
+//! Synchronous.
 
 mod agents;
 mod caches;
@@ -19,6 +20,7 @@ mod mode;
 mod mounts;
 pub mod pattern;
 pub mod plan;
+pub mod remote;
 mod secrets;
 mod shared;
 mod solve;
@@ -26,8 +28,9 @@ mod stubs;
 
 pub use agents::Agents;
 pub use cancel::{Armed, Cancel};
+pub use copy::is_archive;
 pub use error::{Error, Result};
-pub use host::{Done, Event, Given, RunMount, Runner, Shown, Stream, Watcher};
+pub use host::{Done, Event, Fetcher, Given, RunMount, Runner, Shown, Stream, Watcher};
 pub use key::KeyWriter;
 pub use mode::{BadMode, Mode};
 pub use secrets::{MAX_SECRET, Secret, Secrets};

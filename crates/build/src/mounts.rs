@@ -56,7 +56,9 @@ impl<'a> Origins<'a> {
                     tree.ok_or_else(|| Error::Internal("a mount without its tree".into()))?.root()?,
                 ))
             }
-            Source::Inline(_) => Err(Error::Internal("a mount of a heredoc".into())),
+            Source::Inline(_) | Source::Remote(_) => {
+                Err(Error::Internal("a mount of what is no directory".into()))
+            }
         }
     }
 }

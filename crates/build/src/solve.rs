@@ -15,7 +15,7 @@ use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::graph::{Graph, Run, StepId, Tree};
-use crate::host::{Done, Event, Runner, Watcher};
+use crate::host::{Done, Event, Fetcher, Runner, Watcher};
 use crate::secrets::Secrets;
 use crate::shared::Shared;
 use crate::{Error, Result, carry, explain};
@@ -68,6 +68,8 @@ pub struct Job<'a> {
     pub agents: &'a Agents,
     /// Runs commands.
     pub runner: &'a dyn Runner,
+    /// Fetches files.
+    pub fetcher: &'a dyn Fetcher,
     /// Is told what happens.
     pub watcher: &'a dyn Watcher,
     /// Ends it early.
@@ -218,6 +220,7 @@ impl Builder {
             store: &self.store,
             contexts: job.contexts,
             runner: job.runner,
+            fetcher: job.fetcher,
             lease: job.lease,
             cancel,
             base: inputs.base,

@@ -6,8 +6,8 @@ use futures_util::stream;
 use longshore_oci::image::Descriptor;
 use longshore_oci::{Digest, Kind, Platform, Reference};
 use longshore_registry::{
-    Client, Credentials, Document, Error as RegistryError, Fetcher, ManifestRef, PullStep, Puller, PushStep,
-    Pusher, Repository, Resolved,
+    Ask, Client, Credentials, Document, Downloaded, Error as RegistryError, Fetcher, ManifestRef,
+    ProxyConfig, PullStep, Puller, PushStep, Pusher, Repository, Resolved,
 };
 use longshore_store::Store;
 use longshore_store::image::MAX_CONFIG;
@@ -33,6 +33,20 @@ impl Registry {
         let puller = Puller::new(store.clone(), options.max_concurrent_downloads.unwrap_or(DOWNLOADS));
         let pusher = Pusher::new(store.clone(), options.max_concurrent_uploads.unwrap_or(UPLOADS));
         Ok(Self { client, puller, pusher })
+    }
+
+    /// Downloads a file of any web server. Writing blocks the thread.
+    pub(crate) async fn download(
+        &self,
+        ask: Ask<'_>,
+        into: &mut std::fs::File,
+    ) -> Result<Option<Downloaded>, RegistryError> {
+        self.client.download(ask, into).await
+    }
+
+    /// Through which proxies what is reached.
+    pub(crate) fn proxy(&self) -> &ProxyConfig {
+        self.client.proxy()
     }
 
     /// What mends the store from registries. To be called on a thread of the runtime's.

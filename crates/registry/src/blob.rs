@@ -2,12 +2,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use hyper::{Method, StatusCode};
 use longshore_oci::image::Descriptor;
@@ -15,15 +12,12 @@ use longshore_oci::{Digest, Sha256};
 
 use crate::call::{Call, Target, bare};
 use crate::client::{Inner, Source};
+use crate::flow::{Flow, Stopped};
 use crate::headers::{content_range, text};
 use crate::retry::Retry;
 use crate::token::Scopes;
-use crate::transport::broken_words;
 use crate::url::Url;
-use crate::{Error, Limits, Result};
-
-/// For the end of a body all of whose bytes are there.
-const END: Duration = Duration::from_secs(2);
+use crate::{Error, Result};
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
@@ -105,11 +99,10 @@ pub(crate) struct Download {
 
 /// A body that is being read.
 struct Reading {
-    body: Incoming,
+    flow: Flow,
     from: Url,
     /// Bytes that are there already and come again.
     skip: u64,
-    rate: Rate,
 }
 
 impl Download {
@@ -151,7 +144,7 @@ impl Download {
             };
             let limits = &self.client.config.limits;
             let complete = self.offset == self.size;
-            let piece = if complete { reading.end().await } else { reading.piece(limits).await };
+            let piece = if complete { reading.flow.end().await } else { reading.flow.piece(limits).await };
             match piece {
                 Ok(Some(piece)) => {
                     if let Some(piece) = self.take(piece)? {
@@ -311,83 +304,6 @@ impl Download {
             self.offset
         };
         let from = answer.url.clone();
-        Ok(Reading { body: answer.response.into_body(), from, skip, rate: Rate::default() })
-    }
-}
-
-/// Why no piece came.
-struct Stopped {
-    reason: String,
-    late: bool,
-}
-
-impl Reading {
-    /// The next piece; `None` at the body's end.
-    async fn piece(&mut self, limits: &Limits) -> Result<Option<Bytes>, Stopped> {
-        loop {
-            let began = Instant::now();
-            let frame = tokio::time::timeout(limits.idle, self.body.frame()).await;
-            let late = |reason| Stopped { reason, late: true };
-            let frame =
-                frame.map_err(|_| late(format!("no byte came for {} s", limits.idle.as_secs_f32())))?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(e)) => return Err(Stopped { reason: broken_words(&e), late: false }),
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    if self.rate.is_too_slow(began.elapsed(), data.len() as u64, limits) {
-                        return Err(late(format!("fewer than {} bytes a second came", limits.min_rate)));
-                    }
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-
-    /// Whether there is more than there should be.
-    async fn end(&mut self) -> Result<Option<Bytes>, Stopped> {
-        match tokio::time::timeout(END, self.body.frame()).await {
-            Ok(Some(Ok(frame))) => Ok(frame.into_data().ok()),
-            _ => Ok(None),
-        }
-    }
-}
-
-/// How fast bytes come while they are waited for; the time that a consumer takes does not count.
-#[derive(Debug, Default)]
-struct Rate {
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Rate {
-    fn is_too_slow(&mut self, waited: Duration, bytes: u64, limits: &Limits) -> bool {
-        self.waited += waited;
-        self.bytes += bytes;
-        if self.waited < limits.rate_window {
-            return false;
-        }
-        let least =
-            limits.min_rate.saturating_mul(u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX)) / 1000;
-        let slow = self.bytes < least;
-        *self = Self::default();
-        slow
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_is_that_of_the_time_spent_waiting() {
-        let limits = Limits { rate_window: Duration::from_secs(10), min_rate: 100, ..Limits::default() };
-        let mut rate = Rate::default();
-        for _ in 0..9 {
-            assert!(!rate.is_too_slow(Duration::from_secs(1), 1, &limits));
-        }
-        assert!(rate.is_too_slow(Duration::from_secs(1), 1, &limits));
-        assert!(!rate.is_too_slow(Duration::from_secs(10), 1000, &limits));
-        assert!(rate.is_too_slow(Duration::from_secs(20), 1500, &limits));
+        Ok(Reading { flow: Flow::new(answer.response.into_body()), from, skip })
     }
 }

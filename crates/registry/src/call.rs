@@ -49,6 +49,8 @@ pub(crate) struct Home {
     pub(crate) profile: Profile,
     /// The addresses that others may have, where it sends to.
     pub(crate) elsewhere: Addresses,
+    /// All of them prove who they are: what is said of insecure registries is not said of them.
+    pub(crate) strict: bool,
 }
 
 /// A request and what proves who we are.
@@ -120,7 +122,7 @@ impl Inner {
             Target::Path(path) => origin.at(path.as_str()),
             Target::At(url) => url.clone(),
         };
-        let home = Home { origin, profile: way.profile(), elsewhere: Addresses::NotLinkLocal };
+        let home = Home { origin, profile: way.profile(), elsewhere: Addresses::NotLinkLocal, strict: false };
         let authorization = self.authorization(at, way, call).await?;
         let mut outbound = Outbound { outgoing: call.outgoing.clone(), authorization, stays: false };
         let answer = self.follow(&home, &outbound, start.clone(), call.progress).await?;
@@ -251,6 +253,9 @@ impl Inner {
 
     /// How a server is reached that another sent us to.
     async fn strange_profile(&self, home: &Home, url: &Url) -> Profile {
+        if home.strict {
+            return Profile { verify: true, client_cert: false, addresses: home.elsewhere };
+        }
         let trust = self.transport.trust(&url.origin.host, url.origin.port).await;
         let (verify, addresses) = match (trust, home.elsewhere) {
             (Trust::Insecure(Addresses::Insecure), Addresses::NotLinkLocal) => (false, Addresses::Insecure),

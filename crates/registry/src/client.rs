@@ -12,7 +12,7 @@ use crate::error::printable;
 use crate::token::{Scopes, Tokens, Wanted};
 use crate::transport::Transport;
 use crate::url::{Url, encode};
-use crate::{Config, Credentials, Error, Repository, Result};
+use crate::{Config, Credentials, Error, ProxyConfig, Repository, Result};
 
 /// Registries of which is kept what was learnt.
 const MAX_ENDPOINTS: usize = 256;
@@ -81,6 +81,12 @@ impl Client {
         let transport = Transport::new(&config).map_err(Error::Invalid)?;
         let (tokens, endpoints) = (Tokens::default(), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { config, transport, tokens, mirrors, endpoints }) })
+    }
+
+    /// Through which proxies servers are reached.
+    #[must_use]
+    pub fn proxy(&self) -> &ProxyConfig {
+        &self.inner.config.proxy
     }
 
     /// The repository of `name`; its tag and digest, if any, are kept in [`Repository::name`] and mean nothing

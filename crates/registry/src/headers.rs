@@ -1,8 +1,10 @@
-//! Small headers of registries, parsed: `Link`, `Range`, `Content-Range`, `Retry-After`. Pure.
+//! Small headers, parsed: `Link`, `Range`, `Content-Range`, `Retry-After`, `Content-Disposition`. Pure.
 
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{AsHeaderName, HeaderMap};
+
+use crate::proxy::decode;
 
 /// A header's text, if it is there and is text.
 pub(crate) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
@@ -61,9 +63,77 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
+/// The file's name in a `Content-Disposition` (RFC 6266): a name alone, whatever path the server gave it.
+pub(crate) fn file_name(value: &str) -> Option<String> {
+    let (mut plain, mut extended) = (None, None);
+    let mut rest = value.split_once(';')?.1;
+    while let Some((name, after)) = rest.split_once('=') {
+        let after = after.trim_start();
+        let (value, more) = match after.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted)?,
+            None => {
+                let end = after.find(';').unwrap_or(after.len());
+                (after[..end].trim().to_owned(), &after[end..])
+            }
+        };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "filename" => plain = Some(value),
+            "filename*" => extended = decoded(&value),
+            _ => {}
+        }
+        match more.split_once(';') {
+            Some((_, more)) if !more.trim().is_empty() => rest = more,
+            _ => break,
+        }
+    }
+    let name = extended.or(plain)?;
+    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let bad = matches!(name, "" | "." | "..") || name.len() > 255 || name.chars().any(char::is_control);
+    (!bad).then(|| name.to_owned())
+}
+
+/// What stands in quotes up to the next one, and what follows.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut out = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((out, &text[at + 1..])),
+            '\\' => out.push(chars.next()?.1),
+            c => out.push(c),
+        }
+    }
+    None
+}
+
+/// `UTF-8'language'percent-encoded` (RFC 8187).
+fn decoded(value: &str) -> Option<String> {
+    let (charset, rest) = value.split_once('\'')?;
+    let (_, text) = rest.split_once('\'')?;
+    charset.eq_ignore_ascii_case("utf-8").then(|| String::from_utf8(decode(text)).ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_names() {
+        for (value, want) in [
+            ("attachment; filename=a.txt", Some("a.txt")),
+            ("attachment; x=y; filename=\"a \\\"b\\\".txt\"; z", Some("a \"b\".txt")),
+            ("attachment; filename=\"e.txt\"; filename*=UTF-8''%c3%a9.txt", Some("é.txt")),
+            ("attachment; filename*=latin1''x; filename=y", Some("y")),
+            ("attachment; filename=../../etc/passwd", Some("passwd")),
+            ("attachment; filename=\"..\"", None),
+            ("attachment; filename=\"a", None),
+            ("attachment; filename=a/", None),
+            ("attachment", None),
+            ("inline; filename", None),
+        ] {
+            assert_eq!(file_name(value).as_deref(), want, "{value}");
+        }
+    }
 
     #[test]
     fn links() {

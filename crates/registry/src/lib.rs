@@ -1,4 +1,5 @@
-//! The client's side of registries: OCI distribution 1.1 and Docker's registry protocol 2.
+//! The client's side of registries: OCI distribution 1.1 and Docker's registry protocol 2. Over the same connections
+//! files of other web servers are downloaded ([`Client::download`]).
 //!
 //! What comes from a registry is hostile: sizes, counts and times are limited ([`Limits`]), bytes are checked
 //! against the digest they were asked for by, and a credential goes to the origin it belongs to and nowhere else.
@@ -17,6 +18,7 @@ mod document;
 mod endpoint;
 mod error;
 mod fetch;
+mod flow;
 mod headers;
 mod platform;
 mod proxy;
@@ -29,6 +31,7 @@ mod token;
 mod transport;
 mod upload;
 mod url;
+mod web;
 
 pub use blob::BlobStream;
 pub use challenge::{Challenge, parse_challenges};
@@ -39,7 +42,8 @@ pub use document::{Document, check_image};
 pub use error::{Error, Refusal, RegistryError, Result};
 pub use fetch::Fetcher;
 pub use platform::choose;
-pub use proxy::ProxyConfig;
+pub use proxy::{ProxyConfig, basic_authorization};
 pub use pull::{PullProgress, PullStep, Puller, Resolved};
 pub use push::{Origins, PushProgress, PushStep, Pushed, Pusher};
 pub use repository::{Fetched, ManifestRef, Repository};
+pub use web::{Ask, Downloaded, Validators};

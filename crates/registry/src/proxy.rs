@@ -122,19 +122,23 @@ fn parse(text: &str) -> Result<Proxy> {
         None => (None, rest),
     };
     let (host, port) = split_host_port(host).ok_or_else(|| wrong("want http://host:port"))?;
-    let authorization = user.map(|user| {
-        let (name, password) = user.split_once(':').unwrap_or((user, ""));
-        let mut pair = decode(name);
-        pair.push(b':');
-        pair.extend(decode(password));
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-    });
+    let authorization = user.map(basic_authorization);
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     Ok(Proxy { origin: Origin { tls, host, port }, authorization })
 }
 
+/// The header's value that proves `user[:password]`, as an address has it.
+#[must_use]
+pub fn basic_authorization(user: &str) -> String {
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let mut pair = decode(name);
+    pair.push(b':');
+    pair.extend(decode(password));
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
 /// Percent-decoding; what is no escape stays as it is.
-fn decode(s: &str) -> Vec<u8> {
+pub(crate) fn decode(s: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(s.len());
     let mut rest = s.as_bytes();
     while let [first, tail @ ..] = rest {

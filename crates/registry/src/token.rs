@@ -150,6 +150,7 @@ impl Inner {
             origin: wanted.realm.origin.clone(),
             profile,
             elsewhere: if at.is_public() { Addresses::Public } else { Addresses::NotLinkLocal },
+            strict: false,
         };
         let action = "get a token";
         let mut retry = Retry::new(&self.config.limits, self.config.limits.attempts);

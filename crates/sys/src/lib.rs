@@ -7,6 +7,7 @@
 pub mod atomic;
 pub mod boot;
 pub mod bpf;
+pub mod child;
 pub mod cwd;
 mod error;
 pub mod fdpass;

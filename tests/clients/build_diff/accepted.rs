@@ -28,7 +28,6 @@ const fn accept(case: &'static str, key: &'static str, why: &'static str) -> Acc
 
 const CAPABLE: &str = "attributes of a context's files are kept, as Buildah does; BuildKit loses them where it gives the files to root";
 const DOCUMENTED: &str = "as the documentation has it; so does Buildah";
-const LATER: &str = "not there yet, and named";
 const LINKED: &str = "the recorded builder cannot link layers and copies; linked, nothing below is looked at";
 const MORE: &str = "a number names a stage here as elsewhere";
 const EARLY: &str = "stages that nothing needs are checked, too, as by the classic builder";
@@ -44,8 +43,6 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
     accept("link-flag-over-link", "/link*", LINKED),
     accept("link-flag-over-link", "/real/one.txt", LINKED),
     accept("link-flag-workdir", "/w", LINKED),
-    accept("inline-and-file", "fails", LATER),
-    accept("mount-bind-rw", "fails", LATER),
     accept("stages-target-number", "fails", MORE),
     accept("stages-from-later-unused", "fails", EARLY),
     accept("stages-capability", "/three/moved", CAPABLE),

@@ -62,9 +62,6 @@ pub enum Error {
     /// An internal assumption did not hold.
     #[error("{0}")]
     Internal(&'static str),
-    /// Another compression than those that are read.
-    #[error("the context is compressed with {0}: send it plain, or compressed with gzip or zstd")]
-    Compression(&'static str),
 }
 
 /// Result with this module's error.
@@ -87,7 +84,6 @@ impl Error {
             Self::Peer(_) => Kind::Invalid,
             Self::Unsendable { .. } => Kind::Invalid,
             Self::Send(_) => Kind::Internal,
-            Self::Compression(_) => Kind::Unimplemented,
             Self::Sys(e) => e.kind(),
             Self::Unpack(e) | Self::Store(e) => e.kind(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Kind::Denied,

@@ -1,6 +1,6 @@
 //! Receiving a context as a tar, as `docker build` sends one to the classic endpoint.
 
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub struct Unpacked {
     pub size: u64,
 }
 
-/// Unpacks a tar, plain or compressed with gzip or zstd, below `dir`, which must not be there yet: it is made, and
+/// Unpacks a tar, plain or compressed with gzip, zstd, bzip2 or xz, below `dir`, which must not be there yet: it is made, and
 /// nobody else may look into it. Modes, times, owners, attributes and devices are the archive's; names and links are
 /// resolved inside; of two entries of one name the last holds. After a failure `dir` is gone again.
 ///
@@ -39,8 +39,8 @@ pub struct Unpacked {
 /// first.
 ///
 /// # Errors
-/// When `dir` cannot be made or written to, the archive is malformed, compressed in another way, has names that lead
-/// out of it, or exceeds a limit.
+/// When `dir` cannot be made or written to, the archive is malformed, has names that lead out of it, or exceeds a
+/// limit.
 pub fn unpack<R: Read + Send>(source: R, dir: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     let make = |path: &Path| {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
@@ -57,22 +57,7 @@ pub fn unpack<R: Read + Send>(source: R, dir: &Path, options: &UnpackOptions) ->
     done
 }
 
-fn below<R: Read + Send>(mut source: R, root: PathBuf, options: &UnpackOptions) -> Result<Unpacked> {
-    let mut start = [0; 6];
-    let mut filled = 0;
-    while let Some(room) = start.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match source.read(room) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::Io { action: "read the context".into(), source: e }),
-        }
-    }
-    match start {
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(Error::Compression("bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(Error::Compression("xz")),
-        _ => {}
-    }
+fn below<R: Read + Send>(source: R, root: PathBuf, options: &UnpackOptions) -> Result<Unpacked> {
     let options = ApplyOptions {
         whiteouts: WhiteoutFormat::Literal,
         limits: options.limits.clone(),
@@ -82,7 +67,6 @@ fn below<R: Read + Send>(mut source: R, root: PathBuf, options: &UnpackOptions) 
         open_end: true,
         ..ApplyOptions::default()
     };
-    let whole = Cursor::new(start).take(filled as u64).chain(source);
-    let applied = apply(&root, whole, &options).map_err(Error::Unpack)?;
+    let applied = apply(&root, source, &options).map_err(Error::Unpack)?;
     Ok(Unpacked { root, entries: applied.entries, size: applied.size })
 }

@@ -19,37 +19,32 @@ const MAGIC: usize = 6;
 /// Opens a file of a context if it is an archive: a tar, plain or compressed.
 ///
 /// # Errors
-/// When it cannot be read; for an archive that is compressed in a way that is not there yet.
+/// When it cannot be read.
 pub(super) fn open(context: &Context, at: usize, entry: &Entry) -> Result<Option<File>> {
     if entry.kind != EntryKind::File {
         return Ok(None);
     }
     let mut file = context.open_file(at)?;
-    let failed = || format!("read {}", show(&entry.path));
+    Ok(is_archive(&mut file)?.then_some(file))
+}
+
+/// Whether a file is a tar, plain or compressed. It is read from its beginning, and left there.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_archive(file: &mut File) -> Result<bool> {
+    let failed = || "read an archive".to_owned();
     let mut start = Vec::new();
     file.by_ref().take(MAGIC as u64).read_to_end(&mut start).context(failed)?;
     file.rewind().context(failed)?;
-    match start.as_slice() {
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(later(&entry.path, "bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(later(&entry.path, "xz")),
-        _ => {}
-    }
-    let compressed = !matches!(Compression::detect(&start), Ok(Compression::None) | Err(_));
-    let is_tar = if compressed {
-        let copy = file.try_clone().context(failed)?;
-        decompress(copy, &Limits::default(), |decoded| Ok(begins_a_tar(decoded))).unwrap_or(false)
+    let copy = file.try_clone().context(failed)?;
+    let is_tar = if Compression::detect(&start) == Compression::None {
+        begins_a_tar(BufReader::new(copy))
     } else {
-        begins_a_tar(BufReader::new(file.try_clone().context(failed)?))
+        decompress(copy, &Limits::default(), |decoded| Ok(begins_a_tar(decoded))).unwrap_or(false)
     };
     file.rewind().context(failed)?;
-    Ok(is_tar.then_some(file))
-}
-
-fn later(at: &[u8], how: &str) -> Error {
-    Error::Unimplemented(format!(
-        "ADD: {} is compressed with {how}, which is not supported yet: use gzip or zstd, or --unpack=false",
-        show(at)
-    ))
+    Ok(is_tar)
 }
 
 /// Whether there is an entry at its start.

@@ -14,11 +14,12 @@ use rustix::fs::FileType;
 
 use crate::cancel::Cancel;
 use crate::context::{self, Context, SelectOptions, Selected, select};
-use crate::graph::Copy;
+use crate::graph::{Copy, Part};
 use crate::ignore::Ignore;
 use crate::pattern::clean_in_root;
 use crate::{Error, Result};
 
+pub use self::archive::is_archive;
 pub(crate) use self::owner::{owner, owner_in_nothing, owner_is_numeric};
 use self::place::path;
 pub(crate) use self::place::{Look, Placer, Rest};
@@ -72,25 +73,43 @@ impl Selection<'_> {
 ///
 /// # Errors
 /// For a source that is not there, or of a kind that no image gets from a context.
-pub(crate) fn select_context<'a>(contexts: &'a [Context], n: usize, copy: &Copy) -> Result<Selection<'a>> {
+pub(crate) fn select_context<'a>(
+    contexts: &'a [Context],
+    n: usize,
+    copy: &Copy,
+    sources: &[Vec<u8>],
+) -> Result<Selection<'a>> {
     let context = contexts.get(n).ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
-    selection(Held::Given(context), copy)
+    selection(Held::Given(context), copy, sources)
 }
 
 /// What a copy takes out of a tree of files.
 ///
 /// # Errors
 /// For a source that is not there.
-pub(crate) fn select_tree<'a>(root: Root, copy: &Copy) -> Result<Selection<'a>> {
+pub(crate) fn select_tree<'a>(root: Root, copy: &Copy, sources: &[Vec<u8>]) -> Result<Selection<'a>> {
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
-    let context = Context::walk_for(root, &Ignore::default(), &copy.sources, &options)?;
-    selection(Held::Ours(Box::new(context)), copy)
+    selection(
+        Held::Ours(Box::new(Context::walk_for(root, &Ignore::default(), sources, &options)?)),
+        copy,
+        sources,
+    )
 }
 
-fn selection<'a>(held: Held<'a>, copy: &Copy) -> Result<Selection<'a>> {
+/// What was fetched: the file of this name, or all of the directory.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn select_fetched<'a>(root: Root, copy: &Copy, file: Option<&[u8]>) -> Result<Selection<'a>> {
+    let context = Context::walk(root, &Ignore::default(), &context::Options::default())?;
+    let source = file.map_or_else(|| b"/".to_vec(), escaped);
+    selection(Held::Ours(Box::new(context)), copy, &[source])
+}
+
+fn selection<'a>(held: Held<'a>, copy: &Copy, sources: &[Vec<u8>]) -> Result<Selection<'a>> {
     let mut selection = Selection { context: held, selected: Vec::new(), digest: Digest::of(b"") };
     let context = selection.context();
-    let selected = select(context.tree(), &copy.sources, &copy.options())?;
+    let selected = select(context.tree(), sources, &copy.options())?;
     (selection.digest, selection.selected) = (context.hash(&selected)?, selected);
     Ok(selection)
 }
@@ -129,10 +148,11 @@ pub(crate) fn place(
     root: &Root,
     at: &Path,
     copy: &Copy,
+    part: &Part,
     selection: &Selection<'_>,
 ) -> Result<Option<Rest>> {
     let context = selection.context();
-    if context.is_pooled() && !copy.unpack {
+    if context.is_pooled() && copy.parts.len() == 1 && !part.unpack {
         placer = placer.leaving_files();
     }
     let tree = context.tree();
@@ -141,7 +161,7 @@ pub(crate) fn place(
         let into = Destination::find(root, &copy.dest)?;
         placer.next_source();
         let dir = one.is_dir(tree);
-        if copy.unpack
+        if part.unpack
             && !dir
             && let Some(entry) = tree.get(one.source)
             && let Some(archive) = archive::open(context, one.source, entry)?

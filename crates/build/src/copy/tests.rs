@@ -42,24 +42,27 @@ impl Case {
 
     fn copy(&self, sources: &[&str], dest: &str, mode: Option<&str>) -> Result<()> {
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let copy = Copy {
+        let part = Part {
             from: Source::Context(0),
             sources: sources.iter().map(|s| s.as_bytes().to_vec()).collect(),
+            unpack: false,
+        };
+        let copy = Copy {
+            parts: vec![part.clone()],
             dest: dest.into(),
             owner: None,
             mode: mode.map(|m| m.parse().expect("a mode")),
             parents: false,
             exclude: Vec::new(),
-            unpack: false,
             link: false,
         };
         let root = Root::open(self.context.path())?;
         let contexts = [Context::walk(root, &Ignore::default(), &Options::default())?];
-        let selection = select_context(&contexts, 0, &copy)?;
+        let selection = select_context(&contexts, 0, &copy, &part.sources)?;
         let tree = Root::open(self.tree.path())?;
         let cancel = Cancel::new();
         let look = Look { owner: Some(owner), mode: copy.mode.clone(), stamp: STAMP };
-        place(Placer::new(&tree, look, &cancel), &tree, self.tree.path(), &copy, &selection).map(drop)
+        place(Placer::new(&tree, look, &cancel), &tree, self.tree.path(), &copy, &part, &selection).map(drop)
     }
 
     fn look(&self, path: &str) -> (u32, i64) {

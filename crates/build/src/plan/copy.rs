@@ -1,8 +1,9 @@
 //! COPY and ADD as steps.
 
 use crate::dockerfile::{self, AddCmd, CopyCmd, InlineFile, Mode, Paths, Span};
-use crate::graph::{self, Op, Source};
-use crate::{BadMode, Error, Result};
+use crate::graph::{self, Op, Part, Source};
+use crate::remote::{self, Remote};
+use crate::{BadMode, Result};
 
 use super::Planner;
 use super::scope::at;
@@ -14,47 +15,88 @@ impl Stage {
             None => Source::Context(0),
             Some(name) => planner.source(self.index, name, &self.image.platform, span)?,
         };
-        let op = self.paths(planner, &copy.paths, from, span)?;
+        let sources = self.sources(planner, &copy.paths, span)?;
+        for source in &sources {
+            match remote::parse(source) {
+                Ok(Some(Remote::File(_))) => return Err(at(span, &"source can't be a URL for COPY")),
+                Ok(Some(Remote::Git(_))) => return Err(at(span, &"source can't be a git ref for COPY")),
+                // Then it is the name of a file.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        let sources = sources.into_iter().map(String::into_bytes).collect();
+        let parts = vec![Part { from, sources, unpack: false }];
+        let op = self.paths(planner, &copy.paths, parts, span)?;
         Ok(Op::Copy(Box::new(graph::Copy { parents: copy.parents, ..op })))
     }
 
     pub(super) fn add(&self, planner: &mut Planner<'_>, add: &AddCmd, span: Span) -> Result<Op> {
-        let later = |what: &str| {
-            Err(Error::Unimplemented(format!("line {}: ADD {what} is not supported yet", span.line)))
-        };
-        if add.checksum.is_some() {
-            return later("--checksum");
+        let checksum = add.checksum.as_ref().map(|w| self.expanded(planner, w, span)).transpose()?;
+        let checksum = checksum.filter(|c| !c.is_empty());
+        let sources = self.sources(planner, &add.paths, span)?;
+        if checksum.is_some() && sources.len() + add.paths.files.len() != 1 {
+            return Err(at(span, &"checksum can't be specified for multiple sources"));
         }
-        if add.keep_git_dir.is_some() {
-            return later("--keep-git-dir");
+        let mut parts: Vec<Part> = Vec::new();
+        for source in sources {
+            let remote = remote::parse(&source).map_err(|e| at(span, &format!("ADD: {e}")))?;
+            let Some(mut remote) = remote else {
+                if checksum.is_some() {
+                    return Err(at(span, &"checksum requires HTTP(S) or Git sources"));
+                }
+                let unpack = add.unpack != Some(false);
+                match parts.last_mut() {
+                    Some(Part { from: Source::Context(_), sources, .. }) => sources.push(source.into_bytes()),
+                    _ => parts.push(Part {
+                        from: Source::Context(0),
+                        sources: vec![source.into_bytes()],
+                        unpack,
+                    }),
+                }
+                continue;
+            };
+            let unpack = match &mut remote {
+                Remote::File(file) => {
+                    if let Some(text) = &checksum {
+                        let digest =
+                            text.parse().map_err(|e| at(span, &format!("checksum {text:?}: {e}")))?;
+                        file.checksum = Some(digest);
+                    }
+                    add.unpack == Some(true)
+                }
+                Remote::Git(repository) => {
+                    checksum.as_ref().map_or(Ok(()), |c| repository.expect(c)).map_err(|e| at(span, &e))?;
+                    add.keep_git_dir.map_or(Ok(()), |k| repository.keep(k)).map_err(|e| at(span, &e))?;
+                    false
+                }
+            };
+            parts.push(Part { from: Source::Remote(Box::new(remote)), sources: Vec::new(), unpack });
         }
-        let op = self.paths(planner, &add.paths, Source::Context(0), span)?;
-        if let Some(remote) = op.sources.iter().map(|s| String::from_utf8_lossy(s)).find(|s| is_remote(s)) {
-            return later(&format!("of {remote}"));
-        }
-        Ok(Op::Copy(Box::new(graph::Copy { unpack: add.unpack != Some(false), ..op })))
+        let op = self.paths(planner, &add.paths, parts, span)?;
+        Ok(Op::Copy(Box::new(op)))
     }
 
-    fn paths(&self, planner: &Planner<'_>, paths: &Paths, from: Source, span: Span) -> Result<graph::Copy> {
-        let mut sources = Vec::new();
-        for word in &paths.sources {
-            sources.push(self.expanded(planner, word, span)?.into_bytes());
-        }
+    fn sources(&self, planner: &Planner<'_>, paths: &Paths, span: Span) -> Result<Vec<String>> {
+        paths.sources.iter().map(|word| self.expanded(planner, word, span)).collect()
+    }
+
+    fn paths(
+        &self,
+        planner: &Planner<'_>,
+        paths: &Paths,
+        mut parts: Vec<Part>,
+        span: Span,
+    ) -> Result<graph::Copy> {
         let dest = self.expanded(planner, &paths.dest, span)?;
         let mut to = self.absolute(&dest).into_bytes();
         if (dest.ends_with('/') || dest == "." || dest.ends_with("/.")) && to != b"/" {
             to.push(b'/');
         }
-        let from = match (sources.is_empty(), paths.files.is_empty()) {
-            (_, true) => from,
-            (true, false) => Source::Inline(self.inline(planner, &paths.files, span)?),
-            (false, false) => {
-                return Err(Error::Unimplemented(format!(
-                    "line {}: files and heredocs in one instruction are not supported yet: use two",
-                    span.line
-                )));
-            }
-        };
+        parts.retain(|part| !part.sources.is_empty() || matches!(part.from, Source::Remote(_)));
+        if !paths.files.is_empty() {
+            let from = Source::Inline(self.inline(planner, &paths.files, span)?);
+            parts.push(Part { from, sources: Vec::new(), unpack: false });
+        }
         let owner = paths.chown.as_ref().map(|w| self.expanded(planner, w, span)).transpose()?;
         let mode = match paths.chmod.as_ref().map(|w| self.expanded(planner, w, span)).transpose()? {
             None => None,
@@ -68,14 +110,12 @@ impl Stage {
             })?),
         };
         Ok(graph::Copy {
-            from,
-            sources,
+            parts,
             dest: to,
             owner: owner.filter(|o| !o.is_empty()),
             mode,
             parents: false,
             exclude: paths.exclude.iter().map(|p| p.clone().into_bytes()).collect(),
-            unpack: false,
             link: paths.link,
         })
     }
@@ -99,8 +139,4 @@ impl Stage {
         };
         files.iter().map(one).collect()
     }
-}
-
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| source.starts_with(p))
 }

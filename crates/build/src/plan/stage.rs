@@ -439,12 +439,8 @@ fn of_context(
         Named::Files(n) => *n,
     };
     let mut image = nothing(planner, platform.clone());
-    let copy = Copy {
-        from: graph::Source::Context(n),
-        sources: vec![b".".to_vec()],
-        dest: b"/".to_vec(),
-        ..Copy::default()
-    };
+    let part = graph::Part { from: graph::Source::Context(n), sources: vec![b".".to_vec()], unpack: false };
+    let copy = Copy { parts: vec![part], dest: b"/".to_vec(), ..Copy::default() };
     let step = planner.graph.add(Step {
         base: image.tree,
         op: Op::Copy(Box::new(copy)),

@@ -95,7 +95,58 @@ fn a_working_directory_is_its_users() {
 fn several_sources_may_go_where_no_slash_is() {
     let plan = planned("FROM base\nCOPY a b /app", &[]);
     let step = plan.graph.steps().last().expect("a step");
-    assert!(matches!(&step.op, Op::Copy(copy) if copy.dest == b"/app" && copy.sources.len() == 2));
+    assert!(matches!(&step.op, Op::Copy(copy) if copy.dest == b"/app" && copy.parts[0].sources.len() == 2));
+}
+
+/// The parts of a file's last copy.
+fn parts(file: &str) -> Result<Vec<crate::graph::Part>> {
+    let file = dockerfile::parse(file.as_bytes()).expect("a Dockerfile");
+    let plan = plan(&file, &options(), &Bases)?;
+    match &plan.graph.steps().last().expect("a step").op {
+        Op::Copy(copy) => Ok(copy.parts.clone()),
+        _ => panic!("no copy"),
+    }
+}
+
+#[test]
+fn add_takes_files_from_elsewhere_in_their_order() {
+    use crate::graph::Source;
+    let file = "FROM base\nARG V=1\nADD a b https://h/$V.tar c https://h/x.git#$V <<EOF /to/\nEOF\n";
+    let parts = parts(file).expect("a plan");
+    let kinds: Vec<String> = parts
+        .iter()
+        .map(|part| match &part.from {
+            Source::Context(_) => format!("files {} {}", part.sources.len(), part.unpack),
+            Source::Remote(remote) => format!("{} {}", remote.address(), part.unpack),
+            Source::Inline(_) => "inline".into(),
+            Source::Tree(_) => "tree".into(),
+        })
+        .collect();
+    let want = ["files 2 true", "https://h/1.tar false", "files 1 true", "https://h/x.git false", "inline"];
+    assert_eq!(kinds, want);
+    assert!(self::parts("FROM base\nADD --unpack https://h/1.tar /to/").expect("a plan")[0].unpack);
+}
+
+#[test]
+fn what_is_elsewhere_is_asked_for_rightly() {
+    let sum = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    for (line, want) in [
+        ("COPY https://h/x /", "source can't be a URL for COPY"),
+        ("COPY git@h:x /", "source can't be a git ref for COPY"),
+        ("ADD ftp://h/x /", "ADD: ftp:// is not fetched: use http, https, git or ssh"),
+        (&format!("ADD --checksum={sum} a /"), "checksum requires HTTP(S) or Git sources"),
+        (
+            &format!("ADD --checksum={sum} https://h/x a /"),
+            "checksum can't be specified for multiple sources",
+        ),
+        ("ADD --checksum=md5:0 https://h/x /", "checksum \"md5:0\": "),
+        ("ADD --checksum=xyz https://h/x.git /", "invalid checksum \"xyz\" for a Git repository"),
+        ("ADD --keep-git-dir https://h/x.git?keep-git-dir=0 /", "inconsistent keep-git-dir configuration"),
+    ] {
+        let error = parts(&format!("FROM base\n{line}")).expect_err(line).to_string();
+        let want = format!("dockerfile parse error on line 2: {want}");
+        assert!(error.starts_with(&want), "{line}: {error}");
+    }
 }
 
 fn options() -> Options {
@@ -120,7 +171,9 @@ fn copied(file: &str, contexts: &[(&str, Named)]) -> Vec<graph::Source> {
     let file = dockerfile::parse(file.as_bytes()).expect("a Dockerfile");
     let contexts = contexts.iter().map(|(name, named)| ((*name).to_owned(), named.clone())).collect();
     let plan = plan(&file, &Options { contexts, ..options() }, &Bases).expect("a plan");
-    let of = |step: &graph::Step| if let Op::Copy(copy) = &step.op { Some(copy.from.clone()) } else { None };
+    let of = |step: &graph::Step| {
+        if let Op::Copy(copy) = &step.op { Some(copy.parts[0].from.clone()) } else { None }
+    };
     plan.graph.steps().iter().filter_map(of).collect()
 }
 

@@ -20,7 +20,9 @@ pub(super) const BUILD: Command = command(
     "Build an image from a Dockerfile\n\n\
      PATH is the directory with the files that the Dockerfile may use; what its .dockerignore\n\
      leaves out is not sent. With - the standard input is read: a tar with those files, or the\n\
-     Dockerfile itself. --file - reads the Dockerfile from the standard input.",
+     Dockerfile itself. --file - reads the Dockerfile from the standard input. A URL is fetched\n\
+     by the daemon: a Git repository (https://host/x.git#branch:directory), or of the web a tar\n\
+     or the Dockerfile itself.",
 );
 
 const PRUNE: Command =

@@ -4,6 +4,7 @@ mod agent;
 mod cache;
 mod export;
 mod failed;
+mod fetch;
 mod images;
 mod rows;
 mod runner;
@@ -26,9 +27,11 @@ use longshore_store::archive;
 use longshore_store::lease::Lease;
 use tokio::sync::mpsc;
 
+use self::fetch::Fetches;
 use self::images::Bases;
 use self::rows::Rows;
-use self::source::{Incoming, Ready};
+use self::runner::to_build;
+use self::source::{Incoming, Ready, Start};
 use crate::model::{BuildEvent, BuildRequest};
 use crate::stream::BoxStream;
 use crate::{Engine, Error, Result};
@@ -41,6 +44,12 @@ const QUEUE: usize = 256;
 /// Where the contexts of builds that are under way lie, below the data root.
 pub(crate) const DIR: &str = "builds";
 
+/// Where the files of a build's steps come from.
+struct Sources<'a> {
+    contexts: &'a [Context],
+    fetches: &'a Fetches<'a>,
+}
+
 impl Engine {
     /// Builds an image. What can be known at once fails at once; the rest comes as events. A client that goes away ends
     /// the build.
@@ -50,7 +59,7 @@ impl Engine {
     pub async fn build(&self, request: BuildRequest, input: BuildInput) -> Result<BuildStream> {
         let incoming = Incoming::begin(input);
         let asked = request.dockerfile.clone();
-        let ready = self.blocking(move |e| e.receive(incoming, &asked)).await?;
+        let start = self.blocking(move |e| e.receive(incoming, &asked)).await?;
         let (tx, rx) = mpsc::channel(QUEUE);
         let engine = self.clone();
         let cancel = Cancel::new();
@@ -67,7 +76,15 @@ impl Engine {
                 // A client that has gone calls the build off by that.
                 let _ = tx.blocking_send(event);
             };
-            if let Err(e) = engine.build_in(&ready, &request, &cancel, &runtime, &send)
+            let begun = match start {
+                Start::Ready(ready) => Ok(ready),
+                Start::Fetch(remote) => engine.receive_from(remote, &request, &runtime, &cancel),
+            };
+            let mut ready = None;
+            let built = begun
+                .map_err(to_build)
+                .and_then(|begun| engine.build_in(ready.insert(begun), &request, &cancel, &runtime, &send));
+            if let Err(e) = built
                 && !told.load(Ordering::Relaxed)
             {
                 send(rows::failure(&e, None));
@@ -98,8 +115,10 @@ impl Engine {
         let bases = Bases { engine: self, request, lease: &lease, runtime, send };
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
+        let fetches = Fetches::new(self, runtime, &request.secrets).map_err(to_build)?;
         let outcomes = self.with_contexts(ready, &plan, send, |contexts| {
-            self.solve(&plan, contexts, request, &lease, cancel, send)
+            let files = Sources { contexts, fetches: &fetches };
+            self.solve(&plan, &files, request, &lease, cancel, send)
         })?;
         if cancel.is_off() {
             return Err(BuildError::Cancelled);
@@ -128,7 +147,7 @@ impl Engine {
     fn solve(
         &self,
         plan: &Plan,
-        contexts: &[Context],
+        files: &Sources<'_>,
         request: &BuildRequest,
         lease: &Lease,
         cancel: &Cancel,
@@ -139,7 +158,8 @@ impl Engine {
         let job = Job {
             graph: &plan.graph,
             wanted: &plan.wanted(),
-            contexts,
+            contexts: files.contexts,
+            fetcher: files.fetches,
             secrets: &request.secrets,
             agents: &request.agents,
             explain: request.explain,

@@ -1,6 +1,6 @@
 //! Where a build's files come from: a tar that was unpacked, or a client that shares its directories while it waits.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use longshore_build::Error as BuildError;
@@ -8,6 +8,7 @@ use longshore_build::context::{Context, Error as ContextError, UnpackOptions, un
 use longshore_build::dockerfile::{self, Dockerfile};
 use longshore_build::ignore::{self, Ignore};
 use longshore_build::plan::Plan;
+use longshore_build::remote::Remote;
 use longshore_oci::Digest;
 use longshore_sys::root::Root;
 use rustix::fs::{Mode, OFlags};
@@ -37,11 +38,25 @@ pub enum BuildInput {
         #[allow(missing_docs)]
         answers: BodyStream,
     },
+    /// A context that is fetched, with the Dockerfile in it.
+    Elsewhere(Remote),
 }
 
-/// A client's files while its build is under way; dropped, they are gone.
-struct Site {
-    dir: PathBuf,
+/// A folder for the files of a build while it is under way; dropped, it is gone.
+pub(super) struct Site {
+    pub(super) dir: PathBuf,
+}
+
+impl Site {
+    /// One that is not there yet.
+    ///
+    /// # Errors
+    /// When the system refuses what it lies in.
+    pub(super) fn new(engine: &Engine) -> Result<Self> {
+        let all = engine.inner.paths.data.join(DIR);
+        make_dir(&all, 0o700)?;
+        Ok(Self { dir: all.join(names::new_id()?) })
+    }
 }
 
 impl Drop for Site {
@@ -58,17 +73,42 @@ pub(super) struct Ready {
     files: Files,
 }
 
+/// Where a build stands when its client is answered.
+pub(super) enum Start {
+    Ready(Ready),
+    /// Its context is elsewhere.
+    Fetch(Remote),
+}
+
 enum Files {
     Unpacked { context: Context, _site: Site },
     Shared { keys: Vec<Option<Digest>>, answers: Mutex<BodyReader> },
 }
 
+impl Ready {
+    /// Reads the Dockerfile of the context `root`, which lies in `site`, and what of that a build may see.
+    ///
+    /// # Errors
+    /// For a Dockerfile that is none.
+    pub(super) fn new(site: Site, root: Root, asked: &str) -> Result<Self> {
+        let name = if asked.is_empty() { "Dockerfile" } else { asked };
+        let text = read(&root, name)?
+            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
+        let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
+        let ignore = ignore_of(&root, name)?;
+        let context = context(root, &ignore)?;
+        Ok(Self { file, files: Files::Unpacked { context, _site: site } })
+    }
+}
+
 impl Engine {
     /// Takes what can be known at once; runs on a thread that may wait.
-    pub(super) fn receive(&self, input: Incoming, asked: &str) -> Result<Ready> {
-        match input {
-            Incoming::Tar(reader) => self.unpacked(reader, asked),
-            Incoming::Shared { dockerfile, contexts, answers } => Ok(Ready {
+    pub(super) fn receive(&self, input: Incoming, asked: &str) -> Result<Start> {
+        Ok(match input {
+            // That may take long, and only once it was answered a client that goes away is seen.
+            Incoming::Elsewhere(remote) => Start::Fetch(remote),
+            Incoming::Tar(reader) => Start::Ready(self.unpacked(reader, asked)?),
+            Incoming::Shared { dockerfile, contexts, answers } => Start::Ready(Ready {
                 file: dockerfile::parse(&dockerfile).map_err(|e| Error::invalid(e.to_string()))?,
                 files: Files::Shared {
                     keys: contexts
@@ -78,24 +118,16 @@ impl Engine {
                     answers: Mutex::new(answers),
                 },
             }),
-        }
+        })
     }
 
     /// Unpacks a context and reads its Dockerfile.
     fn unpacked(&self, reader: BodyReader, asked: &str) -> Result<Ready> {
-        let all = self.inner.paths.data.join(DIR);
-        make_dir(&all, 0o700)?;
-        let site = Site { dir: all.join(names::new_id()?) };
+        let site = Site::new(self)?;
         // A client's users are nobody's in an image.
         let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
         let tree = unpack(reader, &site.dir, &options).map_err(|e| of_build(e.into()))?.root;
-        let name = if asked.is_empty() { "Dockerfile" } else { asked };
-        let root = Root::open(&tree)?;
-        let text = read(&root, name)?
-            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
-        let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
-        let context = context(&tree, &ignore_of(&root, name)?)?;
-        Ok(Ready { file, files: Files::Unpacked { context, _site: site } })
+        Ready::new(site, Root::open(&tree)?, asked)
     }
 
     /// Gives `work` the contexts of a build, of which what the steps need is there.
@@ -144,10 +176,11 @@ impl Engine {
     }
 }
 
-/// An input that a thread can read.
+/// An input that a thread can read, or can fetch.
 pub(super) enum Incoming {
     Tar(BodyReader),
     Shared { dockerfile: Vec<u8>, contexts: Vec<String>, answers: BodyReader },
+    Elsewhere(Remote),
 }
 
 impl Incoming {
@@ -155,6 +188,7 @@ impl Incoming {
     pub(super) fn begin(input: BuildInput) -> Self {
         match input {
             BuildInput::Tar(body) => Self::Tar(pipe::into_reader(body)),
+            BuildInput::Elsewhere(remote) => Self::Elsewhere(remote),
             BuildInput::Shared { dockerfile, contexts, answers } => {
                 Self::Shared { dockerfile, contexts, answers: pipe::into_reader(answers) }
             }
@@ -174,13 +208,13 @@ fn ignore_of(root: &Root, dockerfile: &str) -> Result<Ignore> {
 }
 
 /// What commands see of a client's files: they belong to root.
-fn context(tree: &Path, ignore: &Ignore) -> Result<Context> {
+fn context(root: Root, ignore: &Ignore) -> Result<Context> {
     let options = longshore_build::context::Options { owner: Some((0, 0)), ..Default::default() };
-    Context::walk(Root::open(tree)?, ignore, &options).map_err(|e| of_build(e.into()))
+    Context::walk(root, ignore, &options).map_err(|e| of_build(e.into()))
 }
 
 /// A file of a context; `None` where there is none.
-fn read(root: &Root, name: &str) -> Result<Option<Vec<u8>>> {
+pub(super) fn read(root: &Root, name: &str) -> Result<Option<Vec<u8>>> {
     use std::io::Read as _;
     let opened = match root.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
         Ok(fd) => std::fs::File::from(fd),

@@ -194,7 +194,7 @@ impl Connector {
             Addresses::Insecure if self.shared.in_insecure_network(ip) => return Ok(()),
             Addresses::Insecure => "which is not in the network of insecure-registries that its name was in",
             Addresses::NotLinkLocal | Addresses::Public if address::is_forbidden(ip) => {
-                "which a registry may not send anybody to"
+                "where nobody may be sent to"
             }
             Addresses::Public if !address::is_public(ip) => {
                 "which is private, and the registry that names it is public"

@@ -14,7 +14,8 @@ use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
 use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
 use longshore_engine::{
-    BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildSecret, BuildSecrets,
+    BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildRemote, BuildSecret,
+    BuildSecrets, build_context,
 };
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
@@ -27,8 +28,7 @@ use super::{Answer, Call, body, images, registry, reply, streams};
 use crate::errors::ApiError;
 
 /// Parameters that change what is built and are not there yet.
-const LATER: [(&str, &str); 4] = [
-    ("remote", "building from a remote context"),
+const LATER: [(&str, &str); 3] = [
     ("outputs", "build outputs other than an image"),
     ("session", "build sessions"),
     ("securityopt", "security options of a build"),
@@ -50,7 +50,7 @@ pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
     let wanted = decode(call, request.headers())?;
     let quiet = call.query.flag("q");
     let bytes = body::upload(request.into_body(), call.config().upload_idle);
-    let events = call.engine().build(wanted, BuildInput::Tar(bytes)).await?;
+    let events = call.engine().build(wanted, input(call, bytes)?).await?;
     let mut ordered = Ordered::default();
     let lines = events.flat_map(move |event| {
         let lines = if quiet { quietly(event) } else { ordered.push(event) };
@@ -72,7 +72,7 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
         (head, bytes) = read_head(bytes).await?;
         take_head(&mut wanted, head)?;
     }
-    let events = call.engine().build(wanted, BuildInput::Tar(bytes)).await?;
+    let events = call.engine().build(wanted, input(call, bytes)?).await?;
     let mut lines = Lines::default();
     let lines = events.flat_map(move |event| {
         let lines = lines.push(event);
@@ -85,6 +85,9 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
 async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     let takeover = streams::takeover(&mut request)?;
     let mut wanted = decode_ours(call, request.headers())?;
+    if call.query.given("remote").is_some() {
+        return Err(ApiError::invalid("a context cannot be shared and elsewhere (remote)"));
+    }
     let body = body::read_limited(request.into_body(), build::MAX_HEAD, call.config()).await?;
     // What it holds must not come back in an error.
     let bad = || ApiError::invalid("the request of a build whose files are shared is not what it should be");
@@ -184,6 +187,22 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         unrecorded: false,
         credentials: registry::all_credentials(headers)?,
     })
+}
+
+/// The context that comes with the request, unless it is elsewhere.
+fn input(call: &Call, body: BodyStream) -> Result<BuildInput, ApiError> {
+    let remote = call.query.given("remote").map(remote).transpose()?;
+    Ok(remote.map_or(BuildInput::Tar(body), BuildInput::Elsewhere))
+}
+
+/// Where a context is that does not come with the request. What it holds must not come back in an error.
+fn remote(text: &str) -> Result<BuildRemote, ApiError> {
+    if text == "client-session" {
+        return Err(ApiError::unimplemented("a context over a build session (remote=client-session)"));
+    }
+    let wrong = |why: &str| ApiError::invalid(format!("invalid remote context: {why}"));
+    let remote = build_context(text).map_err(|e| wrong(&e))?;
+    remote.ok_or_else(|| wrong("want the address of a Git repository, or one of http or https"))
 }
 
 /// What stands before the context: its length in four bytes, the highest first, and JSON.

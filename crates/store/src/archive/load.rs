@@ -281,7 +281,7 @@ fn named(name: &str, e: Error) -> Error {
 
 /// Whether a member is a layer, by its first block: compressed, a tar header, or the zeros of an empty tar.
 fn is_layer(start: &[u8], size: u64) -> bool {
-    if !matches!(Compression::detect(start), Ok(Compression::None)) {
+    if Compression::detect(start) != Compression::None {
         return true;
     }
     start.len() == BLOCK

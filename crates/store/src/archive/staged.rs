@@ -161,8 +161,15 @@ impl<'a> Staged<'a> {
             ..ApplyOptions::default()
         };
         let dir = driver.apply_dir(&self.cache_id);
-        let own_type = match Compression::detect(start)? {
-            Compression::None => None,
+        let own_type = match Compression::detect(start) {
+            Compression::Bzip2 | Compression::Xz if came.announced().is_some() => {
+                return Err(Error::Unimplemented(
+                    "layers in registries that are compressed with bzip2 or xz are not supported: use gzip or zstd"
+                        .into(),
+                ));
+            }
+            // No registry has such layers: they are kept as if they were plain.
+            Compression::None | Compression::Bzip2 | Compression::Xz => None,
             Compression::Gzip => Some(media::OCI_LAYER_GZIP),
             Compression::Zstd => Some(media::OCI_LAYER_ZSTD),
         };

@@ -5,8 +5,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::GzDecoder;
 use longshore_oci::{Digest, Sha256};
+use lzma_rust2::XzReader;
 
 use crate::error::{Error, IoContext, Result};
 use crate::tar::Limits;
@@ -17,6 +19,8 @@ const CHUNKS_AHEAD: usize = 4;
 
 /// 128 MiB: what the zstd format asks every decoder to support, and no more.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// KiB that unpacking xz may take: a dictionary of 128 MiB, twice that of `xz -9`.
+const XZ_MEMORY: u32 = 130 << 10;
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,30 +31,24 @@ pub enum Compression {
     Gzip,
     /// zstd, of one or more frames.
     Zstd,
+    /// bzip2, of one or more streams.
+    Bzip2,
+    /// xz, of one or more streams.
+    Xz,
 }
 
 impl Compression {
     /// Recognises a stream by its first bytes; six are enough.
-    ///
-    /// # Errors
-    /// `Unimplemented` for bzip2 and xz.
-    pub fn detect(start: &[u8]) -> Result<Self> {
-        Ok(match start {
+    #[must_use]
+    pub fn detect(start: &[u8]) -> Self {
+        match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             [n, 0x2a, 0x4d, 0x18, ..] if n & 0xf0 == 0x50 => Self::Zstd,
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
-                return Err(Error::Unimplemented(
-                    "bzip2 compressed layers are not supported: use gzip or zstd".into(),
-                ));
-            }
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-                return Err(Error::Unimplemented(
-                    "xz compressed layers are not supported: use gzip or zstd".into(),
-                ));
-            }
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             _ => Self::None,
-        })
+        }
     }
 }
 
@@ -221,7 +219,7 @@ fn pump<R: Read>(
     let mut source = source;
     let mut start = [0u8; 6];
     let n = fill(&mut source, &mut start)?;
-    let compression = Compression::detect(&start[..n])?;
+    let compression = Compression::detect(&start[..n]);
     let whole = io::Cursor::new(start).take(n as u64).chain(source);
     let own_hash = (hash.is_some() && compression != Compression::None).then(Sha256::new);
     let source = BufReader::with_capacity(CHUNK, Hashing { inner: whole, hash: own_hash, size: 0 });
@@ -235,6 +233,14 @@ fn pump<R: Read>(
                 zstd::stream::read::Decoder::with_buffer(source).context(|| "decompress zstd")?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).context(|| "decompress zstd")?;
             out.copy(decoder, |r| r.get_ref().get_ref().size).map_err(malformed)?.finish()
+        }
+        Compression::Bzip2 => {
+            let decoder = MultiBzDecoder::new(source);
+            out.copy(decoder, |r| r.get_ref().get_ref().size).map_err(malformed)?.into_inner()
+        }
+        Compression::Xz => {
+            let decoder = XzReader::new_mem_limit(source, true, XZ_MEMORY);
+            out.copy(decoder, |r| r.inner().get_ref().size).map_err(malformed)?.into_inner()
         }
     };
     io::copy(&mut source, &mut io::sink()).context(|| "read layer")?;
@@ -263,6 +269,9 @@ fn gunzip<R: Read>(mut source: Source<R>, out: &mut Output<'_>) -> Result<Source
 /// Decoders report malformed input with several kinds of `io::Error`.
 fn malformed(e: Error) -> Error {
     match e {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => {
+            Error::TooLarge(format!("xz: unpacking it takes more than {} MiB of memory", XZ_MEMORY >> 10))
+        }
         Error::Io { source, .. } if source.raw_os_error().is_none() => {
             Error::Corrupt(format!("decompress: {source}"))
         }
@@ -339,10 +348,23 @@ fn fill(reader: &mut impl Read, buf: &mut [u8]) -> Result<usize> {
 mod tests {
     use super::*;
     use longshore_oci::Kind;
+    use lzma_rust2::XzOptions;
     use std::io::Write;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn bzip2(data: &[u8]) -> Vec<u8> {
+        let mut w = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn xz(data: &[u8], options: XzOptions) -> Vec<u8> {
+        let mut w = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
         w.write_all(data).unwrap();
         w.finish().unwrap()
     }
@@ -375,7 +397,11 @@ mod tests {
         let mut skippable = vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
         skippable.extend(&frame);
         skippable.extend([0x5f, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9]);
+        let two = |pack: &dyn Fn(&[u8]) -> Vec<u8>| [pack(&data[..1000]), pack(&data[1000..])].concat();
         let sources = [
+            (Compression::Bzip2, two(&bzip2)),
+            (Compression::Xz, two(&|data| xz(data, XzOptions::with_preset(0)))),
+            (Compression::Xz, [xz(&data, XzOptions::with_preset(0)), vec![0; 8]].concat()),
             (Compression::None, data.clone()),
             (Compression::Gzip, members),
             (Compression::Gzip, padded),
@@ -411,18 +437,34 @@ mod tests {
         let frame = zstd::encode_all(&[7u8; 100_000][..], 1).unwrap();
         let mut garbage = whole.clone();
         garbage.extend(b"garbage");
-        for source in [&whole[..whole.len() - 3], &frame[..frame.len() - 3], &garbage[..]] {
+        let (bz, xz) = (bzip2(&[7; 100_000]), xz(&[7; 100_000], XzOptions::with_preset(0)));
+        let mut flipped = xz.clone();
+        flipped[40] ^= 1;
+        for source in [
+            &whole[..whole.len() - 3],
+            &frame[..frame.len() - 3],
+            &garbage[..],
+            &bz[..bz.len() - 3],
+            &xz[..xz.len() - 3],
+            &flipped[..],
+            b"BZh91AY",
+            b"\xfd7zXZ\0..",
+        ] {
             assert_eq!(all(source, &Limits::default()).unwrap_err().kind(), Kind::Corrupt);
         }
     }
 
     #[test]
-    fn bzip2_and_xz_are_named() {
-        for (source, name) in [(&b"BZh91AY"[..], "bzip2"), (b"\xfd7zXZ\0..", "xz")] {
-            let e = all(source, &Limits::default()).unwrap_err();
-            assert_eq!(e.kind(), Kind::Unimplemented);
-            assert!(e.to_string().contains(name));
-        }
+    fn atk_21_an_xz_dictionary_has_a_limit() {
+        let data = vec![7u8; 100_000];
+        let packed = |mib: u32| {
+            let mut options = XzOptions::with_preset(1);
+            options.lzma_options.dict_size = mib << 20;
+            xz(&data, options)
+        };
+        assert_eq!(all(&packed(128), &Limits::default()).unwrap().0, data);
+        let e = all(&packed(256), &Limits::default()).unwrap_err();
+        assert_eq!(e.kind(), Kind::TooLarge, "{e}");
     }
 
     #[test]
@@ -430,7 +472,10 @@ mod tests {
         let limits = Limits { ratio: 100, ratio_floor: 1 << 20, ..Limits::default() };
         let bomb = zstd::encode_all(&vec![0u8; 32 << 20][..], 1).unwrap();
         assert_eq!(all(&bomb, &limits).unwrap_err().kind(), Kind::TooLarge);
-        assert_eq!(all(&gzip(&vec![0u8; 32 << 20]), &limits).unwrap_err().kind(), Kind::TooLarge);
+        let zeros = vec![0u8; 32 << 20];
+        for bomb in [gzip(&zeros), bzip2(&zeros), xz(&zeros, XzOptions::with_preset(0))] {
+            assert_eq!(all(&bomb, &limits).unwrap_err().kind(), Kind::TooLarge);
+        }
         let limits = Limits { bytes: 1 << 20, ..Limits::default() };
         assert_eq!(all(&vec![0u8; 2 << 20], &limits).unwrap_err().kind(), Kind::TooLarge);
     }

@@ -58,13 +58,15 @@ pub enum Table {
     Inputs,
     /// Cache mounts of builds, by the digest of their name.
     Caches,
+    /// What servers said of files that builds downloaded, by the digest of their address.
+    Fetched,
     /// Single values by name.
     Kv,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Images,
         Self::Tags,
         Self::Used,
@@ -78,6 +80,7 @@ impl Table {
         Self::Steps,
         Self::Inputs,
         Self::Caches,
+        Self::Fetched,
         Self::Kv,
     ];
 
@@ -98,6 +101,7 @@ impl Table {
             Self::Steps => "steps",
             Self::Inputs => "inputs",
             Self::Caches => "caches",
+            Self::Fetched => "fetched",
             Self::Kv => "kv",
         }
     }

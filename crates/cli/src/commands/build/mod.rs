@@ -144,6 +144,9 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let proxies = app.config.proxies(&app.client.host());
     let mut parameters =
         args.parameters(&source.dockerfile, platform, |name| std::env::var(name).ok(), &proxies)?;
+    if let Files::Elsewhere(address) = &source.files {
+        parameters.push(("remote", address.clone()));
+    }
     if !own {
         // Docker's daemon wants each by itself.
         let hosts =
@@ -227,14 +230,18 @@ async fn follow(
         return share::share(hijacked, sender.sent(), directories, view, outputs).await;
     }
     let payload = Payload::Stream(sender.kind(), sender.start());
-    view.sending(&sender.sent(), false)?;
+    let sent = sender.counted();
+    if let Some(sent) = &sent {
+        view.sending(sent, false)?;
+    }
     let answer = {
-        let sent = sender.sent();
         let call = app.client.call_as_all(&asked.users, Method::POST, &asked.path, payload);
-        view.watch(call, Some(&sent)).await?
+        view.watch(call, sent.as_ref()).await?
     };
     let answer = answer.map_err(|e| sender.failure().unwrap_or(e))?;
-    view.sending(&sender.sent(), true)?;
+    if let Some(sent) = &sent {
+        view.sending(sent, true)?;
+    }
     let mut body = answer.into_body();
     let mut incoming = Incoming::default();
     loop {

@@ -28,17 +28,26 @@ pub(super) struct Sender {
     /// The same as it goes before them.
     before: Vec<u8>,
     sent: Sent,
+    /// The daemon fetches the files.
+    elsewhere: bool,
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Sender {
     pub(super) fn new(files: Files, head: BuildHead) -> Result<Self, Failure> {
         let before = before_context(&head)?;
-        Ok(Self { files: Some(files), head, before, sent: Sent::default(), failure: Arc::default() })
+        let elsewhere = matches!(files, Files::Elsewhere(_));
+        let (sent, failure) = (Sent::default(), Arc::default());
+        Ok(Self { files: Some(files), head, before, sent, elsewhere, failure })
     }
 
     pub(super) fn sent(&self) -> Sent {
         self.sent.clone()
+    }
+
+    /// The same; `None` where the daemon fetches the files.
+    pub(super) fn counted(&self) -> Option<Sent> {
+        (!self.elsewhere).then(|| self.sent())
     }
 
     /// Why it could not be sent.
@@ -101,6 +110,7 @@ fn write(files: Files, out: &mut Chunks) -> Result<(), Error> {
         // These the daemon asks for.
         Files::Shared(_) => Ok(()),
         Files::Tar(from) => copy(from, out),
+        Files::Elsewhere(_) => Ok(()),
     }
 }
 

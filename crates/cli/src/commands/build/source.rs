@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use longshore_build::context::{Context, Extra};
 use longshore_build::ignore::{self, Ignore};
+use longshore_build::remote::{Address, parse_context};
 
 use super::share::Directory;
 use crate::args::build::AdditionalFrom;
@@ -29,6 +30,8 @@ pub(super) enum Files {
     Only(Vec<Extra>),
     /// A tar that somebody else made.
     Tar(Box<dyn Read + Send>),
+    /// None: the daemon fetches them from this address.
+    Elsewhere(String),
 }
 
 /// What a build is told instead of being sent files.
@@ -60,13 +63,7 @@ impl Source {
             }
             ("-", file) => piped(stdin, file, own),
             (path, file) if Path::new(path).is_dir() => directory(Path::new(path), file, stdin, own),
-            (path, _) if is_remote(path) => Err(Failure::new(format!(
-                "{path}: building from a URL or a Git repository is not implemented yet; fetch it, and build the directory"
-            ))),
-            (path, _) => Err(Failure::new(match Path::new(path).exists() {
-                true => format!("unable to prepare context: path {path:?} is not a directory"),
-                false => format!("unable to prepare context: path {path:?} not found"),
-            })),
+            (path, file) => elsewhere(path, file),
         }
     }
 }
@@ -111,10 +108,28 @@ impl Shared {
     }
 }
 
-/// Whether docker would take the name of a context for one of something elsewhere.
-fn is_remote(path: &str) -> bool {
-    const STARTS: &[&str] = &["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
-    STARTS.iter().any(|start| path.starts_with(start))
+/// What is no directory: something that the daemon fetches.
+fn elsewhere(path: &str, file: &str) -> Result<Source> {
+    let remote = parse_context(path)
+        .map_err(|e| Failure::new(format!("unable to prepare context: {}: {e}", hidden(path))))?;
+    match (remote, file) {
+        (Some(_), "-") => Err(Failure::new(
+            "a Dockerfile from stdin with a context that is elsewhere is not supported: fetch the context, and build the directory",
+        )),
+        (Some(_), file) => {
+            let files = Files::Elsewhere(path.to_owned());
+            Ok(Source { files, dockerfile: clean(file), shown: None })
+        }
+        (None, _) => Err(Failure::new(match Path::new(path).exists() {
+            true => format!("unable to prepare context: path {path:?} is not a directory"),
+            false => format!("unable to prepare context: path {path:?} not found"),
+        })),
+    }
+}
+
+/// An address without what may be a password.
+fn hidden(path: &str) -> String {
+    Address::new(path).map_or_else(|_| "the address".to_owned(), |address| address.to_string())
 }
 
 /// A tar, or a Dockerfile.
@@ -430,7 +445,7 @@ mod tests {
                 }
                 Files::Only(files) => String::from_utf8(files[0].content.clone()).unwrap(),
                 Files::Shared(shared) => String::from_utf8(shared.dockerfile).unwrap(),
-                Files::Dir(..) => panic!(),
+                Files::Dir(..) | Files::Elsewhere(_) => panic!(),
             })
         };
         assert_eq!(kind(&tar, "./d/D").unwrap(), "tar d/D");
@@ -444,6 +459,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_elsewhere_the_daemon_fetches() {
+        for path in ["https://host/x.git#main:sub", "git@host:x", "github.com/o/x", "http://host/c.tar.gz"] {
+            let source = Source::open(path, "./d/X", io::empty(), true).unwrap();
+            assert!(matches!(source.files, Files::Elsewhere(to) if to == path), "{path}");
+            assert_eq!(source.dockerfile, "d/X");
+        }
+    }
+
+    #[test]
     fn what_is_no_context_is_told() {
         let dir = folder(&[("a", "")]);
         let at = |path: &str| dir.path().join(path).display().to_string();
@@ -454,11 +478,12 @@ mod tests {
             (at(""), &at("none"), "none: no such file or directory"),
             (at(""), &at(""), "is not a file"),
             (
-                "https://host/x.git".into(),
+                "ftp://me:pw@host/x".into(),
                 "",
-                "building from a URL or a Git repository is not implemented yet",
+                "unable to prepare context: ftp://host/x: ftp:// is not fetched",
             ),
-            ("git@host:x".into(), "", "not implemented yet"),
+            ("https://host/x.git#-x".into(), "", "invalid Git reference"),
+            ("https://host/x.git".into(), "-", "a Dockerfile from stdin with a context that is elsewhere"),
         ] {
             let error = Source::open(&path, file, io::empty(), true).err().unwrap().message;
             assert!(error.contains(want), "{path} {file}: {error}");
