@@ -247,7 +247,8 @@ impl Prepared<'_> {
     }
 }
 
-fn is_special(target: &str) -> bool {
+/// Whether a place is in no layer: the launcher mounts what it lies on.
+pub(crate) fn is_special(target: &str) -> bool {
     ["/dev", "/proc", "/sys"].iter().any(|dir| Path::new(target).starts_with(dir))
 }
 
@@ -310,7 +311,11 @@ pub(crate) struct Borrowed<'a> {
 }
 
 impl<'a> Borrowed<'a> {
-    fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
+    /// Mounts it.
+    ///
+    /// # Errors
+    /// When a layer is not there, or the kernel refuses.
+    pub(crate) fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
         let layer = Working::new(store, chain)?;
         let root = Root::open(&store.mount_rw(&layer.id, &IdMap::default())?)?;
         Ok(Self { root, _layer: layer })

@@ -80,9 +80,21 @@ impl<'a> Mounted<'a> {
     /// When a source is not there; [`Error::Cancelled`] while waiting for a cache.
     pub(crate) fn new(site: &Site<'a>, run: &Run, trees: &[Borrowed<'_>]) -> Result<Self> {
         let mut roots = Roots { contexts: site.contexts, trees: trees.iter() };
+        Self::with(site, run, |source| roots.next(source))
+    }
+
+    /// The same with sources that `root_of` knows; it is asked once for each mount that has one, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and those of `root_of`.
+    pub(crate) fn with(
+        site: &Site<'a>,
+        run: &Run,
+        mut root_of: impl FnMut(&Source) -> Result<Root>,
+    ) -> Result<Self> {
         let mut all = Self { given: Given::default(), directories: Vec::new(), _caches: Vec::new() };
         for mount in &run.mounts {
-            let root = mount.source().map(|source| roots.next(source)).transpose()?;
+            let root = mount.source().map(&mut root_of).transpose()?;
             all.add(site, mount, root)?;
         }
         let (files, env) = secrets::given(run, site.secrets)?;

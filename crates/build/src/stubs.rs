@@ -53,6 +53,38 @@ impl Stubs {
         Ok(())
     }
 
+    /// What [`Self::make`] would make of the places `paths`: clean ones, without a leading slash.
+    pub(crate) fn missing<'a>(root: &Root, paths: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+        let mut missing: Vec<String> = Vec::new();
+        for whole in paths {
+            let ends = whole.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(n, _)| n);
+            for at in ends.chain([whole.len()]).filter_map(|end| whole.get(..end)).filter(|at| !at.is_empty()) {
+                let name = show(at);
+                if root.resolve(path(at)).is_err() && !missing.contains(&name) {
+                    missing.push(name);
+                }
+            }
+        }
+        missing
+    }
+
+    /// What there is of places that were missing once, and could have been made: directories, and empty files.
+    pub(crate) fn found(root: &Root, paths: &[String]) -> Self {
+        let one = |name: &String| {
+            let stat = root.stat(path(name.as_bytes())).ok()?;
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let before = rustix::fs::fstat(root.open_dir(path(parent.as_bytes())).ok()?).ok()?;
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            Some(Stub {
+                path: name.clone().into_bytes(),
+                inode: stat.st_ino,
+                directory,
+                before: mtime(&before),
+            })
+        };
+        Self { made: paths.iter().filter_map(one).collect() }
+    }
+
     fn one(&mut self, root: &Root, parent: &[u8], name: &[u8], at: &[u8], directory: bool) -> Result<()> {
         let dir = root.open_dir(path(parent))?;
         let before = rustix::fs::fstat(&dir).context(|| format!("stat /{}", show(parent)))?;

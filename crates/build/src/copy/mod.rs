@@ -188,27 +188,36 @@ struct Destination {
     dir: bool,
 }
 
+/// Where a path leads in the tree `root` when links at its end are followed, whether anything is there or not.
+///
+/// # Errors
+/// When a link cannot be read.
+pub(crate) fn end_of(root: &Root, from: &[u8]) -> Result<Vec<u8>> {
+    let mut at = clean_in_root(from);
+    for _ in 0..MAX_LINKS {
+        if at.is_empty() {
+            break;
+        }
+        let Ok(stat) = root.stat(path(&at)) else { break };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            break;
+        }
+        let target = root.readlink(path(&at))?;
+        let target = target.as_os_str().as_bytes();
+        at = if target.starts_with(b"/") {
+            clean_in_root(target)
+        } else {
+            let parent = at.iter().rposition(|&b| b == b'/').map_or(0, |n| n);
+            clean_in_root(&join(at.get(..parent).unwrap_or_default(), target))
+        };
+    }
+    Ok(at)
+}
+
 impl Destination {
     fn find(root: &Root, dest: &[u8]) -> Result<Self> {
-        let mut at = clean_in_root(dest);
-        let says_dir = at.is_empty() || dest.ends_with(b"/") || dest.ends_with(b"/.");
-        for _ in 0..MAX_LINKS {
-            if at.is_empty() {
-                break;
-            }
-            let Ok(stat) = root.stat(path(&at)) else { break };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-                break;
-            }
-            let target = root.readlink(path(&at))?;
-            let target = target.as_os_str().as_bytes();
-            at = if target.starts_with(b"/") {
-                clean_in_root(target)
-            } else {
-                let parent = at.iter().rposition(|&b| b == b'/').map_or(0, |n| n);
-                clean_in_root(&join(at.get(..parent).unwrap_or_default(), target))
-            };
-        }
+        let at = end_of(root, dest)?;
+        let says_dir = clean_in_root(dest).is_empty() || dest.ends_with(b"/") || dest.ends_with(b"/.");
         let dir = says_dir || root.open_dir(path(&at)).is_ok();
         Ok(Self { path: at, dir })
     }

@@ -36,79 +36,99 @@ impl Stage {
         Ok((mounts, secrets))
     }
 
-    /// Docker's defaults: named by its file, in a file of `/run/secrets` unless it is a variable only
-    /// (docs.docker.com/reference/dockerfile/#run---mounttypesecret).
+
     fn secret(&self, mount: &dockerfile::Mount, span: Span) -> Result<SecretUse> {
-        let named = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
-        let of_target = || mount.target.rsplit('/').next().unwrap_or_default().to_owned();
-        let id = named.unwrap_or_else(of_target);
-        if id.is_empty() {
-            return Err(at(span, &"a secret needs an id or a target"));
-        }
-        let env = mount.env.clone().map(|name| if name.is_empty() { id.clone() } else { name });
-        let target = match mount.target.as_str() {
-            "" if env.is_some() => None,
-            "" => Some(format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(&id))),
-            target => Some(self.absolute(target)),
-        };
-        let look = (mount.mode.unwrap_or(SECRET_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        Ok(SecretUse { id, target, env, look, required: mount.required })
+        secret_of(mount, |path| self.absolute(path)).map_err(|e| on_line(e, span))
     }
 
     fn mount(&self, planner: &mut Planner<'_>, mount: &dockerfile::Mount, span: Span) -> Result<Mount> {
-        let later = |what: &str| {
-            Err(Error::Unimplemented(format!(
-                "line {}: RUN --mount=type={what} is not supported yet",
-                span.line
-            )))
-        };
-        match mount.kind {
-            MountKind::Ssh => return later("ssh"),
-            MountKind::Secret | MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {}
-        }
-        if mount.target.is_empty() {
-            return Err(at(span, &"a mount needs a target"));
-        }
-        let target = self.absolute(&mount.target);
-        if target == "/" {
-            return Err(at(span, &"invalid mount target \"/\": a mount cannot cover the root"));
-        }
         let source = match &mount.from {
-            Some(name) => {
+            // Checked before an image is looked for.
+            Some(name) if !mount.target.is_empty() && mount.kind != MountKind::Ssh => {
                 Some(Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?))
             }
             None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
-            None => None,
+            _ => None,
         };
-        let path = mount.source.clone().into_bytes();
-        let what = match (mount.kind, source) {
-            (MountKind::Tmpfs, _) => MountOf::Memory { size: mount.size },
-            (MountKind::Cache, None) if !path.is_empty() => {
-                return Err(Error::Unimplemented(format!(
-                    "line {}: a source within a cache mount is not supported yet",
-                    span.line
-                )));
-            }
-            (MountKind::Cache, from) => MountOf::Cache {
-                name: mount.id.clone().unwrap_or_else(|| target.clone()),
-                sharing: match mount.sharing {
-                    dockerfile::Sharing::Shared => Sharing::Shared,
-                    dockerfile::Sharing::Private => Sharing::Private,
-                    dockerfile::Sharing::Locked => Sharing::Locked,
-                },
-                from: from.map(|source| (source, path)),
-                look: (mount.mode.unwrap_or(CACHE_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
-            },
-            (_, Some(from)) => MountOf::Files { from, path },
-            (_, None) => return Err(Error::Internal("a mount of nothing".into())),
-        };
-        let of_context = matches!(what, MountOf::Files { from: Source::Context(_), .. });
+        let of_context = matches!(source, Some(Source::Context(_)));
+        let mount = mount_of(mount, |path| self.absolute(path), source).map_err(|e| on_line(e, span))?;
         if of_context && !mount.read_only {
             return Err(Error::Unimplemented(format!(
                 "line {}: a mount of the context that can be written to (rw) is not supported yet",
                 span.line
             )));
         }
-        Ok(Mount { target, what, read_only: mount.read_only })
+        Ok(mount)
     }
+}
+
+fn on_line(e: Error, span: Span) -> Error {
+    match e {
+        Error::Invalid(text) => at(span, &text),
+        Error::Unimplemented(text) => Error::Unimplemented(format!("line {}: {text}", span.line)),
+        other => other,
+    }
+}
+
+/// A secret as `--mount=type=secret` asks for it. Docker's defaults: named by its file, in a file of `/run/secrets` unless
+/// it is a variable only (docs.docker.com/reference/dockerfile/#run---mounttypesecret).
+///
+/// # Errors
+/// When it has no name.
+pub fn secret_of(mount: &dockerfile::Mount, absolute: impl Fn(&str) -> String) -> Result<SecretUse> {
+    let named = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
+    let of_target = || mount.target.rsplit('/').next().unwrap_or_default().to_owned();
+    let id = named.unwrap_or_else(of_target);
+    if id.is_empty() {
+        return Err(Error::Invalid("a secret needs an id or a target".into()));
+    }
+    let env = mount.env.clone().map(|name| if name.is_empty() { id.clone() } else { name });
+    let target = match mount.target.as_str() {
+        "" if env.is_some() => None,
+        "" => Some(format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(&id))),
+        target => Some(absolute(target)),
+    };
+    let look = (mount.mode.unwrap_or(SECRET_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    Ok(SecretUse { id, target, env, look, required: mount.required })
+}
+
+/// Any other mount of a command. `source` is whose files it shows or starts with; a bind mount needs one.
+///
+/// # Errors
+/// When it has no place, or is of a kind that is not there yet.
+pub fn mount_of(
+    mount: &dockerfile::Mount,
+    absolute: impl Fn(&str) -> String,
+    source: Option<Source>,
+) -> Result<Mount> {
+    if mount.kind == MountKind::Ssh {
+        return Err(Error::Unimplemented("RUN --mount=type=ssh is not supported yet".into()));
+    }
+    if mount.target.is_empty() {
+        return Err(Error::Invalid("a mount needs a target".into()));
+    }
+    let target = absolute(&mount.target);
+    if target == "/" {
+        return Err(Error::Invalid("invalid mount target \"/\": a mount cannot cover the root".into()));
+    }
+    let path = mount.source.clone().into_bytes();
+    let what = match (mount.kind, source) {
+        (MountKind::Tmpfs, _) => MountOf::Memory { size: mount.size },
+        (MountKind::Cache, None) if !path.is_empty() => {
+            return Err(Error::Unimplemented("a source within a cache mount is not supported yet".into()));
+        }
+        (MountKind::Cache, from) => MountOf::Cache {
+            name: mount.id.clone().unwrap_or_else(|| target.clone()),
+            sharing: match mount.sharing {
+                dockerfile::Sharing::Shared => Sharing::Shared,
+                dockerfile::Sharing::Private => Sharing::Private,
+                dockerfile::Sharing::Locked => Sharing::Locked,
+            },
+            from: from.map(|source| (source, path)),
+            look: (mount.mode.unwrap_or(CACHE_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
+        },
+        (_, Some(from)) => MountOf::Files { from, path },
+        (_, None) => return Err(Error::Internal("a mount of nothing".into())),
+    };
+    Ok(Mount { target, what, read_only: mount.read_only })
 }

@@ -5,7 +5,8 @@ mod images;
 mod rows;
 mod runner;
 
-pub(crate) use self::runner::HIDDEN;
+pub(crate) use self::images::Bases;
+pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use longshore_sys::root::Root;
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
-use self::images::Bases;
 use self::rows::Rows;
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{BuildEvent, BuildRequest};
@@ -43,8 +43,8 @@ const MAX_FILE: u64 = 16 << 20;
 pub(crate) const DIR: &str = "builds";
 
 /// A client's files while its build is under way; dropped, they are gone.
-struct Site {
-    dir: PathBuf,
+pub(crate) struct Site {
+    pub(crate) dir: PathBuf,
 }
 
 impl Drop for Site {
@@ -232,7 +232,7 @@ fn options(request: &BuildRequest) -> Options {
 }
 
 /// An error of the builder, for those who asked.
-fn of_build(e: BuildError) -> Error {
+pub(crate) fn of_build(e: BuildError) -> Error {
     Error::new(e.kind(), e.to_string())
 }
 

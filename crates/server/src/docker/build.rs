@@ -16,6 +16,7 @@ use longshore_engine::model::BuildRequest;
 use longshore_engine::{BodyStream, BuildLimits, BuildNetwork, BuildSecret, BuildSecrets};
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::build_lines::Lines;
 use super::build_order::{Ordered, quietly};
@@ -62,9 +63,9 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
     let kind = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes().to_owned());
     let mut bytes = body::upload(request.into_body(), call.config().upload_idle);
     if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
-        let head;
+        let head: BuildHead;
         (head, bytes) = read_head(bytes).await?;
-        wanted.secrets = secrets(head)?;
+        wanted.secrets = secrets(head.secrets)?;
     }
     let events = call.engine().build(wanted, bytes).await?;
     let mut lines = Lines::default();
@@ -114,7 +115,9 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
 }
 
 /// What stands before the context: its length in four bytes, the highest first, and JSON.
-async fn read_head(mut body: BodyStream) -> Result<(BuildHead, BodyStream), ApiError> {
+pub(super) async fn read_head<T: DeserializeOwned>(
+    mut body: BodyStream,
+) -> Result<(T, BodyStream), ApiError> {
     let broken = || ApiError::invalid("the request ends before its context");
     let mut read = Vec::new();
     let mut length = None;
@@ -144,9 +147,10 @@ async fn read_head(mut body: BodyStream) -> Result<(BuildHead, BodyStream), ApiE
     }
 }
 
-fn secrets(head: BuildHead) -> Result<BuildSecrets, ApiError> {
+/// Secrets by name, out of base64.
+pub(super) fn secrets(given: BTreeMap<String, String>) -> Result<BuildSecrets, ApiError> {
     let mut secrets = BuildSecrets::new();
-    for (id, text) in head.secrets {
+    for (id, text) in given {
         let bytes =
             STANDARD.decode(text).map_err(|_| ApiError::invalid(format!("secret {id} is not base64")))?;
         let secret = BuildSecret::new(&bytes).map_err(|e| ApiError::invalid(format!("secret {id}: {e}")))?;
@@ -185,7 +189,7 @@ fn given(args: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-fn network(text: &str) -> Result<BuildNetwork, ApiError> {
+pub(super) fn network(text: &str) -> Result<BuildNetwork, ApiError> {
     match text {
         "" | "default" | "bridge" => Ok(BuildNetwork::Default),
         "none" => Ok(BuildNetwork::None),

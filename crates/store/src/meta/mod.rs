@@ -44,6 +44,8 @@ pub enum Table {
     Mounts,
     /// Containers by id.
     Containers,
+    /// Working containers (images made step by step) by id.
+    Working,
     /// Networks by id.
     Networks,
     /// Volumes by name.
@@ -62,13 +64,14 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Images,
         Self::Tags,
         Self::Used,
         Self::Layers,
         Self::Mounts,
         Self::Containers,
+        Self::Working,
         Self::Networks,
         Self::Volumes,
         Self::Leases,
@@ -88,6 +91,7 @@ impl Table {
             Self::Layers => "layers",
             Self::Mounts => "mounts",
             Self::Containers => "containers",
+            Self::Working => "working",
             Self::Networks => "networks",
             Self::Volumes => "volumes",
             Self::Leases => "leases",
