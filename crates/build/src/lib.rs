@@ -23,6 +23,7 @@ mod solve;
 mod stubs;
 
 pub use cancel::{Armed, Cancel};
+pub use copy::{escaped, sources_of};
 pub use error::{Error, Result};
 pub use host::{Done, Event, Given, RunMount, Runner, Shown, Stream, Watcher};
 pub use key::KeyWriter;

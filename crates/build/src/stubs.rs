@@ -58,7 +58,8 @@ impl Stubs {
         let mut missing: Vec<String> = Vec::new();
         for whole in paths {
             let ends = whole.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(n, _)| n);
-            for at in ends.chain([whole.len()]).filter_map(|end| whole.get(..end)).filter(|at| !at.is_empty()) {
+            for at in ends.chain([whole.len()]).filter_map(|end| whole.get(..end)).filter(|at| !at.is_empty())
+            {
                 let name = show(at);
                 if root.resolve(path(at)).is_err() && !missing.contains(&name) {
                     missing.push(name);

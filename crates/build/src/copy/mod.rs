@@ -69,6 +69,24 @@ pub(crate) fn select_tree<'a>(root: Root, copy: &Copy) -> Result<Selection<'a>> 
     selection(Held::Ours(Box::new(Context::walk(root, &ignore, &options)?)), copy)
 }
 
+/// What a client has to send for a copy: the files of its directory `dir` that `sources` may name, but for what an ignore
+/// file of the text `ignore` leaves out.
+///
+/// # Errors
+/// When something cannot be read, or the text is no ignore file.
+pub fn sources_of(dir: &Path, sources: &[Vec<u8>], ignore: &[u8]) -> Result<Context> {
+    let root = Root::open(dir)?;
+    let ignore = narrow::only_and(&root, sources, ignore)?;
+    Ok(Context::walk(root, &ignore, &context::Options::default())?)
+}
+
+/// A path as a pattern that matches it alone.
+#[must_use]
+pub fn escaped(path: &[u8]) -> Vec<u8> {
+    let special = |b: &u8| matches!(b, b'*' | b'?' | b'[' | b']' | b'\\' | b'!' | b'#');
+    path.iter().flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b])).collect()
+}
+
 fn selection<'a>(held: Held<'a>, copy: &Copy) -> Result<Selection<'a>> {
     let mut selection = Selection { context: held, selected: Vec::new(), digest: Digest::of(b"") };
     let context = selection.context();
@@ -94,12 +112,6 @@ pub(crate) fn context_at(root: Root, at: &[u8]) -> Result<Context> {
     let ignore = narrow::only(&root, &[escaped(at)])?;
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
     Ok(Context::walk(root, &ignore, &options)?)
-}
-
-/// A path as a pattern that matches it alone.
-fn escaped(path: &[u8]) -> Vec<u8> {
-    let special = |b: &u8| matches!(b, b'*' | b'?' | b'[' | b']' | b'\\' | b'!' | b'#');
-    path.iter().flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b])).collect()
 }
 
 fn options(copy: &Copy) -> SelectOptions {

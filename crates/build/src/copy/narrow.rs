@@ -19,6 +19,21 @@ const MAX_LINKS: usize = 40;
 /// # Errors
 /// When a link cannot be read.
 pub(super) fn only(root: &Root, sources: &[Vec<u8>]) -> Result<Ignore> {
+    only_and(root, sources, b"")
+}
+
+/// The same, and what an ignore file of the text `more` leaves out.
+///
+/// # Errors
+/// When a link cannot be read, or the text is no ignore file.
+pub(super) fn only_and(root: &Root, sources: &[Vec<u8>], more: &[u8]) -> Result<Ignore> {
+    Ignore::parse(more).map_err(|e| Error::Invalid(e.to_string()))?;
+    let text = [leading_to(root, sources)?.as_slice(), more].concat();
+    Ignore::parse(&text).map_err(|e| Error::Internal(format!("a copy's sources cannot be told apart: {e}")))
+}
+
+/// The lines of that ignore file; none where a source may be anything.
+fn leading_to(root: &Root, sources: &[Vec<u8>]) -> Result<Vec<u8>> {
     let mut text = b"**\n".to_vec();
     for source in sources {
         let clean = clean_in_root(source);
@@ -27,14 +42,14 @@ pub(super) fn only(root: &Root, sources: &[Vec<u8>]) -> Result<Ignore> {
         trace(root, &fixed, &mut leads)?;
         for lead in leads {
             if lead.is_empty() {
-                return Ok(Ignore::default());
+                return Ok(Vec::new());
             }
             text.push(b'!');
             text.extend(escaped(&lead));
             text.push(b'\n');
         }
     }
-    Ignore::parse(&text).map_err(|e| Error::Internal(format!("a copy's sources cannot be told apart: {e}")))
+    Ok(text)
 }
 
 /// The path that `parts` lead to, and every link on the way.

@@ -36,7 +36,6 @@ impl Stage {
         Ok((mounts, secrets))
     }
 
-
     fn secret(&self, mount: &dockerfile::Mount, span: Span) -> Result<SecretUse> {
         secret_of(mount, |path| self.absolute(path)).map_err(|e| on_line(e, span))
     }

@@ -29,7 +29,9 @@ impl Engine {
                     let id = e.commit_working_blocking(&record, &request)?;
                     if request.remove {
                         let removed = e.remove_working_blocking(&turn.working);
-                        removed.map_err(|err| err.context(format!("image {id} is there, but its container stays")))?;
+                        removed.map_err(|err| {
+                            err.context(format!("image {id} is there, but its container stays"))
+                        })?;
                     }
                     Ok(id)
                 })

@@ -67,10 +67,9 @@ fn about(about: &mut WorkingAbout, change: &WorkingChange) -> Result<Vec<String>
     set(&mut about.created_by, &change.created_by);
     set(&mut about.variant, &change.variant);
     set(&mut about.os_version, &change.os_version);
-    for (what, to, from) in [
-        ("os", &mut about.os, &change.os),
-        ("arch", &mut about.architecture, &change.architecture),
-    ] {
+    for (what, to, from) in
+        [("os", &mut about.os, &change.os), ("arch", &mut about.architecture, &change.architecture)]
+    {
         if let Some(value) = from {
             if value.is_empty() {
                 return Err(Error::invalid(format!("--{what} needs a value: an image is of some {what}")));
@@ -85,7 +84,9 @@ fn about(about: &mut WorkingAbout, change: &WorkingChange) -> Result<Vec<String>
         if let Some(value) = from {
             // The kernel's limit for both (uname(2)).
             if value.len() > 64 || value.contains(char::is_whitespace) || value.contains('\0') {
-                return Err(Error::invalid(format!("invalid {what} {value:?}: 64 characters at most, no spaces")));
+                return Err(Error::invalid(format!(
+                    "invalid {what} {value:?}: 64 characters at most, no spaces"
+                )));
             }
             to.clone_from(value);
         }
@@ -147,7 +148,10 @@ fn lists(config: &mut RunConfig, change: &WorkingChange) -> Result<Vec<String>> 
 
 /// A value in which only variables mean something.
 fn quoted(value: &str) -> String {
-    value.chars().flat_map(|c| matches!(c, '\\' | '"' | '\'').then_some('\\').into_iter().chain([c])).collect()
+    value
+        .chars()
+        .flat_map(|c| matches!(c, '\\' | '"' | '\'').then_some('\\').into_iter().chain([c]))
+        .collect()
 }
 
 enum Change {
@@ -221,7 +225,9 @@ fn single(config: &mut RunConfig, change: &WorkingChange) -> Result<Vec<String>>
     }
     if let Some(dir) = &change.working_dir {
         if !dir.starts_with('/') {
-            return Err(Error::invalid(format!("invalid working directory {dir:?}: it has to be an absolute path")));
+            return Err(Error::invalid(format!(
+                "invalid working directory {dir:?}: it has to be an absolute path"
+            )));
         }
         config.working_dir.clone_from(dir);
         lines.push(format!("WORKDIR {dir}"));
@@ -312,7 +318,8 @@ fn command_line(text: &str) -> Result<Vec<String>> {
         match (quote, c) {
             (Some(q), c) if c == q => quote = None,
             (Some('"') | None, '\\') => {
-                let next = chars.next().ok_or_else(|| Error::invalid(format!("{text:?} ends in a backslash")))?;
+                let next =
+                    chars.next().ok_or_else(|| Error::invalid(format!("{text:?} ends in a backslash")))?;
                 word.get_or_insert_default().push(next);
             }
             (Some(_), c) => word.get_or_insert_default().push(c),
@@ -389,7 +396,10 @@ mod tests {
         assert_eq!(c.entrypoint.as_deref().expect("entrypoint"), ["/bin/sh", "-c", "run it"]);
         assert_eq!(c.cmd.as_deref().expect("cmd"), ["a", "b c"]);
         assert_eq!(c.healthcheck.as_ref().expect("health").interval, 5_000_000_000);
-        assert_eq!(r.history.first().and_then(|h| h.created_by.as_deref()), Some("/bin/sh -c #(nop) MAINTAINER me"));
+        assert_eq!(
+            r.history.first().and_then(|h| h.created_by.as_deref()),
+            Some("/bin/sh -c #(nop) MAINTAINER me")
+        );
         assert!(r.history.iter().all(|h| h.empty_layer));
         // What was there is passed to another entry point.
         let change = WorkingChange { entrypoint: Some("[\"e\"]".into()), ..WorkingChange::default() };

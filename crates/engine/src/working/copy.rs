@@ -131,7 +131,9 @@ fn copy_of(request: &WorkingCopy, working_dir: &str) -> Result<Copy> {
     let mode: Option<Mode> = match request.mode.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|_: BadMode| {
-            Error::invalid(format!("invalid --chmod {text:?}: want octal digits (755) or letters (u=rwX,go=rX)"))
+            Error::invalid(format!(
+                "invalid --chmod {text:?}: want octal digits (755) or letters (u=rwX,go=rX)"
+            ))
         })?),
     };
     let dest = match request.dest.first() {

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 
 use super::{Record, Working, check_name};
 use crate::build::{Bases, of_build};
-use crate::model::{BuildEvent, BuildRequest, ImageAccess, NewWorking, PullPolicy, WorkingAbout, WorkingEvent};
+use crate::model::{
+    BuildEvent, BuildRequest, ImageAccess, NewWorking, PullPolicy, WorkingAbout, WorkingEvent,
+};
 use crate::stream::BoxStream;
 use crate::time::now;
 use crate::{Engine, Error, Result, names};

@@ -194,8 +194,7 @@ impl Engine {
     /// When one cannot be looked at.
     pub async fn list_working(&self) -> Result<Vec<WorkingView>> {
         self.blocking(|e| {
-            let mut all =
-                e.all_working().iter().map(|w| e.working_view(w)).collect::<Result<Vec<_>>>()?;
+            let mut all = e.all_working().iter().map(|w| e.working_view(w)).collect::<Result<Vec<_>>>()?;
             all.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
             Ok(all)
         })

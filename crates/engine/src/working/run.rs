@@ -123,7 +123,9 @@ impl Engine {
         {
             let mut state = known.state();
             if state.started {
-                return Err(Error::conflict(format!("command {id} of a working container was started before")));
+                return Err(Error::conflict(format!(
+                    "command {id} of a working container was started before"
+                )));
             }
             state.started = true;
             state.view.running = true;

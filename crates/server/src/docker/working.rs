@@ -8,8 +8,8 @@ use futures_util::StreamExt as _;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Method, Request, StatusCode};
-use longshore_api::working::{COPY, Configured, Copied, CopyHead, Mounted, RunCommand, WorkingChange};
 use longshore_api::IdResponse;
+use longshore_api::working::{COPY, Configured, Copied, CopyHead, Mounted, RunCommand, WorkingChange};
 use longshore_engine::model::{ImageAccess, NewWorking, PullPolicy, WorkingCommit, WorkingCopy, WorkingRun};
 use longshore_oci::Platform;
 
@@ -236,7 +236,14 @@ mod tests {
         assert_eq!(at("POST working/run/mount"), Some(Op::Mount("run".into())));
         assert_eq!(at("POST working/run/5/start"), Some(Op::RunStart("5".into())));
         assert_eq!(at("GET working/run/5"), Some(Op::RunState("5".into())));
-        for none in ["GET working/", "PUT working", "GET working/x/run", "POST working/x", "POST working/x/y", "GET w"] {
+        for none in [
+            "GET working/",
+            "PUT working",
+            "GET working/x/run",
+            "POST working/x",
+            "POST working/x/y",
+            "GET w",
+        ] {
             assert_eq!(at(none), None, "{none}");
         }
     }

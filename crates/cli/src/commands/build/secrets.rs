@@ -1,5 +1,7 @@
 //! The secrets that a build is given.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use longshore_api::build::BuildHead;
@@ -18,7 +20,18 @@ pub(super) fn head(secrets: &[Secret]) -> Result<Vec<u8>> {
     if secrets.is_empty() {
         return Ok(Vec::new());
     }
-    let mut head = BuildHead::default();
+    let head = BuildHead { secrets: encoded(secrets)? };
+    let text = serde_json::to_vec(&head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
+    let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
+    Ok([length.to_be_bytes().as_slice(), &text].concat())
+}
+
+/// Secrets by name, in base64.
+///
+/// # Errors
+/// As [`head`].
+pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
     for secret in secrets {
         let bytes = read(secret)?;
         if bytes.len() > MAX {
@@ -28,11 +41,9 @@ pub(super) fn head(secrets: &[Secret]) -> Result<Vec<u8>> {
                 bytes.len()
             )));
         }
-        head.secrets.insert(secret.id.clone(), STANDARD.encode(bytes));
+        all.insert(secret.id.clone(), STANDARD.encode(bytes));
     }
-    let text = serde_json::to_vec(&head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
-    let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
-    Ok([length.to_be_bytes().as_slice(), &text].concat())
+    Ok(all)
 }
 
 fn read(secret: &Secret) -> Result<Vec<u8>> {

@@ -76,9 +76,5 @@ pub(crate) fn change(c: wire::WorkingChange) -> model::WorkingChange {
 
 /// How a command fares.
 pub(crate) fn run_state(view: model::WorkingRunView) -> wire::RunState {
-    wire::RunState {
-        running: view.running,
-        exit_code: view.code,
-        error: view.error.unwrap_or_default(),
-    }
+    wire::RunState { running: view.running, exit_code: view.code, error: view.error.unwrap_or_default() }
 }
