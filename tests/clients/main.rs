@@ -34,3 +34,4 @@ mod small_server;
 mod storage;
 mod terminal;
 mod walkthrough;
+mod working;
