@@ -122,7 +122,7 @@ fn lists(config: &mut RunConfig, change: &WorkingChange) -> Result<Vec<String>> 
     }
     for text in &change.ports {
         let ports = config.exposed_ports.get_or_insert_default();
-        set(ports, text, "EXPOSE", &mut lines, |port| expose_keys(port))?;
+        set(ports, text, "EXPOSE", &mut lines, expose_keys)?;
     }
     for text in &change.volumes {
         let volumes = config.volumes.get_or_insert_default();
