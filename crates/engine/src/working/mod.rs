@@ -4,6 +4,7 @@
 //! A record is durable before anything is done in the layer: one that says that something is being done, in a daemon that
 //! starts, was cut short.
 
+mod asked;
 mod commit;
 mod config;
 mod copy;
