@@ -133,7 +133,7 @@ fn privileged_an_image_is_made_step_by_step() {
         (format!("config --annotation a=b {name}"), "--annotation is not implemented yet"),
         (format!("config --stop-signal BAD {name}"), "BAD"),
         (format!("config --nosuch {name}"), "unknown flag: --nosuch"),
-        (format!("commit --squash {name}"), "--squash is not implemented yet"),
+        (format!("commit --timestamp 1 --source-date-epoch 2 {name}"), "give one"),
     ] {
         let done = working(&d, &line);
         assert!(done.code != 0 && done.stderr.contains(want), "{line}: {done:?}");
@@ -171,12 +171,25 @@ fn privileged_an_image_is_made_step_by_step() {
         assert!(!files.lines().any(|line| line.ends_with(not)), "{not}: {files}");
     }
 
+    // The same again, whenever that is; and all in one layer.
+    let twice = [1, 2].map(|_| working(&d, &format!("commit --timestamp 86400 {name} made:then")).ok());
+    assert_eq!(twice[0], twice[1]);
+    assert_eq!(
+        d.docker(["run", "--rm", "made:then", "stat", "-c", "%Y", "/greeting", "/two/three"]).ok(),
+        "86400\n86400"
+    );
+    working(&d, &format!("commit --squash {name} made:flat")).ok();
+    assert_eq!(layers("made:flat"), 1);
+    assert_eq!(d.docker(["run", "--rm", "made:flat"]).ok(), "hello");
+    assert_eq!(d.run(Client::Longshore, ["image", "diff", "made:one", "made:flat"]).ok(), "");
+    assert_eq!(d.docker(["history", "-q", "made:flat"]).ok().lines().count(), 2);
+
     sh(&d, &name, "echo more > /more");
     let env = [("SOURCE_DATE_EPOCH", "86400")];
     let mut command = d.command(Client::Longshore);
     command.args(["working", "commit", "-q", "--rm", &name, "made:two"]).envs(env);
     let out = command.output().expect("the command line");
-    assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    assert!(out.status.success() && out.stdout.starts_with(b"sha256:") && out.stderr.is_empty(), "{out:?}");
     assert_eq!(d.inspect("{{.Created}}", "made:two"), "1970-01-02T00:00:00Z");
     assert_eq!(layers("made:two"), layers("made:one"));
     assert_eq!(d.docker(["run", "--rm", "made:two", "cat", "/more", "/greeting"]).ok(), "more\nhello");

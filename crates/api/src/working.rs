@@ -13,7 +13,7 @@
 //! | `POST /longshore/working/run/{id}/resize?h=&w=` | its terminal has another size |
 //! | `GET /longshore/working/run/{id}` | how it fares, as [`RunState`] |
 //! | `POST /longshore/working/{name}/mount`, `umount` | its tree on the daemon's machine, as [`Mounted`] |
-//! | `POST /longshore/working/{name}/commit?repo=&tag=&created=&rm=` | an image of it; answers its id |
+//! | `POST /longshore/working/{name}/commit?repo=&tag=&created=&mtime=&squash=&rm=` | an image of it; answers its id |
 
 use std::collections::BTreeMap;
 use std::fmt;

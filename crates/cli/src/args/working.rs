@@ -145,25 +145,26 @@ options! {
     /// `working commit`.
     CommitArgs {
         iidfile: Option<String> = flag("iidfile", STRING, "Write the image ID to the file"),
-        quiet: bool = flag("quiet", BOOL, "Do not print the image ID").short('q'),
         rm: bool = flag("rm", BOOL, "Remove the working container when the image is there"),
         source_date_epoch: Option<i64> = flag(
             "source-date-epoch", INT,
             "Set the time of the image and its history, in seconds since 1970 (Default is $SOURCE_DATE_EPOCH, or now)",
         ),
+        squash: bool = flag("squash", BOOL, "Make one layer of all, those of the image below included"),
+        timestamp: Option<i64> =
+            flag("timestamp", INT, "Set all times, those of the layer's files too, in seconds since 1970"),
         ; container: String, image: Option<String>
     }
 }
 
+/// Nothing but the image's id is printed anyway.
+pub(crate) const COMMIT_CHECKED: &[Flag] =
+    &[flag("quiet", BOOL, "Print nothing but the image ID").short('q')];
+
 /// What `commit` does not have yet.
-pub(crate) const COMMIT_LATER: &[Flag] = &[
-    flag("format", STRING, "Format of the manifest")
-        .short('f')
-        .refused("is not a matter of commits: images are kept without a manifest"),
-    flag("squash", BOOL, "Make one layer of all").refused(LATER),
-    flag("timestamp", INT, "Set all times, those of files too")
-        .refused("is not implemented yet: --source-date-epoch sets those of the image"),
-];
+pub(crate) const COMMIT_LATER: &[Flag] = &[flag("format", STRING, "Format of the manifest")
+    .short('f')
+    .refused("is not a matter of commits: images are kept without a manifest")];
 
 options! {
     /// `working ls`.

@@ -74,7 +74,7 @@ const COMMIT: Command = command(
     "[OPTIONS] CONTAINER [IMAGE]",
     "Make an image of a working container, which stays as it is",
     Between(1, 2),
-    &[w::CommitArgs::FLAGS, w::COMMIT_LATER],
+    &[w::CommitArgs::FLAGS, w::COMMIT_CHECKED, w::COMMIT_LATER],
     |m| Action::Work(Work::Commit(Options::from_matches(m))),
 )
 .names(Names::Working, 1);

@@ -215,6 +215,10 @@ pub struct WorkingCommit {
     pub reference: Option<Reference>,
     /// The time that the image and the lines of its history say, in seconds since 1970; `None`: now.
     pub created: Option<i64>,
+    /// The time that the files of its layer get; `None`: they keep theirs.
+    pub mtime: Option<i64>,
+    /// One layer of all, the image's below included.
+    pub squash: bool,
     /// The working container is removed when the image is there.
     pub remove: bool,
 }

@@ -2,7 +2,7 @@
 
 use longshore_oci::image::{History, ImageDocument};
 use longshore_oci::{Digest, Reference};
-use longshore_store::archive;
+use longshore_store::archive::{self, CommitOptions};
 
 use super::Record;
 use crate::model::WorkingCommit;
@@ -47,11 +47,12 @@ impl Engine {
                 .ok_or_else(|| Error::invalid(format!("a time of {seconds} seconds is too far away")))?,
             None => now(),
         };
-        let fixed = request.created.is_some();
         let reference = request.reference.clone().map(Reference::or_latest);
         // An image that was removed by force meanwhile is no parent any more.
-        let id = archive::commit(&self.inner.store, &record.id, None, reference.as_ref(), |new| {
-            document(record, &rfc3339(nanos), fixed, new.empty)
+        let options = CommitOptions { mtime: request.mtime, squash: request.squash };
+        let name = reference.as_ref();
+        let id = archive::commit_with(&self.inner.store, &record.id, None, name, options, |new| {
+            document(record, request, &rfc3339(nanos), new.empty)
         })?;
         self.image_event("create", &id, &id.to_string());
         self.image_added();
@@ -63,13 +64,14 @@ impl Engine {
     }
 }
 
-/// The image's document, but for its layers. `fixed`: all lines of the container's own history have that time.
-fn document(record: &Record, created: &str, fixed: bool, empty: bool) -> ImageDocument {
+/// The image's document, but for its layers. Where a time was asked for, all lines of the container's own history have it;
+/// an image of one layer has no lines of those below, as with Buildah.
+fn document(record: &Record, request: &WorkingCommit, created: &str, empty: bool) -> ImageDocument {
     let about = &record.about;
-    let mut history = record.base.history.clone();
-    history.extend(record.history.iter().cloned().map(|line| match fixed {
-        true => History { created: Some(created.to_owned()), ..line },
-        false => line,
+    let mut history = if request.squash { Vec::new() } else { record.base.history.clone() };
+    history.extend(record.history.iter().cloned().map(|line| match request.created {
+        Some(_) => History { created: Some(created.to_owned()), ..line },
+        None => line,
     }));
     history.push(History {
         created: Some(created.to_owned()),

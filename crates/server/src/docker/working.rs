@@ -213,6 +213,8 @@ async fn commit(call: &Call, name: &str) -> Answer {
     let request = WorkingCommit {
         reference: repo_tag(query.text("repo"), query.text("tag"))?,
         created: query.number::<i64>("created")?,
+        mtime: query.number::<i64>("mtime")?,
+        squash: query.flag("squash"),
         remove: query.flag("rm"),
     };
     let id = call.engine().commit_working(name, request).await?;

@@ -180,7 +180,10 @@ async fn config(c: &Client, args: &ConfigArgs) -> Result<()> {
 
 async fn commit(c: &Client, args: &CommitArgs) -> Result<()> {
     let (repo, tag) = repository_and_tag(args.image.as_deref().unwrap_or_default())?;
-    let created = match (args.source_date_epoch, std::env::var(EPOCH)) {
+    if args.source_date_epoch.is_some() && args.timestamp.is_some() {
+        return Err(Failure::new("--timestamp and --source-date-epoch both say when: give one"));
+    }
+    let created = match (args.timestamp.or(args.source_date_epoch), std::env::var(EPOCH)) {
         (Some(seconds), _) => seconds.to_string(),
         (None, Ok(text)) if !text.is_empty() => {
             text.parse::<i64>().context(|| format!("{EPOCH}={text} is no number of seconds"))?.to_string()
@@ -190,16 +193,24 @@ async fn commit(c: &Client, args: &CommitArgs) -> Result<()> {
     if let Some(file) = args.iidfile.as_ref().filter(|file| is_plain(file)) {
         forget(file)?;
     }
-    let rm = if args.rm { "1" } else { "" };
+    let flag = |on: bool| if on { "1" } else { "" };
+    let mtime = args.timestamp.map(|t| t.to_string()).unwrap_or_default();
     let route = query(
         &path(&args.container, "commit"),
-        &[("repo", &repo), ("tag", &tag), ("created", &created), ("rm", rm)],
+        &[
+            ("repo", repo.as_str()),
+            ("tag", &tag),
+            ("created", &created),
+            ("mtime", &mtime),
+            ("squash", flag(args.squash)),
+            ("rm", flag(args.rm)),
+        ],
     );
     let made: IdResponse = c.json(Method::POST, &route, Payload::Empty).await?;
     if let Some(file) = &args.iidfile {
         write(file, &made.id)?;
     }
-    if args.quiet { Ok(()) } else { say(&made.id) }
+    say(&made.id)
 }
 
 /// The names of those that are meant.
