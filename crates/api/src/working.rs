@@ -58,8 +58,9 @@ pub struct Working {
     pub doing: String,
     /// What an end of the daemon cut short.
     pub interrupted: String,
-    /// Bytes that were written into it.
-    pub size: u64,
+    /// Bytes that were written into it; only of one that is asked about alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
 }
 
 /// A line of the answer to making one.

@@ -79,8 +79,8 @@ pub struct WorkingView {
     pub doing: Option<String>,
     /// What was cut short by an end of the daemon: part of it may have been done.
     pub interrupted: Option<String>,
-    /// Bytes that were written into it.
-    pub size: u64,
+    /// Bytes that were written into it; `None`: nobody looked.
+    pub size: Option<u64>,
 }
 
 /// What is said of the image that a working container is to become, besides its configuration. Persisted.

@@ -44,11 +44,12 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             let pulled = |event: BuildEvent| {
                 if let BuildEvent::Pull(line) = event {
-                    // A client that has gone: it is made all the same, and can be found.
+                    // A client that has gone is noticed when the image is there.
                     let _ = tx.blocking_send(WorkingEvent::Pull(line));
                 }
             };
-            let last = match engine.make_working_blocking(&request, &runtime, &pulled) {
+            let gone = || tx.is_closed();
+            let last = match engine.make_working_blocking(&request, &runtime, &pulled, &gone) {
                 Ok(record) => WorkingEvent::Made { id: record.id, name: record.name },
                 Err(e) => WorkingEvent::Failed(e.to_string()),
             };
@@ -62,12 +63,16 @@ impl Engine {
         request: &NewWorking,
         runtime: &tokio::runtime::Handle,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
+        gone: &dyn Fn() -> bool,
     ) -> Result<Record> {
         let lease = self.inner.store.lease("working container")?;
         let base = match request.image.as_str() {
             SCRATCH => None,
             image => Some(self.base_image(image, &request.access, &lease, runtime, send)?),
         };
+        if gone() {
+            return Err(Error::new(Kind::Cancelled, "nobody waits for the working container any more"));
+        }
         // From here on nobody removes the image.
         let _image = self.inner.image_use.blocking_read();
         if let Some(base) = &base {

@@ -31,6 +31,9 @@ pub(crate) use self::recover::decode;
 /// How long a command waits for another one in the same working container.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Characters of what is being done that are kept.
+const MAX_WHAT: usize = 200;
+
 /// What is stored of one. New fields get defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -89,6 +92,11 @@ impl Working {
 
     fn set(&self, record: Record) {
         *self.record.write().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    /// Where its tree is mounted for whoever asked for that.
+    fn tree(&self) -> Option<String> {
+        self.visit().as_ref().map(|v| v.tree().to_string_lossy().into_owned())
     }
 
     fn visit(&self) -> MutexGuard<'_, Option<Visit>> {
@@ -169,6 +177,8 @@ impl Engine {
         work: impl FnOnce(&mut Record) -> Result<T>,
     ) -> Result<T> {
         let mut record = working.record();
+        // A command may be a whole script.
+        let what = what.chars().take(MAX_WHAT).collect();
         record.busy = Some(Busy { what, places: Vec::new() });
         self.store_working(working, record.clone())?;
         let done = work(&mut record);
@@ -189,17 +199,12 @@ impl Engine {
         self.event("working", action, &record.id, &pairs);
     }
 
-    /// All working containers, the oldest first.
-    ///
-    /// # Errors
-    /// When one cannot be looked at.
-    pub async fn list_working(&self) -> Result<Vec<WorkingView>> {
-        self.blocking(|e| {
-            let mut all = e.all_working().iter().map(|w| e.working_view(w)).collect::<Result<Vec<_>>>()?;
-            all.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
-            Ok(all)
-        })
-        .await
+    /// All working containers, the oldest first, without their sizes.
+    #[must_use]
+    pub fn list_working(&self) -> Vec<WorkingView> {
+        let mut all: Vec<WorkingView> = self.all_working().iter().map(|w| view(w)).collect();
+        all.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
+        all
     }
 
     /// One working container.
@@ -208,32 +213,11 @@ impl Engine {
     /// When there is none.
     pub async fn inspect_working(&self, name: &str) -> Result<WorkingView> {
         let working = self.find_working(name)?;
-        self.blocking(move |e| e.working_view(&working)).await
-    }
-
-    fn working_view(&self, working: &Working) -> Result<WorkingView> {
-        let record = working.record();
-        let tree = working.visit().as_ref().map(|v| v.tree().to_string_lossy().into_owned());
-        let size = match self.inner.store.rw_size(&record.id) {
-            Ok(size) => size,
-            // It is being removed.
-            Err(e) if e.kind() == longshore_oci::Kind::NotFound => 0,
-            Err(e) => return Err(e.into()),
-        };
-        Ok(WorkingView {
-            id: record.id,
-            name: record.name,
-            created: record.created,
-            image: record.image,
-            image_name: record.image_name,
-            config: record.config,
-            about: record.about,
-            history: record.history,
-            mounted: tree,
-            doing: record.busy.map(|busy| busy.what),
-            interrupted: record.interrupted,
-            size,
+        self.blocking(move |e| {
+            let size = Some(e.inner.store.rw_size(&working.id)?);
+            Ok(WorkingView { size, ..view(&working) })
         })
+        .await
     }
 
     /// Gives one another name.
@@ -292,6 +276,24 @@ impl Engine {
         self.workings().by_id.write().unwrap_or_else(PoisonError::into_inner).remove(&record.id);
         self.working_event(&record, "remove", &[]);
         Ok(())
+    }
+}
+
+fn view(working: &Working) -> WorkingView {
+    let record = working.record();
+    WorkingView {
+        id: record.id,
+        name: record.name,
+        created: record.created,
+        image: record.image,
+        image_name: record.image_name,
+        config: record.config,
+        about: record.about,
+        history: record.history,
+        mounted: working.tree(),
+        doing: record.busy.map(|busy| busy.what),
+        interrupted: record.interrupted,
+        size: None,
     }
 }
 

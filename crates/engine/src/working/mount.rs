@@ -10,18 +10,21 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses.
     pub async fn mount_working(&self, name: &str) -> Result<String> {
+        // What is mounted needs no turn: something may be at work in it.
+        if let Some(tree) = self.find_working(name)?.tree() {
+            return Ok(tree);
+        }
         let turn = self.working_turn(name).await?;
         self.blocking(move |e| {
             let working = &turn.working;
-            if working.visit().is_none() {
+            if working.tree().is_none() {
                 let visit = e.inner.store.visit(&working.id)?;
                 let record = Record { mounted: true, ..working.record() };
                 e.store_working(working, record.clone())?;
                 *working.visit() = Some(visit);
                 e.working_event(&record, "mount", &[]);
             }
-            let tree = working.visit().as_ref().map(|v| v.tree().to_string_lossy().into_owned());
-            tree.ok_or_else(|| Error::internal("a tree that was mounted is not"))
+            working.tree().ok_or_else(|| Error::internal("a tree that was mounted is not"))
         })
         .await
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use longshore_build::dockerfile::MountKind;
 use longshore_build::graph::{Limits, Run, Source};
 use longshore_build::plan::{mount_of, secret_of};
-use longshore_build::{Cancel, Error as BuildError, Given, Lasting, Origin, Runner, Stream};
+use longshore_build::{Cancel, Error as BuildError, Given, Lasting, Origin, Runner, Secrets, Stream};
 use longshore_oci::Kind;
 use longshore_oci::image::History;
 use longshore_runtime::Task;
@@ -47,6 +47,8 @@ pub(super) struct Runs {
 struct Known {
     working: String,
     request: WorkingRun,
+    /// What it may ask for, until it starts.
+    secrets: Mutex<Secrets>,
     state: Mutex<State>,
 }
 
@@ -82,7 +84,7 @@ impl Engine {
     ///
     /// # Errors
     /// For what is asked wrongly, as far as that can be known before it runs.
-    pub async fn create_working_run(&self, name: &str, request: WorkingRun) -> Result<String> {
+    pub async fn create_working_run(&self, name: &str, mut request: WorkingRun) -> Result<String> {
         let working = self.find_working(name)?;
         check(&request)?;
         let id = names::new_id()?;
@@ -94,7 +96,8 @@ impl Engine {
                     format!("more than {MAX_KNOWN} commands of working containers"),
                 ));
             }
-            let known = Known { working: working.id.clone(), request, state: Mutex::default() };
+            let secrets = Mutex::new(std::mem::take(&mut request.secrets));
+            let known = Known { working: working.id.clone(), request, secrets, state: Mutex::default() };
             map.insert(id.clone(), Arc::new(known));
         }
         self.forget_run(&id);
@@ -200,11 +203,13 @@ impl Engine {
         let record = working.record();
         let (run, origins) = self.command_of(working, &record, request, &lease, runtime)?;
         let what = format!("run: {}", request.cmd.join(" "));
+        let secrets =
+            std::mem::take(&mut *shell.known.secrets.lock().unwrap_or_else(PoisonError::into_inner));
         self.work_in(working, what, |record| {
             let job = Lasting {
                 container: &record.id,
                 origins: &origins,
-                secrets: &request.secrets,
+                secrets: &secrets,
                 runner: shell,
                 lease: &lease,
                 cancel,

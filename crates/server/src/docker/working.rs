@@ -75,7 +75,7 @@ pub(super) async fn answer(call: &Call, op: Op, request: Request<Incoming>) -> A
     let engine = call.engine();
     match op {
         Op::List => {
-            let all = engine.list_working().await?;
+            let all = engine.list_working();
             Ok(reply::json(&all.into_iter().map(translate::working).collect::<Vec<_>>()))
         }
         Op::Make => make(call, request.headers()).await,

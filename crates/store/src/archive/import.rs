@@ -12,7 +12,7 @@ use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::rw::RwLayer;
-use crate::tar::{BLOCK, Entry, EntryKind, Limits, Reader, Time, Writer};
+use crate::tar::{BLOCK, Entry, Limits, Reader, Time, Writer};
 use crate::{Error, IoContext, Result};
 
 /// The tar of a container that changed nothing: the end marker alone.
@@ -173,7 +173,8 @@ fn set_times(from: impl BufRead, time: Time, out: impl Write) -> Result<()> {
     while reader.next_entry(&mut entry, &mut ())? {
         entry.mtime = time;
         writer.entry(&entry)?;
-        while entry.kind == EntryKind::File {
+        // Only files have any.
+        loop {
             let data = reader.payload()?;
             let n = data.len();
             if n == 0 {
