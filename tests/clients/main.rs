@@ -35,3 +35,4 @@ mod storage;
 mod terminal;
 mod walkthrough;
 mod working;
+mod working_kills;

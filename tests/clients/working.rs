@@ -4,28 +4,28 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::cli::{typed, words};
 use crate::harness::{Client, Daemon, Done, signal, wait_until};
-use crate::ledger::{agreed, api};
+use crate::ledger::agreed;
+use crate::registry_server::{Door, Registry};
 
 /// `longshore working` with these words; a dot in the middle stands for a space.
-fn working(d: &Daemon, line: &str) -> Done {
+pub(crate) fn working(d: &Daemon, line: &str) -> Done {
     d.run(Client::Longshore, std::iter::once("working".to_owned()).chain(words(line)))
 }
 
 /// The same, begun in a folder and not waited for.
-fn begun(d: &Daemon, line: &str) -> Child {
+pub(crate) fn begun(d: &Daemon, line: &str) -> Child {
     let mut command = d.command(Client::Longshore);
     command.arg("working").args(words(line)).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command line")
 }
 
 /// A shell script in a working container; what it wrote.
-fn sh(d: &Daemon, name: &str, script: &str) -> String {
+pub(crate) fn sh(d: &Daemon, name: &str, script: &str) -> String {
     d.run(Client::Longshore, ["working", "run", name, "--", "sh", "-c", script]).ok()
 }
 
@@ -33,13 +33,13 @@ fn json(d: &Daemon, format: &str, object: &str) -> Value {
     serde_json::from_str(&d.inspect(format, object)).expect("JSON")
 }
 
-fn status(d: &Daemon, name: &str) -> String {
+pub(crate) fn status(d: &Daemon, name: &str) -> String {
     let all: Vec<Value> = serde_json::from_str(&working(d, "ls --json").ok()).expect("JSON");
     let found = all.iter().find(|w| w["containername"] == name).expect("the working container");
     found["status"].as_str().expect("text").to_owned()
 }
 
-fn folder(d: &Daemon, name: &str, files: &[(&str, &str)]) -> String {
+pub(crate) fn folder(d: &Daemon, name: &str, files: &[(&str, &str)]) -> String {
     let dir = d.dir().join(name);
     for (path, text) in files {
         let path = dir.join(path);
@@ -56,13 +56,13 @@ fn busybox() -> String {
 }
 
 /// No process of this machine has this word in its command line.
-fn nothing_runs(word: &str) -> bool {
+pub(crate) fn nothing_runs(word: &str) -> bool {
     let all = fs::read_dir("/proc").expect("proc").flatten();
     let lines = all.filter_map(|e| fs::read(e.path().join("cmdline")).ok());
     !lines.into_iter().any(|line| String::from_utf8_lossy(&line).replace('\0', " ").trim_end() == word)
 }
 
-fn clean(d: Daemon) {
+pub(crate) fn clean(d: Daemon) {
     working(&d, "rm -a").ok();
     d.finish();
 }
@@ -346,7 +346,10 @@ fn privileged_commands_have_the_mounts_of_builds() {
     assert_eq!(run("--network none", "ls /sys/class/net").ok(), "lo");
     assert!(run("--add-host there:9.8.7.6 --hostname own", "cat /etc/hosts; hostname").ok().ends_with("own"));
     working(&d, &format!("config --hostname set {name}")).ok();
-    assert_eq!(run("", "hostname").ok(), "set");
+    assert_eq!(
+        run("", "hostname; readlink /etc/mtab; ls /.dockerenv").ok(),
+        "set\n/proc/mounts\n/.dockerenv"
+    );
     working(&d, &format!("copy --from {other} {name} /theirs /got")).ok();
     working(&d, &format!("copy --from busybox {name} /bin/busybox /got/")).fails(1);
     working(&d, &format!("copy --from busybox {name} /bin/busybox /got-too")).ok();
@@ -455,146 +458,32 @@ fn privileged_everything_knows_that_they_are_there() {
 }
 
 #[test]
-fn privileged_they_outlive_the_daemon() {
-    let mut d = Daemon::start();
+fn privileged_images_come_from_registries() {
+    let d = Daemon::start();
     d.load("busybox");
-    let name = working(&d, "from busybox").ok();
-    let id = working(&d, "ls -q --notruncate").ok();
-    sh(&d, &name, "echo kept > /kept");
-    working(&d, &format!("config --env A=1 --comment said {name}")).ok();
-    let tree = working(&d, &format!("mount {name}")).ok();
-    for how in ["terminate", "kill"] {
-        match how {
-            "kill" => d.kill9(),
-            _ => d.terminate(),
-        }
-        assert_eq!(fs::read_to_string(format!("{tree}/kept")).expect("mounted"), "kept\n", "{how}");
-        d.launch();
-        assert_eq!(working(&d, "mount").ok(), format!("{name} {tree}"), "{how}");
-        assert_eq!(sh(&d, &name, "cat /kept; echo $A"), "kept\n1", "{how}");
-        assert_eq!(fs::read_to_string(format!("{tree}/kept")).expect("mounted"), "kept\n", "{how}");
-        assert_eq!(status(&d, &name), "mounted", "{how}");
-    }
-    // By its id, and by the beginning of that.
-    let about: Value =
-        serde_json::from_str(&working(&d, &format!("inspect {}", &id[..10])).ok()).expect("JSON");
-    assert_eq!((&about[0]["Id"], &about[0]["Comment"]), (&id.as_str().into(), &"said".into()));
-    assert_eq!(working(&d, &format!("inspect -f {{{{.MountPoint}}}} {name}")).ok(), tree);
-    working(&d, &format!("umount {name}")).ok();
-    assert!(!Path::new(&tree).exists(), "unmounted");
-    d.terminate();
-    d.launch();
-    assert_eq!(working(&d, "mount").ok(), "");
-    clean(d);
-}
-
-/// Ends the daemon at moments that spread over a command's work, and looks at what is there then.
-fn kill_in(d: &mut Daemon, line: &str, before: &str, look: &dyn Fn(&Daemon, bool, &str)) {
-    let start = Instant::now();
-    if !before.is_empty() {
-        working(d, before).ok();
-    }
-    let start_of = start.elapsed();
-    let start = Instant::now();
-    working(d, line);
-    let span = start.elapsed().max(Duration::from_millis(20));
-    let kills = if std::env::var_os("LONGSHORE_LONG").is_some() { 40 } else { 5 };
-    let _ = start_of;
-    for i in 0..kills {
-        if !before.is_empty() {
-            working(d, before);
-        }
-        let mut client = begun(d, line);
-        std::thread::sleep(span * i / kills);
-        d.kill9();
-        let acknowledged = client.wait().expect("wait").success();
-        d.launch();
-        let what = format!("{line}: kill {i} of {kills}");
-        look(d, acknowledged, &what);
-        agreed(d);
-        d.run(Client::Longshore, ["system", "check", "--quick"]).ok();
-    }
-}
-
-#[test]
-fn privileged_a_kill_leaves_all_or_nothing_and_says_what_was_cut_short() {
-    let mut d = Daemon::start();
-    d.load("busybox");
-    let dir = folder(&d, "many", &[]);
-    for i in 0..2000 {
-        fs::create_dir_all(format!("{dir}/{}", i % 20)).expect("folder");
-        fs::write(format!("{dir}/{}/{i}", i % 20), i.to_string()).expect("file");
-    }
-    let all = |d: &Daemon| working(d, "ls -q --notruncate").ok().lines().count();
-    kill_in(&mut d, "from --name made busybox", "", &|d, acknowledged, what| {
-        assert!(all(d) == 1 || (all(d) == 0 && !acknowledged), "{what}");
-        if all(d) == 1 {
-            assert_eq!(sh(d, "made", "echo works"), "works", "{what}");
-            working(d, "rm made").ok();
-        }
-    });
-    working(&d, "rm -a").ok();
-    working(&d, "from --name made busybox").ok();
-    kill_in(
-        &mut d,
-        &format!("copy made {dir} /many"),
-        "run made -- rm -rf /many",
-        &|d, acknowledged, what| {
-            let interrupted = status(d, "made");
-            assert!(
-                interrupted.is_empty() || interrupted == "interrupted: copy into it",
-                "{what}: {interrupted}"
-            );
-            assert!(!acknowledged || interrupted.is_empty(), "{what}");
-            if acknowledged {
-                assert_eq!(sh(d, "made", "find /many -type f | wc -l"), "2000", "{what}");
-            }
-            // The next thing that succeeds makes that past.
-            sh(d, "made", "true");
-            assert_eq!(status(d, "made"), "", "{what}");
-        },
-    );
-    kill_in(
-        &mut d,
-        "run made -- sh -c sleep·0.1;·echo·y·>·/y",
-        "run made -- rm -f /y",
-        &|d, _, what| {
-            assert!(nothing_runs("sleep 0.1"), "{what}");
-            let interrupted = status(d, "made");
-            assert!(
-                interrupted.is_empty() || interrupted.starts_with("interrupted: run: sh -c sleep"),
-                "{what}"
-            );
-            working(d, "run made -- rm -rf /many /y").ok();
-            working(d, "commit made now").ok();
-            // Nothing of how it was run is left.
-            let files = d.run(Client::Longshore, ["image", "diff", "busybox", "now"]).ok();
-            assert!(files.is_empty(), "{what}: {files}");
-            d.docker(["rmi", "now"]).ok();
-        },
-    );
-    sh(&d, "made", "head -c 2000000 /dev/urandom > /noise");
-    kill_in(&mut d, "commit made done", "", &|d, acknowledged, what| {
-        let there = d.docker(["images", "-q", "done"]).ok();
-        assert!(!there.is_empty() || !acknowledged, "{what}");
-        if !there.is_empty() {
-            assert_eq!(
-                d.docker(["run", "--rm", "done", "wc", "-c", "/noise"]).ok(),
-                "2000000 /noise",
-                "{what}"
-            );
-            d.docker(["rmi", "done"]).ok();
-        }
-        assert_eq!(sh(d, "made", "wc -c < /noise"), "2000000", "{what}");
-    });
-    kill_in(&mut d, "rm second", "from --name second busybox", &|d, acknowledged, what| {
-        let left = all(d);
-        assert!(left == 1 || (left == 2 && !acknowledged), "{what}: {left}");
-        if left == 2 {
-            assert_eq!(sh(d, "second", "echo works"), "works", "{what}");
-            working(d, "rm second").ok();
-        }
-    });
-    assert_eq!(api(&d, "GET", "/longshore/working").as_array().expect("list").len(), 1);
+    let registry = Registry::start(&d.netns(), Door::Plain);
+    let base = registry.name("base");
+    d.docker(["tag", "busybox", &base]).ok();
+    d.docker(["push", "-q", &base]).ok();
+    d.docker(["rmi", &base]).ok();
+    assert!(working(&d, &format!("from --pull never {base}")).fails(1).contains("does not look elsewhere"));
+    let other = working(&d, &format!("from --platform linux/arm64 {base}")).fails(1);
+    assert!(other.contains("not for linux/arm64"), "{other}");
+    d.docker(["rmi", &base]).ok();
+    let done = working(&d, &format!("from {base}"));
+    assert!(done.stderr.contains("Pulling from base"), "{}", done.stderr);
+    assert_eq!(done.ok(), "base-working-container");
+    assert_eq!(working(&d, &format!("from -q --pull always --name again {base}")).ok(), "again");
+    working(&d, "from nosuch.invalid/x").fails(1);
+    // Once it is there, a source of copies too.
+    let other = registry.name("other");
+    d.docker(["tag", "busybox", &other]).ok();
+    d.docker(["push", "-q", &other]).ok();
+    d.docker(["rmi", &other]).ok();
+    working(&d, &format!("copy --from {other} again /bin/busybox /from-there")).ok();
+    assert_eq!(sh(&d, "again", "ls /from-there"), "/from-there");
+    let made = registry.name("made:1");
+    working(&d, &format!("commit again {made}")).ok();
+    d.docker(["push", "-q", &made]).ok();
     clean(d);
 }

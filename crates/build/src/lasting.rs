@@ -29,6 +29,9 @@ const ALWAYS: [(&str, bool); 7] = [
     ("/.dockerenv", false),
 ];
 
+/// A link that every command finds, and what it leads to.
+const LINK: (&str, &str) = ("etc/mtab", "/proc/mounts");
+
 /// Where such a step takes files from.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there are few, and none is moved often")]
@@ -122,10 +125,12 @@ impl Builder {
             .chain(asked)
             .map(|(target, dir)| Ok((copy::end_of(&root, target.as_bytes())?, dir)))
             .collect::<Result<_>>()?;
-        note(Stubs::missing(&root, places.iter().map(|(path, _)| path.as_slice())))?;
+        let paths = places.iter().map(|(path, _)| path.as_slice()).chain([LINK.0.as_bytes()]);
+        note(Stubs::missing(&root, paths))?;
         let mut stubs = Stubs::default();
         let made =
             places.iter().try_for_each(|(path, dir)| stubs.make(&root, &String::from_utf8_lossy(path), *dir));
+        let made = made.and_then(|()| stubs.link(&root, LINK.0, LINK.1));
         if let Err(e) = made {
             // The first failure is what counts.
             let _ = stubs.remove(&root);

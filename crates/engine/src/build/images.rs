@@ -3,6 +3,7 @@
 use futures_util::StreamExt as _;
 use longshore_build::plan::{Base, Images};
 use longshore_build::{Error as BuildError, Result as BuildResult};
+use longshore_oci::image::ImageDocument;
 use longshore_oci::{Kind, Platform, Reference};
 use longshore_store::ImageRecord;
 use longshore_store::lease::Lease;
@@ -73,13 +74,7 @@ impl Bases<'_> {
 
     fn fits(&self, record: &ImageRecord, wanted: &Platform) -> Result<bool> {
         let (_, document) = self.engine.inner.store.images().document(&record.id)?;
-        let has = Platform {
-            os: document.os,
-            architecture: document.architecture,
-            variant: document.variant,
-            os_version: None,
-        };
-        Ok(has.architecture.is_empty() || has.runs_on(wanted))
+        Ok(fits(&document, wanted))
     }
 
     fn pull(&self, reference: &Reference, platform: &Platform) -> Result<ImageRecord> {
@@ -98,4 +93,15 @@ impl Bases<'_> {
         }
         Ok(self.engine.inner.store.images().resolve(&reference.to_string())?)
     }
+}
+
+/// Whether an image is for a platform; one that does not say what it is for is for all.
+pub(crate) fn fits(document: &ImageDocument, wanted: &Platform) -> bool {
+    let has = Platform {
+        os: document.os.clone(),
+        architecture: document.architecture.clone(),
+        variant: document.variant.clone(),
+        os_version: None,
+    };
+    has.architecture.is_empty() || has.runs_on(wanted)
 }

@@ -5,7 +5,7 @@ mod images;
 mod rows;
 mod runner;
 
-pub(crate) use self::images::Bases;
+pub(crate) use self::images::{Bases, fits};
 pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use longshore_store::meta::{Batch, Table};
 use tokio::sync::mpsc;
 
 use super::{Record, Working, check_name};
-use crate::build::{Bases, of_build};
+use crate::build::{Bases, fits, of_build};
 use crate::model::{
     BuildEvent, BuildRequest, ImageAccess, NewWorking, PullPolicy, WorkingAbout, WorkingEvent,
 };
@@ -114,7 +114,12 @@ impl Engine {
         if access.pull == PullPolicy::Never {
             return bases.here(image, &platform);
         }
-        bases.base(image, &platform).map_err(of_build)
+        let base = bases.base(image, &platform).map_err(of_build)?;
+        // A registry gives an image that is for one platform, whatever is asked for.
+        match access.platform.is_some() && !fits(&base.document, &platform) {
+            true => Err(Error::not_found(format!("image {image} is there, but not for {platform}"))),
+            false => Ok(base),
+        }
     }
 
     /// Gives it a name and makes it known.
