@@ -328,6 +328,8 @@ fn privileged_commands_have_the_mounts_of_builds() {
         (written.as_str(), fs::read_to_string(format!("{dir}/out")).expect("file").as_str()),
         ("", "out\n")
     );
+    let _socket = std::os::unix::net::UnixListener::bind(format!("{dir}/socket")).expect("socket");
+    assert_eq!(run(&format!("-v {dir}/socket:/run/s"), "test -S /run/s && echo socket").ok(), "socket");
     for (flags, want) in [
         ("-v relative:/x", "absolute"),
         ("--mount type=bind,src=x,dst=/y", "absolute source"),

@@ -154,10 +154,11 @@ fn find(root: &Root, path: &[u8]) -> Result<(PathBuf, bool)> {
     let stat = rustix::fs::fstat(&found).context(|| format!("stat {}", at.display()))?;
     let directory = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => true,
-        FileType::RegularFile => false,
+        // Of a machine; no image has sockets.
+        FileType::RegularFile | FileType::Socket => false,
         _ => {
             return Err(Error::Invalid(format!(
-                "cannot mount /{}: it is no file and no directory",
+                "cannot mount /{}: it is no file, directory or socket",
                 at.display()
             )));
         }

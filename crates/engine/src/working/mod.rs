@@ -143,9 +143,19 @@ impl Engine {
         })
     }
 
+    /// By its id alone.
+    fn working_of(&self, id: &str) -> Result<Arc<Working>> {
+        let all = self.workings().by_id.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(id).cloned().ok_or_else(|| Error::not_found(format!("No such working container: {id}")))
+    }
+
     /// Waits for the others in it, but not for ever.
     async fn working_turn(&self, name: &str) -> Result<Turn> {
         let working = self.find_working(name)?;
+        self.turn_in(working).await
+    }
+
+    async fn turn_in(&self, working: Arc<Working>) -> Result<Turn> {
         let waited = tokio::time::timeout(PATIENCE, working.op.clone().lock_owned()).await;
         let record = working.record();
         let Ok(op) = waited else {
@@ -156,8 +166,7 @@ impl Engine {
             )));
         };
         // It may have been removed meanwhile.
-        self.find_working(&working.id)
-            .map_err(|_| Error::not_found(format!("No such working container: {name}")))?;
+        self.working_of(&working.id)?;
         Ok(Turn { working, _op: op })
     }
 

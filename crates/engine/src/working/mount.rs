@@ -1,5 +1,7 @@
 //! `mount` and `umount`: the tree of a working container on this machine, for other programs.
 
+use longshore_store::Visit;
+
 use super::{Record, Working};
 use crate::{Engine, Error, Result};
 
@@ -52,7 +54,8 @@ impl Engine {
     /// Leaves what is mounted to the next daemon. For the end of this one only.
     pub(crate) fn leave_working_mounted(&self) {
         for working in self.all_working() {
-            std::mem::forget(working.visit().take());
+            let visit = working.visit().take();
+            visit.into_iter().for_each(Visit::keep);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
-use longshore_store::meta::{Batch, Table};
+use longshore_store::meta::Table;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -33,27 +33,32 @@ impl Engine {
     /// Settles what an earlier daemon was doing, and takes up what it had mounted. What ran in them must have been ended.
     pub(crate) fn recover_working(&self) {
         for working in self.all_working() {
-            if let Err(e) = self.recover_one(&working) {
-                tracing::warn!(working = working.id, "take it up again: {e}");
+            // Each for itself: the others are none the worse for one that fails.
+            for done in [self.mount_again(&working), self.settle_working(&working)] {
+                if let Err(e) = done {
+                    tracing::warn!(working = working.id, "take it up again: {e}");
+                }
             }
         }
     }
 
-    fn recover_one(&self, working: &Working) -> Result<()> {
-        let mut record = working.record();
+    fn mount_again(&self, working: &Working) -> Result<()> {
         let store = &self.inner.store;
-        if record.mounted {
+        if working.record().mounted {
             // After a boot it is mounted anew: whoever asked for it finds it at the same place.
             *working.visit() = Some(store.visit(&working.id)?);
         }
         // The mount of a command that was ended; it stays if somebody else has it.
-        store.unmount_rw(&working.id)?;
+        Ok(store.unmount_rw(&working.id)?)
+    }
+
+    fn settle_working(&self, working: &Working) -> Result<()> {
+        let mut record = working.record();
         let Some(busy) = record.busy.take() else { return Ok(()) };
         tracing::info!(working = working.id, what = busy.what, "it was cut short");
         let tidied = self.inner.builder.tidy_lasting(&working.id, &busy.places).map_err(of_build);
         record.interrupted = Some(busy.what);
-        store.meta().commit(Batch::new().put(Table::Working, &record.id, &record))?;
-        working.set(record);
+        self.store_working(working, record)?;
         tidied
     }
 }

@@ -123,7 +123,7 @@ impl Engine {
     /// in [`Self::working_run`], once the output has ended.
     pub async fn start_working_run(&self, id: &str, size: Option<(u16, u16)>) -> Result<AttachSession> {
         let known = self.workings().runs.find(id)?;
-        let turn = self.working_turn(&known.working).await?;
+        let turn = self.turn_in(self.working_of(&known.working)?).await?;
         {
             let mut state = known.state();
             if state.started {
@@ -307,7 +307,7 @@ impl Runner for Shell<'_> {
         cancel: &Cancel,
     ) -> longshore_build::Result<i32> {
         let request = &self.known.request;
-        let about = self.engine.find_working(container).map_err(to_build)?.record().about;
+        let about = self.engine.working_of(container).map_err(to_build)?.record().about;
         let adjust = |record: &mut crate::record::Record| {
             record.config.tty = request.tty;
             record.config.open_stdin = request.stdin;

@@ -43,8 +43,8 @@ async fn follow(app: &App<'_>, args: &RunArgs) -> Result<()> {
         hostname: args.hostname.clone(),
         network: args.network.clone(),
         hosts: args.add_host.clone(),
-        binds: args.volume.clone(),
-        mounts: args.mount.clone(),
+        binds: args.volume.iter().map(|v| whole(v)).collect::<Result<_>>()?,
+        mounts: args.mount.iter().map(|m| whole_mount(m)).collect::<Result<_>>()?,
         secrets: secrets::encoded(&args.secrets())?,
         tty: args.tty,
         attach_stdin: stdin,
@@ -77,6 +77,29 @@ async fn follow(app: &App<'_>, args: &RunArgs) -> Result<()> {
     }
 }
 
+/// A text that begins with a path of this machine, which may be relative: `./x`.
+fn whole(text: &str) -> Result<String> {
+    if !text.starts_with("./") && !text.starts_with("../") && text != "." && !text.starts_with(".:") {
+        return Ok(text.to_owned());
+    }
+    let here = std::env::current_dir().context(|| "find the current directory".into())?;
+    let here = here.to_str().ok_or_else(|| Failure::new("the current directory's name is not text"))?;
+    Ok(format!("{here}/{text}"))
+}
+
+/// `RUN --mount`, its source from the root on where it is of this machine.
+fn whole_mount(text: &str) -> Result<String> {
+    let fields: Vec<&str> = text.split(',').collect();
+    if fields.iter().any(|field| field.starts_with("from=")) {
+        return Ok(text.to_owned());
+    }
+    let field = |field: &&str| match field.split_once('=') {
+        Some((key @ ("src" | "source"), value)) => Ok(format!("{key}={}", whole(value)?)),
+        _ => Ok((*field).to_owned()),
+    };
+    Ok(fields.iter().map(field).collect::<Result<Vec<_>>>()?.join(","))
+}
+
 /// The command after `--`, if that stands there.
 fn command(words: &[String]) -> Result<Vec<String>> {
     let words = match words.split_first() {
@@ -86,5 +109,27 @@ fn command(words: &[String]) -> Result<Vec<String>> {
     match words {
         [] => Err(Failure::new("no command was given: longshore working run CONTAINER -- COMMAND")),
         words => Ok(words.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_mounts_may_be_relative() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        assert_eq!(whole("./x:/y:ro").unwrap(), format!("{here}/./x:/y:ro"));
+        assert_eq!(whole(".:/y").unwrap(), format!("{here}/.:/y"));
+        assert_eq!(whole("/x:/y").unwrap(), "/x:/y");
+        assert_eq!(whole(".hidden:/y").unwrap(), ".hidden:/y");
+        assert_eq!(
+            whole_mount("type=bind,src=../x,dst=/y").unwrap(),
+            format!("type=bind,src={here}/../x,dst=/y")
+        );
+        let image = "type=bind,from=image,src=./x,dst=/y";
+        assert_eq!(whole_mount(image).unwrap(), image);
+        assert_eq!(command(&["--".into(), "a".into(), "--".into()]).unwrap(), ["a", "--"]);
+        assert!(command(&["--".into()]).is_err());
     }
 }
