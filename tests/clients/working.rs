@@ -118,7 +118,7 @@ fn privileged_an_image_is_made_step_by_step() {
         (format!("copy --chmod 99 {name} {dir}/one /x"), "invalid --chmod"),
         (format!("copy --from {name} {name} /x /y"), "no source for itself"),
         (format!("copy --from nosuch/image --pull never {name} /x /y"), "No such image: nosuch/image"),
-        (format!("copy {name} {dir}/one"), "requires at least 3 arguments"),
+        (format!("copy {name}"), "requires at least 2 arguments"),
     ] {
         assert!(working(&d, &line).fails(1).contains(want), "{line}");
     }
@@ -276,7 +276,7 @@ fn privileged_steps_give_what_a_dockerfile_gives() {
         format!("run {name} -- mkdir -p /work"),
         format!("run {name} -- sh -c echo·$A·>·said·&&·mkdir·-m·700·/data·&&·chown·3:4·/data"),
         format!("copy --chown 5 {name} {dir}/a /data/a"),
-        format!("copy {name} {dir}/d.txt {dir}/*.txt ./"),
+        format!("copy {name} {dir}/d.txt"),
         format!("config --label k=v --port 80 --volume /vol --user 7 --stop-signal TERM {name}"),
         format!("config --entrypoint [\"echo\"] --cmd [\"a\",\"b·c\"] --onbuild RUN·x {name}"),
         format!("config --healthcheck CMD·true --healthcheck-interval 3s {name}"),

@@ -95,8 +95,8 @@ impl<'a> Held<'a> {
 
 impl Builder {
     /// Runs a command, and gives its exit code. What is missing of the places for its mounts is made before and removed
-    /// after it; `note` is told what that is before it is made, so that [`Self::tidy_lasting`] can remove what an end in
-    /// between leaves.
+    /// after it; `note` is told what that is before anything is changed, so that [`Self::tidy_lasting`] can remove what an
+    /// end in between leaves.
     ///
     /// # Errors
     /// When it cannot be run; [`Error::Cancelled`]. What the command did until then stays.

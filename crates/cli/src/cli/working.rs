@@ -35,25 +35,25 @@ const RUN: Command = command(
 
 const COPY: Command = command(
     "copy",
-    "[OPTIONS] CONTAINER SRC... DEST",
+    "[OPTIONS] CONTAINER SRC [[SRC...] DEST]",
     "Copy files into a working container, as COPY in a build",
-    AtLeast(3),
+    AtLeast(2),
     &[w::CopyArgs::FLAGS],
     |m| Action::Work(Work::Copy(Options::from_matches(m))),
 )
 .names(Names::Working, 1)
 .long(
     "Copy files into a working container, as COPY in a build\n\n\
-     Of a directory the contents are copied. Sources are paths of this machine; with --contextdir\n\
-     they are in that directory, and its ignore file applies; with --from they are in another\n\
-     working container or an image.",
+     Of a directory the contents are copied. Without DEST they go into the working directory.\n\
+     Sources are paths of this machine; with --contextdir they are in that directory, and its\n\
+     ignore file applies; with --from they are in another working container or an image.",
 );
 
 const ADD: Command = command(
     "add",
-    "[OPTIONS] CONTAINER SRC... DEST",
+    "[OPTIONS] CONTAINER SRC [[SRC...] DEST]",
     "Copy files into a working container, and unpack archives, as ADD in a build",
-    AtLeast(3),
+    AtLeast(2),
     &[w::CopyArgs::FLAGS, w::ADD_LATER],
     |m| Action::Work(Work::Add(Options::from_matches(m))),
 )

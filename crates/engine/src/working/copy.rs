@@ -94,7 +94,7 @@ impl Engine {
     ) -> Result<Digest> {
         let copy = copy_of(request, &working.record().config.working_dir)?;
         let verb = if request.add { "ADD" } else { "COPY" };
-        self.work_in(working, format!("{} into it", verb.to_lowercase()), |record| {
+        self.work_in(working, format!("{} into it", verb.to_lowercase()), false, |record| {
             let cancel = Cancel::new();
             let job = Lasting {
                 container: &record.id,

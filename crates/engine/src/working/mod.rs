@@ -178,25 +178,27 @@ impl Engine {
     }
 
     /// Does `work`, which changes the layer, and stores what it makes of the record. While it is under way, and if it
-    /// is cut short, the record says so.
+    /// is cut short, the record says so: durably from the start, unless `work` sees to that itself before it changes
+    /// anything (`later`).
     fn work_in<T>(
         &self,
         working: &Working,
         what: String,
+        later: bool,
         work: impl FnOnce(&mut Record) -> Result<T>,
     ) -> Result<T> {
-        let mut record = working.record();
+        let before = working.record();
         // A command may be a whole script.
         let what = what.chars().take(MAX_WHAT).collect();
-        record.busy = Some(Busy { what, places: Vec::new() });
-        self.store_working(working, record.clone())?;
+        let mut record = Record { busy: Some(Busy { what, places: Vec::new() }), ..before.clone() };
+        match later {
+            true => working.set(record.clone()),
+            false => self.store_working(working, record.clone())?,
+        }
         let done = work(&mut record);
         // What failed changed the layer at most.
-        let mut after = if done.is_ok() { record } else { working.record() };
+        let mut after = if done.is_ok() { Record { interrupted: None, ..record } } else { before };
         after.busy = None;
-        if done.is_ok() {
-            after.interrupted = None;
-        }
         let stored = self.store_working(working, after);
         let done = done?;
         stored.map(|()| done)

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use longshore_build::dockerfile::MountKind;
@@ -56,6 +56,7 @@ struct Known {
 struct State {
     started: bool,
     view: WorkingRunView,
+    ended: Option<Instant>,
     /// For resizing.
     task: Option<Arc<Task>>,
     /// Columns and rows.
@@ -90,7 +91,7 @@ impl Engine {
         let id = names::new_id()?;
         {
             let mut map = self.workings().runs.map();
-            if map.len() >= MAX_KNOWN {
+            if map.len() >= MAX_KNOWN && !forget_oldest(&mut map) {
                 return Err(Error::new(
                     Kind::TooLarge,
                     format!("more than {MAX_KNOWN} commands of working containers"),
@@ -100,17 +101,18 @@ impl Engine {
             let known = Known { working: working.id.clone(), request, secrets, state: Mutex::default() };
             map.insert(id.clone(), Arc::new(known));
         }
-        self.forget_run(&id);
+        self.forget_run(&id, false);
         Ok(id)
     }
 
-    fn forget_run(&self, id: &str) {
+    /// Forgets it after a while, unless it is started by then; or, of one that has `ended`, in any case.
+    fn forget_run(&self, id: &str, ended: bool) {
         // Not a reason to keep a closed engine.
         let (inner, id) = (Arc::downgrade(&self.inner), id.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(KEEP).await;
             if let Some(inner) = inner.upgrade() {
-                inner.workings.runs.map().retain(|k, known| *k != id || known.state().view.running);
+                inner.workings.runs.map().retain(|k, known| *k != id || (!ended && known.state().started));
             }
         });
     }
@@ -150,6 +152,7 @@ impl Engine {
             let done = engine.run_working(&turn, &shell, &cancel, &runtime);
             let mut state = known.state();
             state.task = None;
+            state.ended = Some(Instant::now());
             state.view = WorkingRunView {
                 running: false,
                 code: Some(*done.as_ref().unwrap_or(&state.view.code.unwrap_or(OWN))),
@@ -160,7 +163,7 @@ impl Engine {
             // Whoever has seen the end of the output may go on in the container, and ask how it ended.
             drop(turn);
             let _entered = runtime.enter();
-            engine.forget_run(&id);
+            engine.forget_run(&id, true);
             drop(shell);
         });
         Ok(AttachSession { tty, output: receiver(output), input: stdin.then_some(input) })
@@ -205,7 +208,7 @@ impl Engine {
         let what = format!("run: {}", request.cmd.join(" "));
         let secrets =
             std::mem::take(&mut *shell.known.secrets.lock().unwrap_or_else(PoisonError::into_inner));
-        self.work_in(working, what, |record| {
+        self.work_in(working, what, true, |record| {
             let job = Lasting {
                 container: &record.id,
                 origins: &origins,
@@ -217,11 +220,10 @@ impl Engine {
             };
             let mut noted = record.clone();
             let mut note = |places: Vec<String>| {
-                if let Some(busy) = noted.busy.as_mut().filter(|_| !places.is_empty()) {
+                if let Some(busy) = &mut noted.busy {
                     busy.places = places;
-                    self.store_working(working, noted.clone()).map_err(to_build)?;
                 }
-                Ok(())
+                self.store_working(working, noted.clone()).map_err(to_build)
             };
             let builder = &self.inner.builder;
             let code = builder.run_lasting(&job, &run, &mut note, &mut |_, _| ()).map_err(of_build)?;
@@ -287,6 +289,12 @@ impl Engine {
         run.cwd = cwd;
         Ok((run, origins))
     }
+}
+
+/// Makes room for another one: the one goes that ended first. False if none has ended.
+fn forget_oldest(map: &mut HashMap<String, Arc<Known>>) -> bool {
+    let ended = map.iter().filter_map(|(id, known)| Some((known.state().ended?, id.clone())));
+    ended.min().is_some_and(|(_, id)| map.remove(&id).is_some())
 }
 
 /// Runs a command for somebody who follows it.

@@ -30,8 +30,13 @@ const MAX_IGNORE: u64 = 16 << 20;
 
 /// `working copy`, `working add`.
 pub(super) async fn copy(app: &App<'_>, args: &CopyArgs, add: bool) -> Result<()> {
-    let Some((dest, given)) = args.paths.split_last() else {
-        return Err(Failure::new("a copy needs a source and a destination"));
+    let (dest, given) = match args.paths.as_slice() {
+        // Alone it goes where commands run.
+        [source] => ("./", std::slice::from_ref(source)),
+        paths => match paths.split_last() {
+            Some((dest, given)) => (dest.as_str(), given),
+            None => return Err(Failure::new("a copy needs a source")),
+        },
     };
     if let Some(remote) = given.iter().find(|s| is_remote(s)).filter(|_| args.from.is_empty()) {
         return Err(Failure::new(format!(
