@@ -36,3 +36,4 @@ mod terminal;
 mod walkthrough;
 mod working;
 mod working_kills;
+mod working_runs;
