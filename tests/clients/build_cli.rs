@@ -195,16 +195,21 @@ fn privileged_a_build_that_fails_says_where() {
         missing.contains("   2 | >>> COPY none /\n") && missing.contains("\"/none\": not found"),
         "{missing}"
     );
-    // What cannot be sent.
+    // What cannot be sent; who does not use it is not bothered.
     let status = Command::new("mkfifo").arg(format!("{dir}/pipe")).status().expect("mkfifo");
     assert!(status.success());
-    let pipe = build(&d, &dir).fails(1);
-    assert!(pipe.contains("failed to send the context: \"pipe\" is a named pipe"), "{pipe}");
+    fs::write(format!("{dir}/All"), "FROM busybox\nCOPY . /\n").expect("a Dockerfile");
+    fs::write(format!("{dir}/One"), "FROM busybox\nCOPY Wrong /\n").expect("a Dockerfile");
+    let pipe = build(&d, &format!("-f {dir}/All {dir}")).fails(1);
+    assert!(pipe.contains("\"pipe\" is a named pipe, which a context cannot hold"), "{pipe}");
+    build(&d, &format!("-q -f {dir}/One {dir}")).ok();
     for (line, code, want) in [
         (format!("--secret id=x {dir}"), 1, "secret x: read x: no such file or directory"),
         (format!("--ssh default {dir}"), 125, "--ssh is not implemented yet"),
         (format!("--cache-from x {dir}"), 125, "--cache-from is not implemented yet"),
-        (format!("-o out {dir}"), 125, "type=local) is not implemented yet"),
+        (format!("-o type=local {dir}"), 125, "type=local needs dest=FOLDER"),
+        (format!("-o type=tar,dest={dir} {dir}"), 1, "is a folder: name a file"),
+        (format!("-o - -o - {dir}"), 1, "standard output can take one output only"),
         (format!("--nope {dir}"), 125, "unknown flag: --nope"),
         (format!("--push {dir}"), 1, "a tag is needed when pushing"),
         (format!("--platform linux/amd64,linux/arm64 {dir}"), 1, "several platforms is not implemented yet"),
@@ -252,7 +257,9 @@ fn privileged_an_interrupt_ends_a_build() {
     let (shown, code) = on_a_terminal(command, (24, 80), steps);
     assert_eq!(code, 130, "{shown}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert!(shown.contains(" => CANCELED [2/2] RUN") && shown.ends_with('\n'), "{shown:?}");
+    assert!(shown.contains(" => CANCELED [2/2] RUN"), "{shown:?}");
+    // What stood below is cleared at most.
+    assert!(shown.trim_end_matches("\u{1b}[J").ends_with('\n'), "{shown:?}");
     nothing_runs(&d, "sleep 98765");
     // Where lines stay.
     let mut command = ours(&d, &format!("build {dir}"));
@@ -378,5 +385,169 @@ fn privileged_dockers_own_daemon_builds_too() {
     fs::write(format!("{dir}/Dockerfile"), "FROM busybox\nRUN echo told\n").expect("file");
     let id = there(&format!("-q -t x {dir}")).ok();
     assert_eq!(d.inspect("{{.Id}}", "x"), id);
+    d.finish();
+}
+
+/// How many files of contexts the daemon has.
+fn pool(d: &Daemon) -> usize {
+    fs::read_dir(d.data_root().join("contexts/files")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn privileged_only_what_is_used_and_changed_is_sent() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            ("Dockerfile", "FROM busybox\nCOPY src /src\nRUN --mount=target=/m,source=bound cat /m/x > /x\n"),
+            ("src/a", "1"),
+            ("src/b", "2"),
+            ("bound/x", "3"),
+            ("unused/y", "4"),
+        ],
+    );
+    // File systems count time in steps: what is older is remembered.
+    std::thread::sleep(Duration::from_millis(2100));
+    let first = build(&d, &format!("--progress plain -t i {dir}"));
+    assert_eq!(pool(&d), 3, "{}", first.stderr);
+    assert_eq!(in_image(&d, "i", "cat /src/a /src/b /x; test ! -e /m"), "123");
+    let id = d.inspect("{{.Id}}", "i");
+    let again = build(&d, &format!("--progress plain -t i {dir}"));
+    assert!(again.stderr.matches(" CACHED\n").count() == 2, "{}", again.stderr);
+    assert_eq!(d.inspect("{{.Id}}", "i"), id);
+    // One that changed; one that came; one that went; one that has other permissions.
+    fs::write(format!("{dir}/src/a"), "one").expect("write");
+    fs::write(format!("{dir}/src/c"), "new").expect("write");
+    fs::remove_file(format!("{dir}/src/b")).expect("remove");
+    let changed = build(&d, &format!("--progress plain -t i {dir}"));
+    assert!(!changed.stderr.contains(" CACHED\n"), "{}", changed.stderr);
+    assert_eq!(in_image(&d, "i", "cd /src; ls; cat *"), "a\nc\nonenew");
+    assert_eq!(pool(&d), 5);
+    // The same by the other door.
+    piped(&d, "-q -t j -", &tar(&dir, &[])).ok();
+    assert_eq!(d.inspect("{{.Id}}", "j"), d.inspect("{{.Id}}", "i"));
+    // It is part of the cache.
+    let shown = done(run(ours(&d, "builder du --verbose"), &[])).ok();
+    assert!(shown.contains("source.local"), "{shown}");
+    done(run(ours(&d, "builder prune -af"), &[])).ok();
+    assert_eq!(pool(&d), 0);
+    build(&d, &format!("-q -t i {dir}")).ok();
+    assert_eq!(pool(&d), 3);
+    d.finish();
+}
+
+#[test]
+fn privileged_what_is_built_comes_out_in_other_forms() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[(
+            "Dockerfile",
+            "FROM busybox AS build\nRUN mkdir /out && echo made > /out/file && ln -s file /out/link && chmod 751 /out/file\nFROM scratch\nCOPY --from=build /out /\n",
+        )],
+    );
+    let images = d.docker(["images", "-aq"]).ok();
+    // A folder, which keeps what it has.
+    let out = folder(&d, "out", &[("kept", "k"), ("file", "old")]);
+    build(&d, &format!("-q -o {out} -o type=tar,dest={out}.tar {dir}")).ok();
+    let mut names: Vec<_> = fs::read_dir(&out).expect("out").map(|e| e.expect("entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["file", "kept", "link"]);
+    assert_eq!(fs::read_to_string(format!("{out}/link")).expect("file"), "made\n");
+    let mode = fs::metadata(format!("{out}/file")).expect("file").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o751);
+    let listed = Command::new("tar").args(["-tf", &format!("{out}.tar")]).output().expect("tar");
+    assert!(String::from_utf8_lossy(&listed.stdout).lines().any(|l| l.ends_with("link")));
+    // On standard output, and nothing else there.
+    let piped = done(run(ours(&d, &format!("build -q -o - --target build {dir}")), &[]));
+    assert!(piped.code == 0 && piped.stdout.contains("bin/busybox"), "{}", piped.stderr);
+    // No image came of it.
+    assert_eq!(d.docker(["images", "-aq"]).ok(), images);
+    // An archive that both kinds of readers take; beside an image, too.
+    let shown = build(&d, &format!("--progress plain -o type=oci,dest={out}.oci,name=made:1 {dir}"));
+    assert!(shown.stderr.contains("exporting to an image archive"), "{}", shown.stderr);
+    assert_eq!(d.docker(["images", "-aq"]).ok(), images);
+    let id =
+        build(&d, &format!("-q -t made:2 -o type=docker,dest={out}.docker,name=made:1 --load {dir}")).ok();
+    assert_eq!(d.inspect("{{.Id}}", "made:2"), id.trim());
+    d.docker(["rmi", "made:2", "made:1"]).ok();
+    for (kind, names) in [("oci", &["made:1"][..]), ("docker", &["made:2", "made:1"])] {
+        let loaded = d.docker(["load", "-q", "-i", &format!("{out}.{kind}")]).ok();
+        assert_eq!(loaded, names.iter().map(|n| format!("Loaded image: {n}")).collect::<Vec<_>>().join("\n"));
+        assert_eq!(d.inspect("{{.Id}}", "made:1"), id.trim());
+        d.docker(["rmi"].into_iter().chain(names.iter().copied())).ok();
+    }
+    // What fails leaves nothing beside what was there.
+    let failing = folder(&d, "failing", &[("Dockerfile", "FROM busybox\nRUN exit 3\n")]);
+    build(&d, &format!("-q -o {out} -o type=tar,dest={out}/x.tar {failing}")).fails(1);
+    assert_eq!(fs::read_dir(&out).expect("out").count(), 3);
+    d.finish();
+}
+
+#[test]
+fn privileged_contexts_have_names() {
+    let d = Daemon::start();
+    d.load("busybox");
+    d.docker(["tag", "busybox", "other:1"]).ok();
+    let more = folder(&d, "more", &[("a", "from more"), ("b", "b"), (".dockerignore", "b\n")]);
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM nowhere AS base\nRUN exit 1\nFROM base\nCOPY --from=more . /more\nRUN --mount=from=more,target=/m cat /m/a > /seen\nCOPY a /\n",
+            ),
+            ("Based", "FROM more\nCOPY --from=busybox /bin/busybox /bin/\nCOPY a /mine\n"),
+            ("a", "mine"),
+        ],
+    );
+    let contexts = format!("--build-context more={more} --build-context base=docker-image://other:1");
+    build(&d, &format!("-q -t i {contexts} {dir}")).ok();
+    assert_eq!(in_image(&d, "i", "ls -A /more; cat /seen /a"), ".dockerignore\na\nfrom moremine");
+    build(&d, &format!("-q -t i -f {dir}/Based {contexts} {dir}")).ok();
+    assert_eq!(d.docker(["run", "--rm", "i", "/bin/busybox", "cat", "/a", "/mine"]).ok(), "from moremine");
+    // With a Dockerfile alone.
+    let alone = b"FROM busybox\nCOPY --from=more a /\n";
+    piped(&d, &format!("-q -t i --build-context more={more} -"), alone).ok();
+    assert_eq!(in_image(&d, "i", "cat /a"), "from more");
+    let none = build(&d, &format!("--build-context more={more}/none {dir}")).fails(1);
+    assert!(none.contains("failed to get build context more: ") && none.contains("no such file"), "{none}");
+    d.finish();
+}
+
+#[test]
+fn privileged_a_build_explains_itself() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            ("Dockerfile", "FROM busybox\nARG WHO=you\nCOPY . /all\nRUN echo $WHO\n"),
+            ("a", "1"),
+            ("b/c", "2"),
+        ],
+    );
+    let why = |line: &str| {
+        let shown = build(&d, &format!("-q --explain {line} {dir}"));
+        assert_eq!(shown.code, 0, "{}", shown.stderr);
+        shown.stderr.lines().map(|l| l.split_once("  ").unwrap_or_default().1.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(why(""), ["carried out: no step of this instruction is in the cache"; 2]);
+    assert_eq!(why(""), ["cached: what it depends on is what it was"; 2]);
+    fs::write(format!("{dir}/a"), "3").expect("write");
+    fs::write(format!("{dir}/d"), "4").expect("write");
+    fs::remove_file(format!("{dir}/b/c")).expect("remove");
+    let base = "carried out: the files that it starts from are others";
+    assert_eq!(why(""), ["carried out: changed: a; new: d; gone: b/c", base]);
+    let said = why("--build-arg WHO=me");
+    assert_eq!(said[0], "cached: what it depends on is what it was");
+    assert_eq!(said[1], "carried out: variable WHO was \"you\", and is \"me\"");
+    assert!(why("--no-cache").iter().all(|w| w.contains("the cache was not to be used")));
     d.finish();
 }

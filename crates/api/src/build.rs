@@ -1,4 +1,8 @@
 //! `POST /longshore/build`: the parameters of `POST /build`, answered by lines that tell of instructions side by side.
+//!
+//! The body is a context as a tar. With `Upgrade: tcp` it is a [`BuildHead`] as JSON: the daemon then asks for the files
+//! that it has not, by [`BuildLine::Tree`] and [`BuildLine::Files`], and the client answers in frames on the connection
+//! that it took over, as `longshore_build::context::sync` describes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +15,7 @@ use crate::JsonMessage;
 /// the head as JSON, then the tar.
 pub const WITH_HEAD: &str = "application/vnd.longshore.build+tar";
 /// Bytes that a head may have.
-pub const MAX_HEAD: usize = 16 << 20;
+pub const MAX_HEAD: usize = 32 << 20;
 
 /// What a build is given besides its context, and is not to be in an address.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +24,27 @@ pub struct BuildHead {
     /// Secrets by name, in base64.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// The Dockerfile in base64, for a build whose files are shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
+    /// What the directories that are shared are known by, the context first, which is empty where there is none: the same
+    /// text, the same directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<String>,
+    /// Names for directories, by their number among those that are shared.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_directories: BTreeMap<String, usize>,
+    /// Names for images that stand for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_images: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for BuildHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuildHead").field("secrets", &self.secrets.keys()).finish()
+        f.debug_struct("BuildHead")
+            .field("secrets", &self.secrets.keys())
+            .field("contexts", &self.contexts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,6 +64,10 @@ pub struct BuildRow {
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum BuildLine {
+    /// The list of what these sources, each in base64, name in the directory of this number is asked for.
+    Tree { context: usize, sources: Vec<String> },
+    /// Files of that list are asked for: ranges of their places in it, each the first and the one after the last.
+    Files { context: usize, places: Vec<(usize, usize)> },
     /// An image is being fetched.
     Pull { progress: JsonMessage },
     /// What will be done; once.
@@ -59,6 +83,8 @@ pub enum BuildLine {
         stderr: bool,
         text: String,
     },
+    /// Why it is carried out, or is not; only where the parameter `explain` asked for it.
+    Explained { row: usize, why: String },
     /// It is done.
     Done {
         row: usize,
@@ -74,6 +100,14 @@ pub enum BuildLine {
     Warning { text: String },
     /// The Dockerfile was looked at and not built; so many warnings came before.
     Checked { count: usize },
+    /// Bytes, in base64, of a tar that was asked for.
+    Export { what: BuildExport, data: String },
+    /// That tar is whole; for an archive, with the image's id.
+    Exported {
+        what: BuildExport,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
     /// The image is there; its id.
     Built { id: String },
     /// It has a name.
@@ -89,6 +123,17 @@ pub enum BuildLine {
     /// A line of a newer daemon.
     #[serde(other)]
     Unknown,
+}
+
+/// What may be made of what was built, in the form of a tar: the parameter `export` asks for it, several times for
+/// several; with `norecord=1` no image is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuildExport {
+    /// The files of the image.
+    Tree,
+    /// The image as an archive that is Docker's and an OCI layout.
+    Archive,
 }
 
 /// How an instruction came to be done.

@@ -1,13 +1,19 @@
-//! What it costs to look at a context again: a walk, the cache of digests, and the digest of all of it.
+//! What it costs to look at a context again: a walk, what is known of the files, and the digest of all of it.
 //!
 //! `context DIR [FILES]` makes FILES small files (100000) in the new directory DIR, and prints milliseconds.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use longshore_build::context::{Context, DigestCache, SelectOptions, select};
+use longshore_build::context::sync::{self, Ask, Use};
+use longshore_build::context::{Context, Options, SelectOptions, select};
 use longshore_build::ignore::Ignore;
+use longshore_store::{Pool, Store, StoreOptions};
+use longshore_sys::root::Root;
 
 fn main() {
     // `cargo bench` adds --bench.
@@ -25,36 +31,46 @@ fn main() {
         std::fs::write(parent.join(format!("file{n}.rs")), format!("contents of {n}\n").repeat(20)).unwrap();
     }
     std::thread::sleep(Duration::from_secs(4));
-    let cache = dir.join("cache");
+    let pool = Store::open(&dir.join("data"), &StoreOptions::default()).unwrap().pool();
     let ignore = Ignore::parse(b"**/*.o\n**/target\n.git\n**/node_modules\n*.md\n!README.md\n").unwrap();
-    println!("cold: {}", run(&tree, &cache, &ignore));
+    println!("cold: {}", run(&tree, &pool, &ignore));
     for _ in 0..5 {
-        println!("warm: {}", run(&tree, &cache, &ignore));
+        println!("warm: {}", run(&tree, &pool, &ignore));
     }
 }
 
-fn run(tree: &Path, file: &Path, ignore: &Ignore) -> String {
-    let mut times = Vec::new();
-    let mut at = Instant::now();
-    let start = at;
-    let mut lap = |what: &str| {
-        times.push(format!("{what} {:.0}", at.elapsed().as_secs_f64() * 1e3));
-        at = Instant::now();
-    };
-    let mut cache = DigestCache::load(file);
-    lap("load");
-    let context = Context::open(tree, ignore).unwrap();
-    lap("walk");
+fn run(tree: &Path, pool: &Pool, ignore: &Ignore) -> String {
+    let start = Instant::now();
+    let (asks, asked) = std::sync::mpsc::channel();
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let uses = [Use { sources: vec![b".".to_vec()], ..Use::default() }];
+    let context = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let there = std::io::BufWriter::new(there);
+            client(tree, ignore, asked, there);
+        });
+        let record = pool.record(&longshore_oci::Digest::of(b"bench"));
+        let ask = move |ask| asks.send(ask).unwrap();
+        sync::receive(pool, &record, &uses, &mut here, &ask).unwrap()
+    });
+    let shared = start.elapsed();
     let selected = select(context.tree(), &["."], &SelectOptions::default()).unwrap();
-    lap("select");
-    context.hash_cached(&selected, &mut cache).unwrap();
-    lap("hash");
-    cache.save(file).unwrap();
-    lap("save");
-    format!(
-        "{:.0} ms ({} entries: {})",
-        start.elapsed().as_secs_f64() * 1e3,
-        context.entries().len(),
-        times.join(", ")
-    )
+    context.hash(&selected).unwrap();
+    let ms = |took: Duration| took.as_secs_f64() * 1e3;
+    format!("{:.0} ms ({} entries: sharing {:.0})", ms(start.elapsed()), context.entries().len(), ms(shared))
+}
+
+/// Answers a builder.
+fn client(tree: &Path, ignore: &Ignore, asked: Receiver<Ask>, mut out: impl Write) {
+    let mut context = None;
+    for ask in asked {
+        match ask {
+            Ask::Tree(sources) => {
+                let root = Root::open(tree).unwrap();
+                let walked = Context::walk_for(root, ignore, &sources, &Options::default()).unwrap();
+                sync::send_tree(context.insert(walked), &mut out).unwrap();
+            }
+            Ask::Files(files) => sync::send_files(context.as_ref().unwrap(), &files, &mut out).unwrap(),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use longshore_oci::{Digest, IdMap};
 use longshore_store::content::random_id;
 use longshore_store::lease::Lease;
-use longshore_store::{StepRecord, Store};
+use longshore_store::{StepInputs, StepRecord, Store};
 use longshore_sys::root::Root;
 
 use crate::caches::Caches;
@@ -55,6 +55,8 @@ impl<'a> Happens<'a> {
 pub(crate) struct Prepared<'a> {
     site: &'a Site<'a>,
     key: Digest,
+    /// What it depends on, for people.
+    inputs: StepInputs,
     /// What is copied, and out of what.
     files: Option<Selection<'a>>,
     /// The trees that are read, while they are mounted.
@@ -111,7 +113,9 @@ impl<'a> Site<'a> {
             }
             Op::Mkdir(_) => {}
         }
-        Ok(Prepared { site: self, key: key.finish(), files, trees })
+        let (key, parts) = key.finish_with_parts();
+        let listed = files.as_ref().map(Selection::listing).unwrap_or_default();
+        Ok(Prepared { site: self, key, inputs: StepInputs { parts, files: listed }, files, trees })
     }
 
     fn selection(
@@ -141,6 +145,11 @@ impl Prepared<'_> {
     /// The key that covers everything.
     pub(crate) fn key(&self) -> &Digest {
         &self.key
+    }
+
+    /// What it depends on, for people.
+    pub(crate) fn inputs(&self) -> &StepInputs {
+        &self.inputs
     }
 
     /// Does it, and keeps what it gave.

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use longshore_oci::Digest;
 
+use crate::context::SelectOptions;
+use crate::context::sync::Use;
+use crate::copy::escaped;
 use crate::key::KeyWriter;
 use crate::mode::Mode;
 
@@ -228,7 +231,7 @@ pub struct Limits {
 }
 
 /// Files that are copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copy {
     /// Where they come from.
     pub from: Source,
@@ -259,6 +262,13 @@ pub enum Source {
     Tree(Tree),
     /// Files that stand in the Dockerfile: name and content.
     Inline(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl Default for Source {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Inline(Vec::new())
+    }
 }
 
 /// A directory that is made.
@@ -308,6 +318,28 @@ impl Graph {
         );
         needs
     }
+
+    /// What the steps that `wanted` needs, and these, take of the context of this number.
+    #[must_use]
+    pub fn uses(&self, wanted: &[StepId], context: usize) -> Vec<Use> {
+        let needed = self.needed(wanted);
+        let steps = self.steps.iter().zip(needed).filter(|(_, needed)| *needed);
+        steps.flat_map(|(step, _)| step.op.uses(context)).collect()
+    }
+
+    /// For each step whether `wanted` needs it, or names it.
+    pub(crate) fn needed(&self, wanted: &[StepId]) -> Vec<bool> {
+        let mut needed = vec![false; self.steps.len()];
+        let mut todo = wanted.to_vec();
+        while let Some(id) = todo.pop() {
+            if let Some(place) = needed.get_mut(id.0)
+                && !std::mem::replace(place, true)
+            {
+                todo.extend(self.needs(id));
+            }
+        }
+        needed
+    }
 }
 
 impl Step {
@@ -336,6 +368,25 @@ impl Op {
         };
         let tree = |source: &Source| if let Source::Tree(tree) = source { Some(*tree) } else { None };
         sources.into_iter().filter_map(tree).collect()
+    }
+
+    fn uses(&self, context: usize) -> Vec<Use> {
+        let of_path = |path: &Vec<u8>| Use { sources: vec![escaped(path)], ..Use::default() };
+        match self {
+            Self::Copy(copy) if copy.from == Source::Context(context) => {
+                vec![Use { sources: copy.sources.clone(), options: copy.options() }]
+            }
+            Self::Run(run) => {
+                let paths = run.mounts.iter().filter_map(|mount| match &mount.what {
+                    MountOf::Files { from, path } => Some((from, path)),
+                    MountOf::Cache { from: Some((from, path)), .. } => Some((from, path)),
+                    MountOf::Cache { .. } | MountOf::Memory { .. } => None,
+                });
+                let here = paths.filter(|(from, _)| **from == Source::Context(context));
+                here.map(|(_, path)| of_path(path)).collect()
+            }
+            Self::Copy(_) | Self::Mkdir(_) => Vec::new(),
+        }
     }
 
     fn describe(&self, key: &mut KeyWriter) {
@@ -400,6 +451,11 @@ impl Mount {
 }
 
 impl Copy {
+    /// What of its sources is taken.
+    pub(crate) fn options(&self) -> SelectOptions {
+        SelectOptions { parents: self.parents, excludes: self.exclude.clone() }
+    }
+
     fn describe(&self, key: &mut KeyWriter) {
         key.text("op", "copy").bytes("dest", &self.dest);
         match &self.owner {

@@ -88,6 +88,8 @@ pub enum Event<'a> {
     Running { step: StepId, container: &'a str },
     /// Its command writes.
     Output { step: StepId, stream: Stream, bytes: &'a [u8] },
+    /// Why it is carried out, or is not.
+    Explained { step: StepId, why: String },
     /// It is done.
     Done { step: StepId, done: Done, outcome: &'a Outcome, took: Duration },
     /// It failed.

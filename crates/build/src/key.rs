@@ -8,27 +8,41 @@ use longshore_oci::{Digest, Sha256};
 /// Changes when a step of the same description would give another tree.
 const VERSION: &str = "longshore.build.1";
 
+/// Characters of a value that is shown as it is.
+const SHOWN: usize = 300;
+
 /// A key on its way.
 #[derive(Debug)]
 pub struct KeyWriter {
     hash: Sha256,
+    /// What it is made of, for people.
+    parts: Vec<(String, Vec<String>)>,
 }
 
 impl KeyWriter {
     /// Of one kind of thing; other kinds have other keys.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        let mut key = Self { hash: Sha256::new() };
-        key.text("version", VERSION);
-        key.text("kind", kind);
+        let mut key = Self { hash: Sha256::new(), parts: Vec::new() };
+        key.put("version", VERSION.as_bytes());
+        key.put("kind", kind.as_bytes());
         key
     }
 
     /// A value of bytes.
     pub fn bytes(&mut self, tag: &str, value: &[u8]) -> &mut Self {
+        self.note(tag, vec![shown(value)]);
+        self.put(tag, value)
+    }
+
+    fn put(&mut self, tag: &str, value: &[u8]) -> &mut Self {
         self.frame(tag, value.len());
         self.hash.update(value);
         self
+    }
+
+    fn note(&mut self, tag: &str, values: Vec<String>) {
+        self.parts.push((tag.to_owned(), values));
     }
 
     /// A text.
@@ -38,28 +52,32 @@ impl KeyWriter {
 
     /// A number.
     pub fn number(&mut self, tag: &str, value: u64) -> &mut Self {
-        self.bytes(tag, &value.to_le_bytes())
+        self.note(tag, vec![value.to_string()]);
+        self.put(tag, &value.to_le_bytes())
     }
 
     /// Yes or no.
     pub fn flag(&mut self, tag: &str, value: bool) -> &mut Self {
-        self.bytes(tag, &[u8::from(value)])
+        self.note(tag, vec![value.to_string()]);
+        self.put(tag, &[u8::from(value)])
     }
 
     /// A digest that may not be there.
     pub fn digest(&mut self, tag: &str, value: Option<&Digest>) -> &mut Self {
+        self.note(tag, value.map(Digest::short).into_iter().collect());
         match value {
-            Some(digest) => self.bytes(tag, digest.as_bytes()),
-            None => self.bytes(tag, b""),
+            Some(digest) => self.put(tag, digest.as_bytes()),
+            None => self.put(tag, b""),
         }
     }
 
     /// A list of texts, in its order.
     pub fn list<T: AsRef<[u8]>>(&mut self, tag: &str, values: impl IntoIterator<Item = T>) -> &mut Self {
         let values: Vec<T> = values.into_iter().collect();
-        self.number(tag, values.len() as u64);
+        self.note(tag, values.iter().map(|value| shown(value.as_ref())).collect());
+        self.put(tag, &(values.len() as u64).to_le_bytes());
         for value in &values {
-            self.bytes("item", value.as_ref());
+            self.put("item", value.as_ref());
         }
         self
     }
@@ -74,6 +92,20 @@ impl KeyWriter {
     #[must_use]
     pub fn finish(self) -> Digest {
         self.hash.finish()
+    }
+
+    /// The key, and what it is made of, for people: names with their values.
+    #[must_use]
+    pub fn finish_with_parts(self) -> (Digest, Vec<(String, Vec<String>)>) {
+        (self.hash.finish(), self.parts)
+    }
+}
+
+/// A value as people see it: what is long or no text by its digest.
+fn shown(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.len() <= SHOWN => text.to_owned(),
+        _ => format!("{} bytes, {}", value.len(), Digest::of(value).short()),
     }
 }
 

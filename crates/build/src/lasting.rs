@@ -85,7 +85,7 @@ impl<'a> Held<'a> {
 
     fn root(&self) -> Result<Root> {
         Ok(match self {
-            Self::Context(context) => context.root().try_clone()?,
+            Self::Context(_) => return Err(Error::Internal("a mount of what a client sent".into())),
             Self::Machine(root) => root.try_clone()?,
             Self::Layers(tree) => tree.root()?,
             Self::Container(visit) => Root::open(visit.tree())?,

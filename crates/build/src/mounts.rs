@@ -26,24 +26,36 @@ pub(crate) struct Mounted<'a> {
     /// Whether each is a directory.
     directories: Vec<bool>,
     _caches: Vec<InUse<'a>>,
+    /// Files that lie nowhere else as a tree.
+    _laid_out: Vec<Borrowed<'a>>,
 }
 
-/// A source with its root: the trees come in the order of the mounts that read them.
-struct Roots<'a> {
+/// What a mount shows a part of.
+enum Origin<'a> {
+    Tree(Root),
+    Context(&'a Context),
+}
+
+/// The sources of mounts: the trees come in the order of the mounts that read them.
+struct Origins<'a> {
     contexts: &'a [Context],
     trees: std::slice::Iter<'a, Borrowed<'a>>,
 }
 
-impl Roots<'_> {
-    fn next(&mut self, source: &Source) -> Result<Root> {
+impl<'a> Origins<'a> {
+    fn next(&mut self, source: &Source) -> Result<Origin<'a>> {
         match source {
             Source::Context(n) => {
                 let context = self.contexts.get(*n);
-                let context = context.ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
-                Ok(context.root().try_clone()?)
+                context
+                    .map(Origin::Context)
+                    .ok_or_else(|| Error::Internal(format!("there is no context {n}")))
             }
             Source::Tree(_) => {
-                self.trees.next().ok_or_else(|| Error::Internal("a mount without its tree".into()))?.root()
+                let tree = self.trees.next();
+                Ok(Origin::Tree(
+                    tree.ok_or_else(|| Error::Internal("a mount without its tree".into()))?.root()?,
+                ))
             }
             Source::Inline(_) => Err(Error::Internal("a mount of a heredoc".into())),
         }
@@ -55,19 +67,15 @@ impl Roots<'_> {
 /// # Errors
 /// When a source is not there, or cannot be read.
 pub(crate) fn digests(run: &Run, contexts: &[Context], trees: &[Borrowed<'_>]) -> Result<Vec<Digest>> {
-    let mut roots = Roots { contexts, trees: trees.iter() };
+    let mut origins = Origins { contexts, trees: trees.iter() };
     let mut digests = Vec::new();
     for mount in &run.mounts {
         let Some(source) = mount.source() else { continue };
-        let root = roots.next(source)?;
-        let MountOf::Files { from, path } = &mount.what else { continue };
-        digests.push(match from {
-            Source::Context(n) => {
-                let context = contexts.get(*n);
-                let context = context.ok_or_else(|| Error::Internal(format!("there is no context {n}")))?;
-                copy::digest_at(context, path)?
-            }
-            _ => copy::digest_at(&copy::context_at(root, path)?, path)?,
+        let origin = origins.next(source)?;
+        let MountOf::Files { path, .. } = &mount.what else { continue };
+        digests.push(match origin {
+            Origin::Context(context) => copy::digest_at(context, path)?,
+            Origin::Tree(root) => copy::digest_at(&copy::context_at(root, path)?, path)?,
         });
     }
     Ok(digests)
@@ -79,8 +87,8 @@ impl<'a> Mounted<'a> {
     /// # Errors
     /// When a source is not there; [`Error::Cancelled`] while waiting for a cache.
     pub(crate) fn new(site: &Site<'a>, run: &Run, trees: &[Borrowed<'_>]) -> Result<Self> {
-        let mut roots = Roots { contexts: site.contexts, trees: trees.iter() };
-        Self::with(site, run, |source| roots.next(source))
+        let mut origins = Origins { contexts: site.contexts, trees: trees.iter() };
+        Self::of(site, run, |source| origins.next(source))
     }
 
     /// The same with sources that `root_of` knows; it is asked once for each mount that has one, in their order.
@@ -92,10 +100,23 @@ impl<'a> Mounted<'a> {
         run: &Run,
         mut root_of: impl FnMut(&Source) -> Result<Root>,
     ) -> Result<Self> {
-        let mut all = Self { given: Given::default(), directories: Vec::new(), _caches: Vec::new() };
+        Self::of(site, run, |source| root_of(source).map(Origin::Tree))
+    }
+
+    fn of<'o>(
+        site: &Site<'a>,
+        run: &Run,
+        mut origin_of: impl FnMut(&Source) -> Result<Origin<'o>>,
+    ) -> Result<Self> {
+        let mut all = Self {
+            given: Given::default(),
+            directories: Vec::new(),
+            _caches: Vec::new(),
+            _laid_out: Vec::new(),
+        };
         for mount in &run.mounts {
-            let root = mount.source().map(&mut root_of).transpose()?;
-            all.add(site, mount, root)?;
+            let origin = mount.source().map(&mut origin_of).transpose()?;
+            all.add(site, mount, origin)?;
         }
         let (files, env) = secrets::given(run, site.secrets)?;
         all.directories.extend(files.iter().map(|_| false));
@@ -104,19 +125,26 @@ impl<'a> Mounted<'a> {
         Ok(all)
     }
 
-    fn add(&mut self, site: &Site<'a>, mount: &Mount, root: Option<Root>) -> Result<()> {
-        let (shown, directory) = match (&mount.what, root) {
+    fn add(&mut self, site: &Site<'a>, mount: &Mount, origin: Option<Origin<'_>>) -> Result<()> {
+        let (shown, directory) = match (&mount.what, origin) {
             (MountOf::Memory { size }, _) => (Shown::Memory { size: *size }, true),
-            (MountOf::Files { path, .. }, Some(root)) => {
-                let (source, directory) = find(&root, path)?;
+            (MountOf::Files { path, .. }, Some(origin)) => {
+                let (source, directory) = match origin {
+                    Origin::Tree(root) => find(&root, path)?,
+                    Origin::Context(context) => match context.root() {
+                        Some(root) => find(root, path)?,
+                        None => self.lay_out(site, context, path)?,
+                    },
+                };
                 (Shown::Path(source), directory)
             }
             (MountOf::Files { .. }, None) => return Err(Error::Internal("a mount of nothing".into())),
-            (MountOf::Cache { name, sharing, from, look }, root) => {
+            (MountOf::Cache { name, sharing, from, look }, origin) => {
                 let used = site.caches.take(name, *sharing, site.cancel)?;
                 let cache = site.store.cache_mount(&used.name)?;
                 if cache.fresh {
-                    let start = from.as_ref().zip(root).map(|((_, path), root)| (root, path.as_slice()));
+                    let start =
+                        from.as_ref().zip(origin).map(|((_, path), origin)| (origin, path.as_slice()));
                     begin(site, &cache.path, start, *look)?;
                 }
                 self._caches.push(used);
@@ -126,6 +154,16 @@ impl<'a> Mounted<'a> {
         self.given.mounts.push(RunMount { target: mount.target.clone(), shown, read_only: mount.read_only });
         self.directories.push(directory);
         Ok(())
+    }
+
+    /// Makes files of what lies at a path of a context, which is none of this machine.
+    fn lay_out(&mut self, site: &Site<'a>, context: &Context, path: &[u8]) -> Result<(PathBuf, bool)> {
+        let tree = Borrowed::new(site.store, None)?;
+        let root = tree.root()?;
+        copy::at(Placer::new(&root, Look::default(), site.cancel), context, path, b"shown")?;
+        let found = find(&root, b"shown")?;
+        self._laid_out.push(tree);
+        Ok(found)
     }
 
     /// What the command is given.
@@ -172,11 +210,19 @@ fn find(root: &Root, path: &[u8]) -> Result<(PathBuf, bool)> {
 }
 
 /// Gives a new cache its first content and its look.
-fn begin(site: &Site<'_>, dir: &Path, start: Option<(Root, &[u8])>, look: (u32, u32, u32)) -> Result<()> {
+fn begin(
+    site: &Site<'_>,
+    dir: &Path,
+    start: Option<(Origin<'_>, &[u8])>,
+    look: (u32, u32, u32),
+) -> Result<()> {
     let to = Root::open(dir)?;
-    if let Some((root, path)) = start {
+    if let Some((origin, path)) = start {
         let placer = Placer::new(&to, Look::default(), site.cancel);
-        copy::whole(placer, root, path)?;
+        match origin {
+            Origin::Tree(root) => copy::at(placer, &copy::context_at(root, path)?, path, b"")?,
+            Origin::Context(context) => copy::at(placer, context, path, b"")?,
+        }
     }
     let (mode, uid, gid) = look;
     let top = to.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;

@@ -16,7 +16,8 @@ use crate::context::Context;
 use crate::graph::{Graph, StepId, Tree};
 use crate::host::{Done, Event, Runner, Watcher};
 use crate::secrets::Secrets;
-use crate::{Error, Result, carry};
+use crate::shared::Shared;
+use crate::{Error, Result, carry, explain};
 
 /// How often those who wait for something else look whether they were called off.
 const LOOK: Duration = Duration::from_millis(50);
@@ -48,6 +49,7 @@ pub struct Builder {
     flights: Mutex<BTreeSet<Digest>>,
     landed: Condvar,
     caches: Caches,
+    pub(crate) shared: Shared,
 }
 
 /// A graph to be carried out, and with what.
@@ -67,6 +69,8 @@ pub struct Job<'a> {
     pub watcher: &'a dyn Watcher,
     /// Ends it early.
     pub cancel: &'a Cancel,
+    /// The watcher is told why each step is carried out or is not.
+    pub explain: bool,
     /// Steps that run side by side at most; at least 1.
     pub parallel: usize,
     /// Holds what the steps give, until an image names it.
@@ -100,7 +104,13 @@ impl Builder {
     /// For this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, flights: Mutex::default(), landed: Condvar::new(), caches: Caches::default() }
+        Self {
+            store,
+            flights: Mutex::default(),
+            landed: Condvar::new(),
+            caches: Caches::default(),
+            shared: Shared::default(),
+        }
     }
 
     /// The store.
@@ -204,15 +214,23 @@ impl Builder {
             secrets: job.secrets,
             step,
         };
+        let explain = |why: &dyn Fn() -> Result<String>| -> Result<()> {
+            if job.explain {
+                job.watcher.event(&Event::Explained { step: id, why: why()? });
+            }
+            Ok(())
+        };
         let quick = site.quick_key();
         if let Some(key) = &quick
             && let Some(found) = self.cached(job, step.fresh, key)?
         {
+            explain(&|| Ok(explain::hit()))?;
             return Ok((found, Done::Cached));
         }
         let prepared = site.prepare()?;
         let key = prepared.key();
         if let Some(found) = self.cached(job, step.fresh, key)? {
+            explain(&|| Ok(explain::hit()))?;
             if let Some(quick) = &quick {
                 self.store.alias_step(key, quick)?;
             }
@@ -223,7 +241,12 @@ impl Builder {
         if waited && let Some(found) = self.cached(job, false, key)? {
             return Ok((found, Done::Shared));
         }
+        explain(&|| match step.fresh {
+            true => Ok(explain::fresh()),
+            false => explain::miss(&self.store, &step.name, prepared.inputs()),
+        })?;
         let record = prepared.carry_out(&|event| job.watcher.event(&event.of(id)))?;
+        self.store.note_inputs(key, prepared.inputs())?;
         if let Some(quick) = &quick {
             self.store.alias_step(key, quick)?;
         }
@@ -347,15 +370,5 @@ impl States {
 
 /// Where all steps of a graph stand before anything was done.
 fn states(graph: &Graph, wanted: &[StepId]) -> Vec<State> {
-    let mut states = vec![State::Idle; graph.steps().len()];
-    let mut todo = wanted.to_vec();
-    while let Some(id) = todo.pop() {
-        if let Some(state) = states.get_mut(id.0)
-            && *state == State::Idle
-        {
-            *state = State::Waiting;
-            todo.extend(graph.needs(id));
-        }
-    }
-    states
+    graph.needed(wanted).into_iter().map(|needed| if needed { State::Waiting } else { State::Idle }).collect()
 }

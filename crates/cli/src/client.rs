@@ -46,8 +46,8 @@ pub(crate) enum Payload {
 /// What a request asks for besides.
 enum Extra<'a> {
     None,
-    /// The connection itself.
-    Upgrade,
+    /// The connection itself, for users as with `Registries` if there are any.
+    Upgrade(&'a str),
     /// Work at a registry for this user.
     Registry(&'a Credentials),
     /// Work at any registry, for the users of this header.
@@ -166,8 +166,11 @@ impl Client {
             .header("User-Agent", "longshore");
         match extra {
             Extra::None => {}
-            Extra::Upgrade => {
+            Extra::Upgrade(users) => {
                 request = request.header("Connection", "Upgrade").header("Upgrade", "tcp");
+                if !users.is_empty() {
+                    request = request.header("X-Registry-Config", users);
+                }
             }
             Extra::Registry(credentials) => {
                 request = request.header("X-Registry-Auth", credentials.header());
@@ -277,7 +280,12 @@ impl Client {
 
     /// Takes a connection over.
     pub(crate) async fn hijack(&self, path: &str, payload: Payload) -> Result<Hijacked> {
-        let answer = self.send(Method::POST, &self.versioned(path), payload, Extra::Upgrade).await?;
+        self.hijack_as_all("", path, payload).await
+    }
+
+    /// The same for what the daemon does at registries, as with [`Self::call_as_all`].
+    pub(crate) async fn hijack_as_all(&self, header: &str, path: &str, payload: Payload) -> Result<Hijacked> {
+        let answer = self.send(Method::POST, &self.versioned(path), payload, Extra::Upgrade(header)).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(if answer.status().is_success() {
                 Failure::new("the daemon did not hand the connection over")

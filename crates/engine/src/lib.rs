@@ -56,9 +56,11 @@ mod working;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use build::BuildStream;
+pub use build::{BuildInput, BuildStream};
 pub use error::{Error, Result};
+pub use longshore_build::context::sync::Ask as BuildAsk;
 pub use longshore_build::graph::{Limits as BuildLimits, Network as BuildNetwork};
+pub use longshore_build::plan::Named as BuildNamed;
 pub use longshore_build::{Secret as BuildSecret, Secrets as BuildSecrets};
 pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;

@@ -136,7 +136,7 @@ impl Store {
         if fresh && options.sync {
             sync_names(&root)?;
         }
-        let unverified = unclean::opened(&meta, boot)?;
+        let (unverified, stopped) = unclean::opened(&meta, boot)?;
         let inner = Inner {
             root,
             meta,
@@ -154,6 +154,9 @@ impl Store {
             users: Mutex::default(),
         };
         let store = Self { inner: Arc::new(inner) };
+        if stopped {
+            store.distrust_pool()?;
+        }
         store.recover()?;
         Ok(store)
     }

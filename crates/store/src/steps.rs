@@ -41,6 +41,16 @@ pub struct StepRecord {
     pub unsynced: Option<String>,
 }
 
+/// What a step depended on, for people: no key is made of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepInputs {
+    /// Each thing by its name, with its values.
+    pub parts: Vec<(String, Vec<String>)>,
+    /// Files that it took of a context, with a digest of each; none where there were too many, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<(String, String)>,
+}
+
 /// What removing steps gave back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepsDropped {
@@ -66,6 +76,22 @@ impl Store {
     pub fn steps(&self) -> Result<Vec<(Digest, StepRecord)>> {
         let rows = self.meta().list::<StepRecord>(Table::Steps)?;
         rows.into_iter().map(|(key, step)| Ok((crate::image::parse_id(&key)?, step))).collect()
+    }
+
+    /// Notes what the step with this key depended on.
+    ///
+    /// # Errors
+    /// When the metadata cannot be written.
+    pub fn note_inputs(&self, key: &Digest, inputs: &StepInputs) -> Result<()> {
+        self.meta().commit_lazy(Batch::new().put(Table::Inputs, &key.to_string(), inputs))
+    }
+
+    /// What the step with this key depended on, if that was noted.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn inputs(&self, key: &Digest) -> Result<Option<StepInputs>> {
+        self.meta().get(Table::Inputs, &key.to_string())
     }
 
     /// Records what the step `key` gave under a second key, too.
@@ -104,7 +130,7 @@ impl Store {
         let mut batch = Batch::new();
         for key in keys {
             if self.meta().contains(Table::Steps, &key.to_string())? {
-                batch = batch.delete(Table::Steps, &key.to_string());
+                batch = batch.delete(Table::Steps, &key.to_string()).delete(Table::Inputs, &key.to_string());
                 dropped.steps.push(*key);
             }
         }
@@ -120,7 +146,7 @@ impl Store {
         let mut batch = Batch::new();
         for (key, step) in self.meta().list::<StepRecord>(Table::Steps)? {
             if lost(&step) {
-                batch = batch.delete(Table::Steps, &key);
+                batch = batch.delete(Table::Steps, &key).delete(Table::Inputs, &key);
             }
         }
         self.meta().commit(batch)

@@ -36,12 +36,12 @@ pub(crate) struct Unverified {
 }
 
 /// Notes that the store is open on this boot, durably, and tells what is not to be trusted: all layers when the machine
-/// stopped while it was open.
-pub(crate) fn opened(meta: &Meta, boot: &str) -> Result<Unverified> {
+/// stopped while it was open, which just now turned out or not.
+pub(crate) fn opened(meta: &Meta, boot: &str) -> Result<(Unverified, bool)> {
     let before: Option<Opened> = meta.get(Table::Kv, OPENED)?;
     let mut unverified: Unverified = meta.get(Table::Kv, UNVERIFIED)?.unwrap_or_default();
-    let rebooted = before.as_ref().is_some_and(|b| b.boot != boot);
-    if rebooted && before.is_some_and(|b| !b.clean) {
+    let stopped = before.is_some_and(|b| b.boot != boot && !b.clean);
+    if stopped {
         unverified.generation += 1;
         let layers = meta.keys(Table::Layers)?;
         unverified.layers = layers.iter().map(|key| crate::image::parse_id(key)).collect::<Result<_>>()?;
@@ -56,7 +56,7 @@ pub(crate) fn opened(meta: &Meta, boot: &str) -> Result<Unverified> {
         // A full disk does not keep anybody from cleaning up.
         tracing::warn!(error = %e, "it could not be noted that the store is open: a power cut now would go unnoticed");
     }
-    Ok(unverified)
+    Ok((unverified, stopped))
 }
 
 impl Store {

@@ -23,15 +23,17 @@ use longshore_store::layer::tree_order;
 use longshore_store::tar::Time;
 use rustix::fs::Mode;
 
+use super::bytes::{Input, put_path, put_time};
 use super::error::Result;
-use super::hash::{Content, NONE};
+use super::files::{Content, NONE};
 use super::tree::{Entry, Tree};
-use crate::pattern::MAX_PATH;
 
 const MAGIC: &[u8] = b"longshore digests 1\n";
 const SUM: usize = 32;
 /// Files that are remembered.
 const MAX_RECORDS: usize = 1 << 20;
+/// Files that are remembered although they are not in the tree that was looked at: another build may look at more.
+const SLACK: usize = 1 << 16;
 /// Bytes of a cache that is read.
 const MAX_FILE: u64 = 512 << 20;
 
@@ -51,24 +53,53 @@ pub(super) struct Record {
     content: Content,
 }
 
+/// How something looked: whatever is written to it changes that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    mtime: Time,
-    ctime: Time,
-    ino: u64,
-    mode: u32,
+pub(super) struct Stamp {
+    pub(super) size: u64,
+    pub(super) mtime: Time,
+    pub(super) ctime: Time,
+    pub(super) ino: u64,
+    /// Permission bits.
+    pub(super) mode: u32,
 }
 
 impl Stamp {
-    fn of(entry: &Entry) -> Self {
+    pub(super) fn of(entry: &Entry) -> Self {
         Self { size: entry.size, mtime: entry.mtime, ctime: entry.ctime, ino: entry.ino, mode: entry.mode }
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.size.to_le_bytes());
+        put_time(out, self.mtime);
+        put_time(out, self.ctime);
+        out.extend_from_slice(&self.ino.to_le_bytes());
+        out.extend_from_slice(&self.mode.to_le_bytes());
+    }
+
+    pub(super) fn get(input: &mut Input<'_>) -> Option<Self> {
+        let size = u64::from_le_bytes(input.take()?);
+        let (mtime, ctime) = (input.time()?, input.time()?);
+        let (ino, mode) = (u64::from_le_bytes(input.take()?), u32::from_le_bytes(input.take()?));
+        Some(Self { size, mtime, ctime, ino, mode })
     }
 }
 
 impl Record {
     pub(super) fn new(entry: &Entry, content: Content) -> Self {
         Self { path: entry.path.clone(), stamp: Stamp::of(entry), content }
+    }
+
+    fn get(input: &mut Input<'_>, path: &mut Vec<u8>) -> Option<Self> {
+        input.path(path)?;
+        let stamp = Stamp::get(input)?;
+        let [present] = input.take()?;
+        let mut digest = |bit: u8| match present & bit {
+            0 => Some(NONE),
+            _ => Some(Digest::from_bytes(input.take()?)),
+        };
+        let content = Content { bytes: digest(1)?, xattrs: digest(2)? };
+        Some(Self { path: path.clone(), stamp, content })
     }
 }
 
@@ -98,8 +129,8 @@ impl DigestCache {
         }
         let mut records: Vec<Record> = Vec::with_capacity((body.len() / 128).min(MAX_RECORDS));
         let mut path = Vec::new();
-        while !input.0.is_empty() {
-            let record = input.record(&mut path)?;
+        while !input.is_empty() {
+            let record = Record::get(&mut input, &mut path)?;
             let ordered = records.last().is_none_or(|last| tree_order(&last.path, &record.path).is_lt());
             if !ordered || records.len() == MAX_RECORDS {
                 return None;
@@ -131,21 +162,9 @@ impl DigestCache {
         out.extend_from_slice(MAGIC);
         let mut before: &[u8] = b"";
         for Record { path, stamp, content } in &self.records {
-            let shared = path.iter().zip(before).take_while(|(a, b)| a == b).count();
-            let rest = path.get(shared..).unwrap_or_default();
-            // Paths are shorter than 4096 bytes.
-            for len in [shared, rest.len()] {
-                out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
-            }
-            out.extend_from_slice(rest);
+            put_path(&mut out, before, path);
             before = path;
-            out.extend_from_slice(&stamp.size.to_le_bytes());
-            for time in [stamp.mtime, stamp.ctime] {
-                out.extend_from_slice(&time.secs.to_le_bytes());
-                out.extend_from_slice(&time.nanos.to_le_bytes());
-            }
-            out.extend_from_slice(&stamp.ino.to_le_bytes());
-            out.extend_from_slice(&stamp.mode.to_le_bytes());
+            stamp.put(&mut out);
             let digests = [content.bytes, content.xattrs];
             let present = digests.map(|digest| u8::from(digest != NONE));
             out.push(present[0] | present[1] << 1);
@@ -168,11 +187,16 @@ impl DigestCache {
         self.records.is_empty()
     }
 
-    /// Makes one digest a wrong one.
-    #[cfg(test)]
-    pub(super) fn lie_about(&mut self, path: &[u8]) {
-        let of = self.records.iter_mut().filter(|record| record.path == path);
-        of.for_each(|record| record.content.bytes = Digest::of(b"a lie"));
+    /// The digests of all contents that it names.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        let all = self.records.iter().flat_map(|record| [record.content.bytes, record.content.xattrs]);
+        all.filter(|digest| *digest != NONE)
+    }
+
+    /// The files that it names, by the digests of their bytes, with their sizes.
+    pub fn files(&self) -> impl Iterator<Item = (Digest, u64)> {
+        let files = self.records.iter().filter(|record| record.content.bytes != NONE);
+        files.map(|record| (record.content.bytes, record.stamp.size))
     }
 
     /// For questions in the order of the tree.
@@ -183,7 +207,7 @@ impl DigestCache {
     /// Adds records, which are in the order of the tree. Paths that are no longer in `tree` are forgotten once they
     /// are many.
     pub(super) fn add(&mut self, new: Vec<Record>, tree: &Tree) {
-        let stale = self.records.len() + new.len() > 2 * tree.entries().len() + 1024;
+        let stale = self.records.len() + new.len() > 2 * tree.entries().len() + SLACK;
         if new.is_empty() && !stale {
             return;
         }
@@ -220,43 +244,5 @@ impl Lookup<'_> {
             .or_else(|| self.records.binary_search_by(|record| tree_order(&record.path, &entry.path)).ok())?;
         self.at = at + 1;
         self.records.get(at).filter(|record| record.stamp == Stamp::of(entry)).map(|record| record.content)
-    }
-}
-
-/// What is still to be read of a cache.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn record(&mut self, path: &mut Vec<u8>) -> Option<Record> {
-        let shared = usize::from(u16::from_le_bytes(self.take()?));
-        let rest = usize::from(u16::from_le_bytes(self.take()?));
-        if shared > path.len() || shared + rest >= MAX_PATH {
-            return None;
-        }
-        let (bytes, after) = self.0.split_at_checked(rest)?;
-        path.truncate(shared);
-        path.extend_from_slice(bytes);
-        self.0 = after;
-        let size = u64::from_le_bytes(self.take()?);
-        let (mtime, ctime) = (self.time()?, self.time()?);
-        let ino = u64::from_le_bytes(self.take()?);
-        let mode = u32::from_le_bytes(self.take()?);
-        let [present] = self.take()?;
-        let mut digest = |bit: u8| match present & bit {
-            0 => Some(NONE),
-            _ => Some(Digest::from_bytes(self.take()?)),
-        };
-        let content = Content { bytes: digest(1)?, xattrs: digest(2)? };
-        Some(Record { path: path.clone(), stamp: Stamp { size, mtime, ctime, ino, mode }, content })
-    }
-
-    fn time(&mut self) -> Option<Time> {
-        Some(Time { secs: i64::from_le_bytes(self.take()?), nanos: u32::from_le_bytes(self.take()?) })
     }
 }

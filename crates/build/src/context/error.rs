@@ -24,6 +24,12 @@ pub enum Error {
     /// Something else stands where the walk found a file.
     #[error("{0:?} changed while the context was read: build again when nothing writes to it")]
     Changed(String),
+    /// A file that was sent earlier is not there any more.
+    #[error("{0:?} is no longer in the pool of build contexts: build again, which sends it anew")]
+    Gone(String),
+    /// The other side of a synchronisation does not keep to it, or has failed.
+    #[error("{0}")]
+    Peer(String),
     /// The system refused.
     #[error("{action}: {}", errno_text(source))]
     Io {
@@ -38,7 +44,10 @@ pub enum Error {
     Sys(longshore_sys::Error),
     /// A tar could not be unpacked.
     #[error("unpack the context: {}", of_a_tar(.0))]
-    Unpack(#[from] longshore_store::Error),
+    Unpack(longshore_store::Error),
+    /// The pool of contexts refused.
+    #[error(transparent)]
+    Store(#[from] longshore_store::Error),
     /// What a file cannot be sent as.
     #[error("{path:?} is a {what}, which a context cannot hold: exclude it with a .dockerignore file")]
     Unsendable {
@@ -74,12 +83,13 @@ impl Error {
             Self::NotFound(_) => Kind::NotFound,
             Self::TooManyLinks(_) | Self::Pattern(_) => Kind::Invalid,
             Self::TooLarge(_) => Kind::TooLarge,
-            Self::Changed(_) => Kind::Conflict,
+            Self::Changed(_) | Self::Gone(_) => Kind::Conflict,
+            Self::Peer(_) => Kind::Invalid,
             Self::Unsendable { .. } => Kind::Invalid,
             Self::Send(_) => Kind::Internal,
             Self::Compression(_) => Kind::Unimplemented,
             Self::Sys(e) => e.kind(),
-            Self::Unpack(e) => e.kind(),
+            Self::Unpack(e) | Self::Store(e) => e.kind(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Kind::Denied,
             Self::Io { .. } | Self::Internal(_) => Kind::Internal,
         }

@@ -2,14 +2,20 @@
 //!
 //! The tree is opened once, by a directory descriptor; every path below is resolved by the kernel inside it. What a
 //! build may see is decided while walking ([`Context::open`]); what a COPY takes is decided over what the walk found,
-//! without the disk ([`select`]); its digest covers what would reach an image, and nothing else
-//! ([`Context::hash`]), and reads only what changed ([`DigestCache`]).
+//! without the disk ([`select`]); its digest covers what would reach an image, and nothing else ([`Context::hash`]).
+//!
+//! A client and a builder share a context as a tar ([`pack`], [`unpack`]), or so that only what is used and changed is
+//! sent ([`sync`]).
 
+mod bytes;
 mod cache;
 mod error;
+mod files;
 mod hash;
+mod narrow;
 mod pack;
 mod select;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -24,10 +30,10 @@ pub use tree::{Entry, EntryKind, Tree};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 
 use std::path::Path;
-use std::time::Duration;
 
 use longshore_sys::root::Root;
 
+use self::files::Files;
 use crate::ignore::Ignore;
 
 /// What a walk takes at most, and how it shows what it finds.
@@ -47,17 +53,12 @@ impl Default for Options {
     }
 }
 
-/// A tree that is open, and the list of what a build may see of it.
+/// A list of what a build may see, and the files that it is of.
 #[derive(Debug)]
 pub struct Context {
-    root: Root,
+    files: Files,
     tree: Tree,
-    /// How long ago a file must have been written to for its digest to be remembered.
-    settled: Duration,
 }
-
-/// File systems count time in steps of up to two seconds.
-const SETTLED: Duration = Duration::from_secs(2);
 
 impl Context {
     /// Walks the directory `dir`, a path of the host, leaving out what `ignore` excludes.
@@ -68,19 +69,48 @@ impl Context {
         Self::walk(Root::open(dir)?, ignore, &Options::default())
     }
 
+    /// One in which there is nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { files: Files::None, tree: Tree::empty() }
+    }
+
     /// Walks the tree of `root`.
     ///
     /// # Errors
     /// As [`Context::open`].
     pub fn walk(root: Root, ignore: &Ignore, options: &Options) -> Result<Self> {
         let tree = walk::walk(&root, ignore, options)?;
-        Ok(Self { root, tree, settled: SETTLED })
+        Ok(Self { files: Files::Disk(root), tree })
     }
 
-    /// The directory, to read files of.
+    /// The same for what `sources` of COPY and ADD can name only, and what leads there.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn walk_for<S: AsRef<[u8]>>(
+        root: Root,
+        ignore: &Ignore,
+        sources: &[S],
+        options: &Options,
+    ) -> Result<Self> {
+        // With too many of them all is walked.
+        let only = narrow::leads(&root, sources)?.and_then(|leads| ignore.within(&leads).ok());
+        Self::walk(root, only.as_ref().unwrap_or(ignore), options)
+    }
+
+    /// The same for the directory `dir`, a path of the host.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_for<S: AsRef<[u8]>>(dir: &Path, ignore: &Ignore, sources: &[S]) -> Result<Self> {
+        Self::walk_for(Root::open(dir)?, ignore, sources, &Options::default())
+    }
+
+    /// The directory that the files are in; `None` for those of a pool.
     #[must_use]
-    pub fn root(&self) -> &Root {
-        &self.root
+    pub fn root(&self) -> Option<&Root> {
+        if let Files::Disk(root) = &self.files { Some(root) } else { None }
     }
 
     /// What is in it.

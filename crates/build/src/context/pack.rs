@@ -1,15 +1,11 @@
 //! Sending a context as a tar: the same files always give the same bytes.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 
 use longshore_store::tar::{self, Time, Writer};
-use rustix::fs::{FileType, OFlags};
 
 use super::Context;
 use super::error::{Error, Result, show};
-use super::hash::attributes;
 use super::tree::{Entry, EntryKind};
 
 /// Bytes that are read at a time.
@@ -36,9 +32,9 @@ pub struct Extra {
 pub fn pack(context: &Context, extra: &[Extra], out: impl Write) -> Result<()> {
     let mut archive = Archive { tar: Writer::new(out), chunk: vec![0; CHUNK] };
     archive.extra(extra)?;
-    for entry in context.entries() {
+    for (at, entry) in context.tree().entries().iter().enumerate().skip(1) {
         if !extra.iter().any(|e| e.path == entry.path) {
-            archive.entry(context, entry)?;
+            archive.entry(context, at, entry)?;
         }
     }
     archive.finish()
@@ -74,16 +70,14 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    fn entry(&mut self, context: &Context, entry: &Entry) -> Result<()> {
+    fn entry(&mut self, context: &Context, at: usize, entry: &Entry) -> Result<()> {
         let cannot = |what| Err(Error::Unsendable { path: show(&entry.path), what });
         match entry.kind {
-            EntryKind::File => self.file(context, entry),
+            EntryKind::File => self.file(context, at, entry),
             EntryKind::Dir => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-                let fd = context.open_entry(entry, flags)?;
                 let mut header = header(entry, tar::EntryKind::Dir);
                 header.path.push(b'/');
-                header.xattrs = attributes(fd.as_fd(), entry)?;
+                header.xattrs = context.attributes(at)?;
                 self.tar.entry(&header).map_err(sending)
             }
             EntryKind::Symlink => {
@@ -97,18 +91,13 @@ impl<W: Write> Archive<W> {
         }
     }
 
-    fn file(&mut self, context: &Context, entry: &Entry) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = context.open_entry(entry, flags)?;
-        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("stat", &entry.path, e))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::Changed(show(&entry.path)));
-        }
+    fn file(&mut self, context: &Context, at: usize, entry: &Entry) -> Result<()> {
+        let file = context.open_file(at)?;
         let mut header = header(entry, tar::EntryKind::File);
-        header.size = u64::try_from(stat.st_size).unwrap_or(0);
-        header.xattrs = attributes(fd.as_fd(), entry)?;
+        header.size = file.metadata().map_err(|e| Error::io("stat", &entry.path, e))?.len();
+        header.xattrs = context.attributes(at)?;
         self.tar.entry(&header).map_err(sending)?;
-        let mut rest = File::from(fd).take(header.size);
+        let mut rest = file.take(header.size);
         while self.tar.left() > 0 {
             match rest.read(&mut self.chunk) {
                 Ok(0) => return Err(Error::Changed(show(&entry.path))),

@@ -26,12 +26,12 @@ pub struct Selected {
 }
 
 impl Selected {
-    /// Each entry that is taken, with its path from the source on: empty for the source itself.
-    pub fn items<'a>(&'a self, tree: &'a Tree) -> impl Iterator<Item = (&'a [u8], &'a Entry)> {
+    /// Each entry that is taken, with its path from the source on, which is empty for the source itself, and its place.
+    pub fn items<'a>(&'a self, tree: &'a Tree) -> impl Iterator<Item = (&'a [u8], usize, &'a Entry)> {
         let strip = tree.get(self.source).map_or(0, |source| source.path.len());
         self.entries.iter().filter_map(move |at| {
             let entry = tree.get(*at)?;
-            Some((relative(&entry.path, strip), entry))
+            Some((relative(&entry.path, strip), *at, entry))
         })
     }
 

@@ -50,9 +50,28 @@ pub struct Entry {
     /// Inode and time of its last change: whether a digest is still good.
     pub(super) ino: u64,
     pub(super) ctime: Time,
+    /// Device and inode of a file with several names.
+    pub(crate) twin: Option<(u64, u64)>,
 }
 
 impl Entry {
+    /// Of root, and without anything else that is known.
+    pub(super) fn new(path: Vec<u8>, kind: EntryKind) -> Self {
+        Self {
+            path,
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Time::default(),
+            link: Vec::new(),
+            ino: 0,
+            ctime: Time::default(),
+            twin: None,
+        }
+    }
+
     /// The last component of the path; empty for the root.
     #[must_use]
     pub fn name(&self) -> &[u8] {
@@ -73,6 +92,15 @@ impl Tree {
             entries.sort_by(|a, b| tree_order(&a.path, &b.path));
         }
         Self { entries }
+    }
+
+    /// Of nothing but the root.
+    pub(super) fn empty() -> Self {
+        Self { entries: vec![Entry { mode: 0o755, ..Entry::new(Vec::new(), EntryKind::Dir) }] }
+    }
+
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        self.entries
     }
 
     /// All entries, the root being the first; what a directory holds follows it at once.

@@ -83,6 +83,6 @@ fn below<R: Read + Send>(mut source: R, root: PathBuf, options: &UnpackOptions) 
         ..ApplyOptions::default()
     };
     let whole = Cursor::new(start).take(filled as u64).chain(source);
-    let applied = apply(&root, whole, &options)?;
+    let applied = apply(&root, whole, &options).map_err(Error::Unpack)?;
     Ok(Unpacked { root, entries: applied.entries, size: applied.size })
 }

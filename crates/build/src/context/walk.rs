@@ -330,6 +330,7 @@ impl Walk<'_> {
             link,
             ino: stat.st_ino,
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            twin: (kind != EntryKind::Dir && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino)),
         }))
     }
 }

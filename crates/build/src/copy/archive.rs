@@ -6,11 +6,10 @@ use std::path::Path;
 
 use longshore_store::layer::compress::{Compression, decompress};
 use longshore_store::layer::{ApplyOptions, WhiteoutFormat, apply};
-use longshore_store::tar::{Entry, Limits, Reader};
-use longshore_sys::root::Root;
-use rustix::fs::{Mode, OFlags};
+use longshore_store::tar::{self, Limits, Reader};
 
-use super::place::{path, show};
+use super::place::show;
+use crate::context::{Context, Entry, EntryKind};
 use crate::error::IoContext as _;
 use crate::{Error, Result};
 
@@ -21,19 +20,18 @@ const MAGIC: usize = 6;
 ///
 /// # Errors
 /// When it cannot be read; for an archive that is compressed in a way that is not there yet.
-pub(super) fn open(root: &Root, at: &[u8]) -> Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut file = File::from(root.open_file(path(at), flags, Mode::empty())?);
-    let failed = || format!("read {}", show(at));
-    if !file.metadata().context(failed)?.is_file() {
+pub(super) fn open(context: &Context, at: usize, entry: &Entry) -> Result<Option<File>> {
+    if entry.kind != EntryKind::File {
         return Ok(None);
     }
+    let mut file = context.open_file(at)?;
+    let failed = || format!("read {}", show(&entry.path));
     let mut start = Vec::new();
     file.by_ref().take(MAGIC as u64).read_to_end(&mut start).context(failed)?;
     file.rewind().context(failed)?;
     match start.as_slice() {
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(later(at, "bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(later(at, "xz")),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(later(&entry.path, "bzip2")),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(later(&entry.path, "xz")),
         _ => {}
     }
     let compressed = !matches!(Compression::detect(&start), Ok(Compression::None) | Err(_));
@@ -57,7 +55,7 @@ fn later(at: &[u8], how: &str) -> Error {
 /// Whether there is an entry at its start.
 fn begins_a_tar(source: impl std::io::BufRead) -> bool {
     let mut reader = Reader::new(source, Limits::default());
-    reader.next_entry(&mut Entry::default(), &mut ()).unwrap_or(false)
+    reader.next_entry(&mut tar::Entry::default(), &mut ()).unwrap_or(false)
 }
 
 /// Unpacks an archive below `dest` of the tree that lies at `tree`. What stands in its way gives way.

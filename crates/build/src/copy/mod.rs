@@ -1,7 +1,6 @@
 //! COPY and ADD: what is taken, where it goes, whose it becomes.
 
 mod archive;
-mod narrow;
 mod owner;
 mod place;
 
@@ -14,11 +13,12 @@ use rustix::fs::FileType;
 
 use crate::context::{self, Context, SelectOptions, Selected, select};
 use crate::graph::Copy;
+use crate::ignore::Ignore;
 use crate::pattern::clean_in_root;
 use crate::{Error, Result};
 
 pub(crate) use self::owner::{owner, owner_in_nothing, owner_is_numeric};
-use self::place::{Item, path};
+use self::place::path;
 pub(crate) use self::place::{Look, Placer};
 
 #[cfg(test)]
@@ -26,6 +26,9 @@ mod tests;
 
 /// Links that lead to a destination are followed as often as the kernel would.
 const MAX_LINKS: usize = 40;
+
+/// Files whose digests are kept, to say which one changed.
+const LISTED: usize = 1000;
 
 /// What a copy takes out of a source, and a digest of that.
 #[derive(Debug)]
@@ -42,6 +45,11 @@ enum Held<'a> {
 }
 
 impl Selection<'_> {
+    /// What is copied, for people.
+    pub(crate) fn listing(&self) -> Vec<(String, String)> {
+        self.context().listing(&self.selected, LISTED)
+    }
+
     fn context(&self) -> &Context {
         match &self.context {
             Held::Ours(context) => context,
@@ -64,20 +72,9 @@ pub(crate) fn select_context<'a>(contexts: &'a [Context], n: usize, copy: &Copy)
 /// # Errors
 /// For a source that is not there.
 pub(crate) fn select_tree<'a>(root: Root, copy: &Copy) -> Result<Selection<'a>> {
-    let ignore = narrow::only(&root, &copy.sources)?;
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
-    selection(Held::Ours(Box::new(Context::walk(root, &ignore, &options)?)), copy)
-}
-
-/// What a client has to send for a copy: the files of its directory `dir` that `sources` may name, but for what an ignore
-/// file of the text `ignore` leaves out.
-///
-/// # Errors
-/// When something cannot be read, or the text is no ignore file.
-pub fn sources_of(dir: &Path, sources: &[Vec<u8>], ignore: &[u8]) -> Result<Context> {
-    let root = Root::open(dir)?;
-    let ignore = narrow::only_and(&root, sources, ignore)?;
-    Ok(Context::walk(root, &ignore, &context::Options::default())?)
+    let context = Context::walk_for(root, &Ignore::default(), &copy.sources, &options)?;
+    selection(Held::Ours(Box::new(context)), copy)
 }
 
 /// A path as a pattern that matches it alone.
@@ -90,7 +87,7 @@ pub fn escaped(path: &[u8]) -> Vec<u8> {
 fn selection<'a>(held: Held<'a>, copy: &Copy) -> Result<Selection<'a>> {
     let mut selection = Selection { context: held, selected: Vec::new(), digest: Digest::of(b"") };
     let context = selection.context();
-    let selected = select(context.tree(), &copy.sources, &options(copy))?;
+    let selected = select(context.tree(), &copy.sources, &copy.options())?;
     (selection.digest, selection.selected) = (context.hash(&selected)?, selected);
     Ok(selection)
 }
@@ -109,13 +106,8 @@ pub(crate) fn digest_at(context: &Context, at: &[u8]) -> Result<Digest> {
 /// # Errors
 /// When it cannot be walked.
 pub(crate) fn context_at(root: Root, at: &[u8]) -> Result<Context> {
-    let ignore = narrow::only(&root, &[escaped(at)])?;
     let options = context::Options { root_from_disk: true, ..context::Options::default() };
-    Ok(Context::walk(root, &ignore, &options)?)
-}
-
-fn options(copy: &Copy) -> SelectOptions {
-    SelectOptions { parents: copy.parents, excludes: copy.exclude.clone() }
+    Ok(Context::walk_for(root, &Ignore::default(), &[escaped(at)], &options)?)
 }
 
 /// Puts what was selected into the tree `root`, which lies at `at`.
@@ -139,7 +131,7 @@ pub(crate) fn place(
         if copy.unpack
             && !dir
             && let Some(entry) = tree.get(one.source)
-            && let Some(archive) = archive::open(context.root(), &entry.path)?
+            && let Some(archive) = archive::open(context, one.source, entry)?
         {
             // It goes below the destination, whatever that is called.
             placer.make_dir(&into.path)?;
@@ -147,29 +139,31 @@ pub(crate) fn place(
             continue;
         }
         let top = if dir { into.path.clone() } else { into.file(&one.name) };
-        for (rest, entry) in one.items(tree) {
+        for (rest, at, entry) in one.items(tree) {
             let to = join(&top, rest);
             if dir && rest.is_empty() {
                 // The root of a context has a time that says nothing.
                 placer.merge(&to, (!entry.path.is_empty()).then_some(entry.mtime))?;
             } else {
-                placer.copy(context.root(), &Item { from: entry.path.clone(), to })?;
+                placer.copy(context, at, &to)?;
             }
         }
     }
     placer.finish()
 }
 
-/// Copies all that a directory of a tree holds into the root of another.
+/// Copies what lies at a path of a context to `to`; with an empty one, all that the directory there holds into the root of
+/// the tree.
 ///
 /// # Errors
 /// As [`place`].
-pub(crate) fn whole(mut placer: Placer<'_>, root: Root, at: &[u8]) -> Result<()> {
-    let context = context_at(root, at)?;
-    for one in select(context.tree(), &[escaped(at)], &SelectOptions::default())? {
-        for (rest, entry) in one.items(context.tree()).filter(|(rest, _)| !rest.is_empty()) {
-            let item = Item { from: entry.path.clone(), to: rest.to_vec() };
-            placer.copy(context.root(), &item)?;
+pub(crate) fn at(mut placer: Placer<'_>, context: &Context, path: &[u8], to: &[u8]) -> Result<()> {
+    for one in select(context.tree(), &[escaped(path)], &SelectOptions::default())? {
+        for (rest, at, _) in one.items(context.tree()) {
+            let to = join(to, rest);
+            if !to.is_empty() {
+                placer.copy(context, at, &to)?;
+            }
         }
     }
     placer.finish()

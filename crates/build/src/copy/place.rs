@@ -9,27 +9,26 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use longshore_store::tar::Time;
 use longshore_sys::root::Root;
-use longshore_sys::sockpath::fd_path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode as Bits, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
+use crate::context::{Context, Entry, EntryKind};
 use crate::error::IoContext as _;
 use crate::mode::Mode;
 use crate::{Error, Result};
 
 /// Bytes that one call moves.
 const PIECE: usize = 8 << 20;
-/// Bytes of all names of a file's attributes (the kernel's limit).
-const XATTRS: usize = 64 << 10;
 
 /// One thing to copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    /// Where it is in the source: a path without links.
-    pub(crate) from: Vec<u8>,
+struct Item<'a> {
+    from: &'a Context,
+    /// Its place there, and what it is.
+    at: usize,
+    entry: &'a Entry,
     /// Where it goes, from the tree's root: a clean path.
-    pub(crate) to: Vec<u8>,
+    to: &'a [u8],
 }
 
 /// How things look when they are copied.
@@ -66,31 +65,34 @@ impl<'a> Placer<'a> {
         Self { to, look, cancel, links: HashMap::new(), times: BTreeMap::new(), buf: Vec::new() }
     }
 
-    /// Copies one thing; a directory without what is in it.
-    pub(crate) fn copy(&mut self, from: &Root, item: &Item) -> Result<()> {
+    /// Copies the entry at a place of `from` to the clean path `to`; a directory without what is in it.
+    pub(crate) fn copy(&mut self, from: &Context, at: usize, to: &[u8]) -> Result<()> {
         if self.cancel.is_off() {
             return Err(Error::Cancelled);
         }
-        let node = from.resolve_nofollow(path(&item.from))?;
-        let stat = rustix::fs::fstat(&node).context(|| format!("stat {}", show(&item.from)))?;
-        let (parent, name) = split(&item.to);
+        let entry = from.tree().get(at);
+        let entry = entry.ok_or_else(|| Error::Internal("a copy of what is not in its tree".into()))?;
+        let item = Item { from, at, entry, to };
+        let (parent, name) = split(to);
         let dir = self.parent(parent)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.directory(&dir, name, item, &node, &stat),
-            kind => {
-                self.clear(&dir, name, &item.to)?;
-                if self.link(&dir, name, item, &stat)? {
-                    return Ok(());
-                }
-                match kind {
-                    FileType::RegularFile => self.file(&dir, name, from, item, &stat),
-                    FileType::Symlink => self.symlink(&dir, name, item, &node, &stat),
-                    FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
-                        self.special(&dir, name, item, kind, &stat)
-                    }
-                    _ => Ok(()),
-                }
+        if entry.kind == EntryKind::Dir {
+            return self.directory(&dir, name, &item);
+        }
+        self.clear(&dir, name, to)?;
+        if self.link(&dir, name, &item)? {
+            return Ok(());
+        }
+        match entry.kind {
+            EntryKind::File => self.file(&dir, name, &item),
+            EntryKind::Symlink => self.symlink(&dir, name, &item),
+            EntryKind::Fifo => self.special(&dir, name, &item, FileType::Fifo, 0),
+            EntryKind::Char(major, minor) => {
+                self.special(&dir, name, &item, FileType::CharacterDevice, rustix::fs::makedev(major, minor))
             }
+            EntryKind::Block(major, minor) => {
+                self.special(&dir, name, &item, FileType::BlockDevice, rustix::fs::makedev(major, minor))
+            }
+            EntryKind::Dir => Ok(()),
         }
     }
 
@@ -99,7 +101,7 @@ impl<'a> Placer<'a> {
     pub(crate) fn merge(&mut self, to: &[u8], time: Option<Time>) -> Result<()> {
         self.parent(to)?;
         if let Some(time) = time {
-            self.times.insert(to.to_vec(), Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() });
+            self.times.insert(to.to_vec(), timespec(time));
         }
         Ok(())
     }
@@ -189,46 +191,41 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    fn directory(
-        &mut self,
-        dir: &OwnedFd,
-        name: &OsStr,
-        item: &Item,
-        node: &OwnedFd,
-        stat: &Stat,
-    ) -> Result<()> {
+    fn directory(&mut self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<()> {
         match rustix::fs::mkdirat(dir, name, Bits::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(Error::io(format!("make directory {}", show(&item.to)), e)),
+            Err(e) => return Err(Error::io(format!("make directory {}", show(item.to)), e)),
         }
         // Without following: a link where a directory is to go is in the way.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = rustix::fs::openat(dir, name, flags, Bits::empty()).map_err(|e| match e {
-            Errno::NOTDIR | Errno::LOOP => in_the_way(&item.to, false),
-            e => Error::io(format!("open directory {}", show(&item.to)), e),
+            Errno::NOTDIR | Errno::LOOP => in_the_way(item.to, false),
+            e => Error::io(format!("open directory {}", show(item.to)), e),
         })?;
-        let owner = self.look.owner.unwrap_or((stat.st_uid, stat.st_gid));
-        let time = mtime(stat);
-        set_look(opened.as_fd(), &item.to, owner, self.look.mode(stat.st_mode & 0o7777, true), time)?;
-        self.xattrs(node.as_fd(), opened.as_fd(), &item.to)?;
-        self.times.insert(item.to.clone(), time);
+        let time = timespec(item.entry.mtime);
+        set_look(opened.as_fd(), item.to, self.owner_of(item), self.look.mode(item.entry.mode, true), time)?;
+        set_attributes(item, opened.as_fd())?;
+        self.times.insert(item.to.to_vec(), time);
         Ok(())
     }
 
-    fn file(&mut self, dir: &OwnedFd, name: &OsStr, from: &Root, item: &Item, stat: &Stat) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let source = File::from(from.open_file(path(&item.from), flags, Bits::empty())?);
-        let mut file = File::from(create(dir, name, &item.to)?);
-        self.content(&source, &mut file).context(|| format!("copy {}", show(&item.from)))?;
-        let owner = self.look.owner.unwrap_or((stat.st_uid, stat.st_gid));
-        let mode = self.look.mode(stat.st_mode & 0o7777, false);
+    fn file(&mut self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<()> {
+        let source = item.from.open_file(item.at)?;
+        let mut file = File::from(create(dir, name, item.to)?);
+        self.content(&source, &mut file).context(|| format!("copy {}", show(&item.entry.path)))?;
+        let (uid, gid) = self.owner_of(item);
         // Attributes first where the owner clears capabilities, times last.
-        rustix::fs::fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))
-            .context(|| format!("chown {}", show(&item.to)))?;
-        self.xattrs(source.as_fd(), file.as_fd(), &item.to)?;
-        rustix::fs::fchmod(&file, Bits::from_raw_mode(mode))
-            .context(|| format!("chmod {}", show(&item.to)))?;
-        rustix::fs::futimens(&file, &both(mtime(stat))).context(|| format!("set times of {}", show(&item.to)))
+        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .context(|| format!("chown {}", show(item.to)))?;
+        set_attributes(item, file.as_fd())?;
+        rustix::fs::fchmod(&file, Bits::from_raw_mode(self.look.mode(item.entry.mode, false)))
+            .context(|| format!("chmod {}", show(item.to)))?;
+        rustix::fs::futimens(&file, &both(timespec(item.entry.mtime)))
+            .context(|| format!("set times of {}", show(item.to)))
+    }
+
+    fn owner_of(&self, item: &Item<'_>) -> (u32, u32) {
+        self.look.owner.unwrap_or((item.entry.uid, item.entry.gid))
     }
 
     /// Shares the blocks where the file system can, lets the kernel copy where it will, else copies.
@@ -257,74 +254,53 @@ impl<'a> Placer<'a> {
     }
 
     /// What has several names in the source has several names in the tree.
-    fn link(&mut self, dir: &OwnedFd, name: &OsStr, item: &Item, stat: &Stat) -> Result<bool> {
-        if stat.st_nlink < 2 {
-            return Ok(false);
-        }
-        let key = (stat.st_dev, stat.st_ino);
-        let Some(first) = self.links.get(&key) else {
-            self.links.insert(key, item.to.clone());
+    fn link(&mut self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<bool> {
+        let Some(twin) = item.entry.twin else { return Ok(false) };
+        let Some(first) = self.links.get(&twin) else {
+            self.links.insert(twin, item.to.to_vec());
             return Ok(false);
         };
         let (parent, last) = split(first);
         let from = self.to.open_dir(path(parent))?;
         rustix::fs::linkat(&from, last, dir, name, AtFlags::empty())
-            .context(|| format!("link {}", show(&item.to)))?;
+            .context(|| format!("link {}", show(item.to)))?;
         Ok(true)
     }
 
-    fn symlink(&self, dir: &OwnedFd, name: &OsStr, item: &Item, node: &OwnedFd, stat: &Stat) -> Result<()> {
-        let target = rustix::fs::readlinkat(node, "", Vec::new())
-            .context(|| format!("read link {}", show(&item.from)))?;
-        rustix::fs::symlinkat(target.as_c_str(), dir, name)
-            .context(|| format!("make link {}", show(&item.to)))?;
-        self.named_look(dir, name, item, stat)
+    fn symlink(&self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<()> {
+        rustix::fs::symlinkat(path(&item.entry.link), dir, name)
+            .context(|| format!("make link {}", show(item.to)))?;
+        self.named_look(dir, name, item)
     }
 
-    fn special(&self, dir: &OwnedFd, name: &OsStr, item: &Item, kind: FileType, stat: &Stat) -> Result<()> {
-        rustix::fs::mknodat(dir, name, kind, Bits::from_raw_mode(0o600), stat.st_rdev)
-            .context(|| format!("make {}", show(&item.to)))?;
-        self.named_look(dir, name, item, stat)?;
-        let mode = self.look.mode(stat.st_mode & 0o7777, false);
-        rustix::fs::chmodat(dir, name, Bits::from_raw_mode(mode), AtFlags::empty())
-            .context(|| format!("chmod {}", show(&item.to)))
+    fn special(
+        &self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        item: &Item<'_>,
+        kind: FileType,
+        device: u64,
+    ) -> Result<()> {
+        rustix::fs::mknodat(dir, name, kind, Bits::from_raw_mode(0o600), device)
+            .context(|| format!("make {}", show(item.to)))?;
+        self.named_look(dir, name, item)?;
+        rustix::fs::chmodat(
+            dir,
+            name,
+            Bits::from_raw_mode(self.look.mode(item.entry.mode, false)),
+            AtFlags::empty(),
+        )
+        .context(|| format!("chmod {}", show(item.to)))
     }
 
     /// Owner and times of what cannot be opened.
-    fn named_look(&self, dir: &OwnedFd, name: &OsStr, item: &Item, stat: &Stat) -> Result<()> {
-        let (uid, gid) = self.look.owner.unwrap_or((stat.st_uid, stat.st_gid));
+    fn named_look(&self, dir: &OwnedFd, name: &OsStr, item: &Item<'_>) -> Result<()> {
+        let (uid, gid) = self.owner_of(item);
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .context(|| format!("chown {}", show(&item.to)))?;
-        rustix::fs::utimensat(dir, name, &both(mtime(stat)), AtFlags::SYMLINK_NOFOLLOW)
-            .context(|| format!("set times of {}", show(&item.to)))
-    }
-
-    /// Copies capabilities and users' attributes.
-    fn xattrs(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        self.buf.resize(XATTRS, 0);
-        // Through /proc: what was opened as a path only cannot be asked itself.
-        let from = fd_path(from);
-        let len = match rustix::fs::listxattr(&from, &mut self.buf[..]) {
-            Ok(len) => len,
-            Err(Errno::OPNOTSUPP) => return Ok(()),
-            Err(e) => return Err(Error::io(format!("list attributes of {}", show(name)), e)),
-        };
-        let keys: Vec<Vec<u8>> =
-            self.buf.get(..len).unwrap_or_default().split(|&b| b == 0).map(<[u8]>::to_vec).collect();
-        for key in keys.iter().filter(|k| *k == b"security.capability" || is_users(k)) {
-            let len = match rustix::fs::getxattr(&from, key.as_slice(), &mut self.buf[..]) {
-                Ok(len) => len,
-                Err(Errno::NODATA) => continue,
-                Err(e) => return Err(Error::io(format!("read attributes of {}", show(name)), e)),
-            };
-            let value = self.buf.get(..len).unwrap_or_default();
-            match rustix::fs::fsetxattr(to, key.as_slice(), value, XattrFlags::empty()) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-                Err(e) => return Err(Error::io(format!("set attributes of {}", show(name)), e)),
-            }
-        }
-        Ok(())
+            .context(|| format!("chown {}", show(item.to)))?;
+        rustix::fs::utimensat(dir, name, &both(timespec(item.entry.mtime)), AtFlags::SYMLINK_NOFOLLOW)
+            .context(|| format!("set times of {}", show(item.to)))
     }
 
     /// Removes what stands where something is to go; a directory is in the way.
@@ -337,8 +313,15 @@ impl<'a> Placer<'a> {
     }
 }
 
-fn is_users(key: &[u8]) -> bool {
-    key.starts_with(b"user.") && !key.starts_with(b"user.overlay.")
+/// Gives a copy the attributes that reach layers.
+fn set_attributes(item: &Item<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    for (name, value) in item.from.attributes(item.at)? {
+        match rustix::fs::fsetxattr(to, name.as_slice(), &value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(e) => return Err(Error::io(format!("set attributes of {}", show(item.to)), e)),
+        }
+    }
+    Ok(())
 }
 
 fn create(dir: &OwnedFd, name: &OsStr, to: &[u8]) -> Result<OwnedFd> {
@@ -364,6 +347,10 @@ fn in_the_way(to: &[u8], directory: bool) -> Error {
 
 fn mtime(stat: &Stat) -> Timespec {
     Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+fn timespec(time: Time) -> Timespec {
+    Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() }
 }
 
 fn both(time: Timespec) -> Timestamps {

@@ -109,6 +109,20 @@ impl Ignore {
         self.patterns.scope()
     }
 
+    /// The same, with all left out that is neither at nor below one of the paths `leads`, unless an exception of the file
+    /// names it.
+    ///
+    /// # Errors
+    /// When there are too many patterns.
+    pub fn within(&self, leads: &[Vec<u8>]) -> Result<Self, Error> {
+        let mut patterns = PatternList::new([b"**"])?;
+        for lead in leads {
+            patterns.push_exact_exception(lead)?;
+        }
+        patterns.extend(&self.patterns)?;
+        Ok(Self { patterns })
+    }
+
     /// The same with `paths` let in, which the builder itself reads: when a context is sent elsewhere, the Dockerfile
     /// and the ignore file go along even where they are excluded. Whoever receives it applies the ignore file as it
     /// is, and copies neither.

@@ -89,6 +89,18 @@ impl PatternList {
         Ok(())
     }
 
+    /// Adds the patterns of another list after its own.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`].
+    pub fn extend(&mut self, other: &Self) -> Result<(), Error> {
+        if self.rules.len() + other.rules.len() > MAX_PATTERNS {
+            return Err(Error::TooMany);
+        }
+        self.rules.extend_from_slice(&other.rules);
+        Ok(())
+    }
+
     /// Without any pattern, nothing matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -12,7 +12,7 @@ impl Stage {
     pub(super) fn copy(&self, planner: &mut Planner<'_>, copy: &CopyCmd, span: Span) -> Result<Op> {
         let from = match &copy.from {
             None => Source::Context(0),
-            Some(name) => Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?),
+            Some(name) => planner.source(self.index, name, &self.image.platform, span)?,
         };
         let op = self.paths(planner, &copy.paths, from, span)?;
         Ok(Op::Copy(Box::new(graph::Copy { parents: copy.parents, ..op })))

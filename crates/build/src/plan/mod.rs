@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longshore_oci::image::{ImageDocument, RunConfig};
-use longshore_oci::{Digest, Platform};
+use longshore_oci::{Digest, Platform, Reference};
 
 use crate::dockerfile::{
     self, Dockerfile, Escape, Finding, Globals, Graph as Stages, Kind, Known as _, Source, Span,
 };
-use crate::graph::{Graph, Limits, Network, Stamp, StepId, Tree};
+use crate::graph::{Graph, Limits, Network, Source as Files, Stamp, StepId, Tree};
 use crate::{Error, Result};
 
 pub use image::{Made, document};
@@ -48,6 +48,27 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// What commands may use.
     pub limits: Limits,
+    /// What names stand for besides the stages and images that they would be.
+    pub contexts: BTreeMap<String, Named>,
+}
+
+/// What the name of a context stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// The files of the build's context of this number.
+    Files(usize),
+    /// An image.
+    Image(String),
+}
+
+impl Options {
+    /// What a name stands for, if it is one of a context. Names of images are the same however short they are written.
+    fn named(&self, name: &str) -> Option<&Named> {
+        let whole = |name: &str| name.parse::<Reference>().ok().map(Reference::or_latest);
+        let same = |other: &str| whole(name).is_some_and(|name| whole(other) == Some(name));
+        let exact = self.contexts.get(name);
+        exact.or_else(|| self.contexts.iter().find(|(other, _)| same(other)).map(|(_, named)| named))
+    }
 }
 
 /// Which steps are carried out even if the cache has them.
@@ -97,6 +118,14 @@ pub struct Plan {
     pub unused_args: Vec<String>,
 }
 
+impl Plan {
+    /// The steps that its instructions are.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<StepId> {
+        self.rows.iter().filter_map(|row| row.step).collect()
+    }
+}
+
 /// An instruction.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -143,7 +172,13 @@ pub fn plan(file: &Dockerfile, options: &Options, images: &dyn Images) -> Result
     let always = dockerfile::predefined(&options.host, &options.platform, named);
     let escape = file.directives.escape;
     let globals = Globals::new(cut.globals, &always, &options.args, escape).map_err(invalid)?;
-    let stages = cut.resolve(&globals).map_err(invalid)?;
+    let mut stages = cut.resolve(&globals).map_err(invalid)?;
+    for (stage, needs) in stages.stages.stages.iter().zip(&mut stages.needs) {
+        // A context in its place needs nothing.
+        if stage.from.alias.as_ref().is_some_and(|alias| options.contexts.contains_key(alias)) {
+            needs.clear();
+        }
+    }
     let mut planner = Planner {
         escape,
         options,
@@ -240,17 +275,23 @@ impl Planner<'_> {
         Ok(base)
     }
 
-    /// The files of a stage before `index`, or of an image.
-    fn tree(&mut self, index: usize, name: &str, platform: &Platform, span: Span) -> Result<Tree> {
-        match self.stages.source(index, name, span).map_err(invalid)? {
-            Source::Scratch => Ok(Tree::Layers(None)),
-            Source::Image(name) => Ok(Tree::Layers(self.base(&name, platform)?.chain)),
-            Source::Stage(before) => {
-                self.done.get(&before).map(|stage| stage.image.tree).ok_or_else(|| {
-                    Error::Internal(format!("stage {before} was not planned before it is read"))
-                })
-            }
-        }
+    /// The files that a name in stage `index` stands for: those of a named context, of a stage before, or of an image.
+    fn source(&mut self, index: usize, name: &str, platform: &Platform, span: Span) -> Result<Files> {
+        let image = match self.options.named(name) {
+            Some(Named::Files(n)) => return Ok(Files::Context(*n)),
+            Some(Named::Image(image)) => image.clone(),
+            None => match self.stages.source(index, name, span).map_err(invalid)? {
+                Source::Scratch => return Ok(Files::Tree(Tree::Layers(None))),
+                Source::Image(name) => name,
+                Source::Stage(before) => {
+                    let stage = self.done.get(&before).map(|stage| Files::Tree(stage.image.tree));
+                    return stage.ok_or_else(|| {
+                        Error::Internal(format!("stage {before} was not planned before it is read"))
+                    });
+                }
+            },
+        };
+        Ok(Files::Tree(Tree::Layers(self.base(&image, platform)?.chain)))
     }
 }
 

@@ -44,7 +44,7 @@ impl Stage {
         let source = match &mount.from {
             // Checked before an image is looked for.
             Some(name) if !mount.target.is_empty() && mount.kind != MountKind::Ssh => {
-                Some(Source::Tree(planner.tree(self.index, name, &self.image.platform.clone(), span)?))
+                Some(planner.source(self.index, name, &self.image.platform, span)?)
             }
             None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
             _ => None,

@@ -11,12 +11,12 @@ use crate::dockerfile::{
     self, Command, FromCmd, Healthcheck, Instruction, Kind, Pair, RunBody, RunCmd, Security, Source, Span,
     Word,
 };
-use crate::graph::{Mkdir, Network, Op, Run, RunFile, Stamp, Step, StepId, Tree};
+use crate::graph::{self, Copy, Mkdir, Network, Op, Run, RunFile, Stamp, Step, StepId, Tree};
 use crate::{Error, Result};
 
 use super::image::{Made, nanoseconds};
 use super::scope::{self, View, at, text};
-use super::{Image, NoCache, Planner, Row};
+use super::{Image, Named, NoCache, Planner, Row};
 
 /// Where programs are looked for when nobody says so.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,8 +43,12 @@ impl Stage {
         let stages = planner.stages;
         let part = stages.stages.stages.get(index);
         let part = part.ok_or_else(|| Error::Internal(format!("there is no stage {index}")))?;
-        let mut stage = Self::start(planner, index, part.from, part.head.span)?;
-        stage.row(planner, part.head, None);
+        let (mut stage, step) = Self::start(planner, index, part.from, part.head.span)?;
+        stage.row(planner, part.head, step);
+        if part.from.alias.as_ref().is_some_and(|alias| planner.options.contexts.contains_key(alias)) {
+            // What the file says of it does not count.
+            return Ok(stage);
+        }
         let triggers = stage.config().on_build.take().unwrap_or_default();
         let triggers = dockerfile::parse_triggers(&triggers).map_err(|e| {
             Error::Invalid(format!("line {}: a trigger of the base image: {e}", part.head.span.line))
@@ -58,7 +62,13 @@ impl Stage {
         Ok(stage)
     }
 
-    fn start(planner: &mut Planner<'_>, index: usize, from: &FromCmd, span: Span) -> Result<Self> {
+    /// The stage as its `FROM` makes it, and the step that this takes if any.
+    fn start(
+        planner: &mut Planner<'_>,
+        index: usize,
+        from: &FromCmd,
+        span: Span,
+    ) -> Result<(Self, Option<StepId>)> {
         let platform = match planner.stages.variables.get(index).and_then(|v| v.platform.as_ref()) {
             None => planner.options.platform.clone(),
             Some(given) => given.parse::<Platform>().map_err(|_| {
@@ -72,7 +82,19 @@ impl Stage {
                 from.alias.as_ref().is_some_and(|a| names.contains(a)) || names.contains(&index.to_string())
             }
         };
-        let (image, args) = match planner.stages.bases.get(index) {
+        let base = planner.stages.bases.get(index);
+        let instead = from.alias.as_deref().and_then(|alias| planner.options.contexts.get(alias));
+        let named = instead.or_else(|| match base {
+            Some(Source::Image(name)) => planner.options.named(name),
+            _ => None,
+        });
+        let mut step = None;
+        let (image, args) = match base {
+            _ if let Some(named) = named.cloned() => {
+                let image;
+                (image, step) = of_context(planner, &named, &platform, fresh, span)?;
+                (image, Vec::new())
+            }
             Some(Source::Stage(before)) => {
                 let before = planner.done.get(before);
                 let before = before
@@ -82,7 +104,8 @@ impl Stage {
             Some(Source::Image(name)) => (of_base(planner, &name.clone(), &platform, span)?, Vec::new()),
             Some(Source::Scratch) | None => (nothing(planner, platform), Vec::new()),
         };
-        Ok(Self { name: from.alias.clone(), index, image, args, cmd_set: false, fresh })
+        let name = from.alias.clone();
+        Ok((Self { name, index, image, args, cmd_set: false, fresh }, step))
     }
 
     /// Arguments for a stage that starts from this one: there its variables were set last.
@@ -397,6 +420,37 @@ fn nothing(planner: &Planner<'_>, platform: Platform) -> Image {
         platform,
         stamp: stamp(planner, None),
     }
+}
+
+/// The image that a named context is: one of that name, or nothing but its files.
+fn of_context(
+    planner: &mut Planner<'_>,
+    named: &Named,
+    platform: &Platform,
+    fresh: bool,
+    span: Span,
+) -> Result<(Image, Option<StepId>)> {
+    let n = match named {
+        Named::Image(name) => return Ok((of_base(planner, name, platform, span)?, None)),
+        Named::Files(n) => *n,
+    };
+    let mut image = nothing(planner, platform.clone());
+    let copy = Copy {
+        from: graph::Source::Context(n),
+        sources: vec![b".".to_vec()],
+        dest: b"/".to_vec(),
+        ..Copy::default()
+    };
+    let step = planner.graph.add(Step {
+        base: image.tree,
+        op: Op::Copy(Box::new(copy)),
+        name: "[context] files".to_owned(),
+        fresh,
+        time: image.stamp,
+    });
+    image.tree = Tree::Step(step);
+    image.made.push(Made { by: "COPY . /".to_owned(), step: Some(step) });
+    Ok((image, Some(step)))
 }
 
 fn of_base(planner: &mut Planner<'_>, name: &str, platform: &Platform, span: Span) -> Result<Image> {

@@ -3,7 +3,7 @@
 use longshore_oci::Platform;
 
 use super::*;
-use crate::graph::Op;
+use crate::graph::{self, Op};
 
 struct Bases;
 
@@ -110,5 +110,33 @@ fn options() -> Options {
         network: Network::Default,
         hosts: Vec::new(),
         limits: Limits::default(),
+        contexts: BTreeMap::new(),
     }
+}
+
+/// What the copies of a plan take files from, in the file's order.
+fn copied(file: &str, contexts: &[(&str, Named)]) -> Vec<graph::Source> {
+    let file = dockerfile::parse(file.as_bytes()).expect("a Dockerfile");
+    let contexts = contexts.iter().map(|(name, named)| ((*name).to_owned(), named.clone())).collect();
+    let plan = plan(&file, &Options { contexts, ..options() }, &Bases).expect("a plan");
+    let of = |step: &graph::Step| if let Op::Copy(copy) = &step.op { Some(copy.from.clone()) } else { None };
+    plan.graph.steps().iter().filter_map(of).collect()
+}
+
+#[test]
+fn contexts_have_names() {
+    use crate::graph::Source;
+    let image = || Source::Tree(Tree::Layers(Some(Digest::of(b"chain"))));
+    let (files, other) = (Named::Files(3), Named::Image("other".into()));
+    let from = "FROM scratch\nCOPY --from=x /a /";
+    assert_eq!(copied(from, &[("x", files.clone())]), [Source::Context(3)]);
+    assert_eq!(copied(from, &[("x", other.clone())]), [image()]);
+    assert_eq!(copied(from, &[("docker.io/library/x:latest", files.clone())]), [Source::Context(3)]);
+    // It comes before a stage of its name, of which nothing is carried out then.
+    let stage = "FROM y AS one\nCOPY a /\nRUN x\nFROM scratch AS two\nCOPY --from=one /a /";
+    assert_eq!(copied(stage, &[("one", files.clone())]), [Source::Context(3), Source::Context(3)]);
+    let both = "FROM y AS zero\nCOPY c /\nFROM zero AS one\nCOPY a /\nFROM one\nCOPY b /";
+    assert_eq!(copied(both, &[("one", other)]), [Source::Context(0)]);
+    // As a base it is its files.
+    assert_eq!(copied("FROM x\nCOPY b /", &[("x", files)]), [Source::Context(3), Source::Context(0)]);
 }

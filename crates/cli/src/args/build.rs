@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::csv;
 use super::kinds::{BYTES, ENV, HOST, LABEL, SWAP, ULIMIT, host};
+use super::output::{Made, Output};
 use super::{ulimit, units};
 use crate::error::Result;
 use crate::flags::{BOOL, FILTER, Flag, INT, Kind, LIST, STRING, STRINGS, flag, options, values};
@@ -23,6 +24,7 @@ const CALL: Kind = Kind::one("string", |v| {
 });
 const PROGRESS: Kind = Kind::one("string", |v| Progress::read(v).map(drop));
 const OUTPUT: Kind = Kind::many("stringArray", |v| Output::read(v).map(drop));
+const CONTEXT: Kind = Kind::many("stringArray", |v| Additional::read(v).map(drop));
 pub(crate) const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
 const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
@@ -33,6 +35,9 @@ options! {
     BuildArgs {
         add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
         build_arg: Vec<String> = flag("build-arg", ENV, "Set build-time variables"),
+        build_context: Vec<String> = flag(
+            "build-context", CONTEXT, "Additional build contexts (e.g., name=path, name=docker-image://image)",
+        ),
         cgroup_parent: String =
             flag("cgroup-parent", STRING, "Set the parent cgroup for the \"RUN\" instructions during build"),
         call: Option<String> =
@@ -46,10 +51,12 @@ options! {
         cpuset_mems: String = flag("cpuset-mems", STRING, "MEMs in which to allow execution (0-3, 0,1)"),
         disable_content_trust: Option<bool> =
             flag("disable-content-trust", BOOL, "Skip image verification").default("true"),
+        explain: bool = flag("explain", BOOL, "Say of every step why it was carried out, or why not"),
         file: String =
             flag("file", STRING, "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").short('f'),
         iidfile: Option<String> = flag("iidfile", STRING, "Write the image ID to the file"),
         label: Vec<String> = flag("label", LABEL, "Set metadata for an image"),
+        load: bool = flag("load", BOOL, "Shorthand for \"--output=type=docker\""),
         memory: Option<String> = flag("memory", BYTES, "Memory limit").short('m'),
         memory_swap: Option<String> =
             flag("memory-swap", SWAP, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
@@ -60,7 +67,7 @@ options! {
         no_cache: bool = flag("no-cache", BOOL, "Do not use cache when building the image"),
         no_cache_filter: Vec<String> = flag("no-cache-filter", STRINGS, "Do not cache specified stages"),
         output: Vec<String> =
-            flag("output", OUTPUT, "Output destination: \"type=image[,name=NAME][,push=true]\" or \"type=docker\"").short('o'),
+            flag("output", OUTPUT, "Output destination (format: \"type=local,dest=path\", \"type=tar,dest=file\", \"type=oci,dest=file\", \"type=docker[,dest=file]\", \"type=image[,name=NAME][,push=true]\")").short('o'),
         platform: Option<String> =
             flag("platform", STRING, "Set platform if server is multi-platform capable"),
         progress: Option<String> = flag(
@@ -111,7 +118,6 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
     flag("builder", BUILDER, "Builder to use: \"default\", the daemon"),
     flag("force-rm", REMOVE, "Always remove intermediate containers").default("true"),
     flag("isolation", ISOLATION, "Container isolation technology"),
-    flag("load", BOOL, "Shorthand for \"--output=type=docker\": the daemon has the image anyway"),
     flag("provenance", PROVENANCE, "Shorthand for \"--attest=type=provenance\": \"false\" only, so far"),
     flag("rm", REMOVE, "Remove intermediate containers after a successful build").default("true"),
     flag("sbom", SBOM, "Shorthand for \"--attest=type=sbom\": \"false\" only, so far"),
@@ -121,7 +127,6 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 pub(crate) const BUILD_LATER: &[Flag] = &[
     flag("allow", STRINGS, "Allow extra privileged entitlement").refused(LATER),
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
-    flag("build-context", LIST, "Additional build contexts").refused(LATER),
     flag("cache-from", LIST, "External cache sources").refused(LATER),
     flag("cache-to", LIST, "Cache export destinations").refused(LATER),
     flag("debug-shell", STRING, "Start a shell where a build fails").refused(LATER),
@@ -206,49 +211,42 @@ impl Secret {
     }
 }
 
-/// An output: an image, and what is done with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Output {
-    names: Vec<String>,
-    push: bool,
+/// A context with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Additional {
+    pub(crate) name: String,
+    pub(crate) from: AdditionalFrom,
 }
 
-impl Output {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdditionalFrom {
+    Directory(String),
+    Image(String),
+}
+
+impl Additional {
     fn read(text: &str) -> Result<Self, String> {
-        let mut out = Self::default();
-        let mut kind = String::new();
-        let fields = csv::fields(text)?;
-        if let [dir] = fields.as_slice()
-            && !dir.contains('=')
-        {
-            return Err(format!("writing files to {dir:?} (type=local) is not implemented yet"));
+        let bad = || format!("invalid context value: {text}, expected key=value");
+        let (name, value) = text.split_once('=').ok_or_else(bad)?;
+        if name.is_empty() || value.is_empty() {
+            return Err(bad());
         }
-        for field in fields {
-            let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
-            let on =
-                || values::truth(value).ok_or_else(|| format!("{key}={value} is neither true nor false"));
-            match key.trim().to_ascii_lowercase().as_str() {
-                "type" => value.clone_into(&mut kind),
-                "name" => {
-                    let names = value.split(',').filter(|n| !n.is_empty());
-                    for name in names {
-                        check_tag(name)?;
-                        out.names.push(name.to_owned());
-                    }
-                }
-                "push" => out.push = on()?,
-                // The daemon always has both the image and its layers.
-                "unpack" | "store" if on()? => {}
-                key => return Err(format!("{key}={value} is not implemented yet")),
+        let from = match value.split_once("://") {
+            Some(("docker-image", image)) => {
+                image.parse::<longshore_oci::Reference>().map_err(|e| format!("context {name}: {e}"))?;
+                AdditionalFrom::Image(image.to_owned())
             }
-        }
-        match kind.as_str() {
-            "image" | "docker" => {}
-            "registry" => out.push = true,
-            "" => return Err("type is required for output".into()),
-            kind => return Err(format!("type={kind} is not implemented yet")),
-        }
-        Ok(out)
+            Some((kind, _)) => {
+                return Err(format!(
+                    "context {name}: contexts of the kind {kind}:// are not implemented yet"
+                ));
+            }
+            None if value.starts_with("git@") => {
+                return Err(format!("context {name}: contexts from Git are not implemented yet"));
+            }
+            None => AdditionalFrom::Directory(value.to_owned()),
+        };
+        Ok(Self { name: name.to_lowercase(), from })
     }
 }
 
@@ -259,7 +257,7 @@ fn only(value: &str, allowed: &[&str], what: &str) -> Result<(), String> {
     Err(format!("{what} is not implemented yet"))
 }
 
-fn check_tag(text: &str) -> Result<(), String> {
+pub(super) fn check_tag(text: &str) -> Result<(), String> {
     use longshore_oci::ParseReferenceError::Digest;
     let read = text.parse::<longshore_oci::Reference>().and_then(longshore_oci::Reference::for_a_tag);
     read.map(drop).map_err(|e| match e {
@@ -295,8 +293,25 @@ fn check_attest(text: &str) -> Result<(), String> {
 impl BuildArgs {
     /// What the image is called, in the order that was given.
     pub(crate) fn names(&self) -> Vec<String> {
-        let outputs = self.output.iter().filter_map(|o| Output::read(o).ok());
-        self.tag.iter().cloned().chain(outputs.flat_map(|o| o.names)).collect()
+        self.tag.iter().cloned().chain(self.outputs().into_iter().flat_map(|o| o.names)).collect()
+    }
+
+    /// The contexts with names, the last of a name.
+    pub(crate) fn additional(&self) -> BTreeMap<String, AdditionalFrom> {
+        let all = self.build_context.iter().filter_map(|text| Additional::read(text).ok());
+        all.map(|one| (one.name, one.from)).collect()
+    }
+
+    /// What becomes of what is built.
+    pub(crate) fn outputs(&self) -> Vec<Output> {
+        self.output.iter().filter_map(|o| Output::read(o).ok()).collect()
+    }
+
+    /// Whether the daemon keeps an image.
+    pub(crate) fn records(&self) -> bool {
+        let outputs = self.outputs();
+        let wanted = outputs.iter().any(|o| matches!(o.made, Made::Image { .. }));
+        outputs.is_empty() || wanted || self.push || self.load
     }
 
     /// The Dockerfile is looked at and not built.
@@ -311,7 +326,7 @@ impl BuildArgs {
 
     /// Whether registries get it.
     pub(crate) fn pushes(&self) -> bool {
-        self.push || self.output.iter().any(|o| Output::read(o).is_ok_and(|o| o.push))
+        self.push || self.outputs().iter().any(|o| o.made == Made::Image { push: true })
     }
 
     /// The parameters of Docker's `POST /build`. `own` is what this program's environment says, `proxies` are variables
@@ -331,6 +346,7 @@ impl BuildArgs {
         let mut out = vec![
             ("dockerfile", dockerfile.to_owned()),
             ("check", flag(self.checks())),
+            ("explain", flag(self.explain)),
             ("nocache", flag(self.no_cache)),
             ("pull", flag(self.pull)),
             ("rm", flag(true)),
@@ -352,6 +368,16 @@ impl BuildArgs {
             ("labels", object(&self.labels())),
             ("ulimits", if ulimits.is_empty() { String::new() } else { Value::from(ulimits).to_string() }),
         ];
+        if !self.records() {
+            out.push(("norecord", "1".to_owned()));
+        }
+        let made: Vec<Made> = self.outputs().into_iter().map(|o| o.made).collect();
+        if made.iter().any(|m| matches!(m, Made::Folder(_) | Made::Tar(_))) {
+            out.push(("export", "tree".to_owned()));
+        }
+        if made.iter().any(|m| matches!(m, Made::Archive(_))) {
+            out.push(("export", "archive".to_owned()));
+        }
         out.extend(self.no_cache_filter.iter().map(|stage| ("nocachefilter", stage.clone())));
         out.extend(self.names().into_iter().map(|name| ("t", name)));
         out.retain(|(_, value)| !value.is_empty());
@@ -449,6 +475,9 @@ mod tests {
         );
         check("--load --rm --force-rm --isolation default --call build --provenance=false --sbom=0 .", &[]);
         check("--attest type=provenance,disabled=true -o type=docker --compress .", &[]);
+        check("-o out .", &[("norecord", "1"), ("export", "tree")]);
+        check("-o out -o - --load .", &[("export", "tree")]);
+        check("-o type=oci,dest=x,name=y .", &[("norecord", "1"), ("export", "archive"), ("t", "y")]);
     }
 
     #[test]
@@ -479,7 +508,11 @@ mod tests {
             ("--cache-to x .", "--cache-to is not implemented yet"),
             ("--squash .", "--squash is not implemented yet"),
             ("--annotation a=b .", "--annotation is not implemented yet"),
-            ("--build-context a=b .", "--build-context is not implemented yet"),
+            ("--build-context a .", "invalid context value: a, expected key=value"),
+            (
+                "--build-context a=oci-layout://x .",
+                "contexts of the kind oci-layout:// are not implemented yet",
+            ),
             ("--security-opt a .", "--security-opt is not implemented yet"),
             ("--debug-shell a .", "--debug-shell is not implemented yet"),
             (
@@ -488,9 +521,7 @@ mod tests {
             ),
             ("--builder other .", "a builder other than the daemon itself is not implemented yet"),
             ("--isolation process .", "other isolation than \"default\" is not implemented yet"),
-            ("-o out .", "writing files to \"out\" (type=local) is not implemented yet"),
-            ("-o type=tar .", "type=tar is not implemented yet"),
-            ("-o type=docker,dest=x .", "dest=x is not implemented yet"),
+            ("-o type=tar .", "type=tar needs dest=FILE"),
             ("-o name=x .", "type is required for output"),
             ("-o type=image,push=x .", "push=x is neither true nor false"),
             ("--provenance=mode=max .", "provenance is not implemented yet"),

@@ -14,6 +14,7 @@ pub(crate) mod layers;
 mod mount;
 mod network;
 pub(crate) mod object;
+pub(crate) mod output;
 mod ports;
 pub(crate) mod registry;
 pub(crate) mod system;

@@ -1,11 +1,8 @@
 //! `cp`: files between this machine and a container, as archives.
-//!
-//! What comes from a container is unpacked into a fresh folder beside its destination, which nothing else knows, and
-//! moved from there: no link of the archive can lead a later entry elsewhere.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -13,6 +10,7 @@ use hyper::{Method, Response, body::Incoming};
 use longshore_api::PathStat;
 use tokio::sync::mpsc;
 
+use super::untar::{Temp, Untar, place};
 use crate::args::container::CpArgs;
 use crate::client::{Client, Payload, each_chunk, escape, query, read};
 use crate::error::{Context, Failure, Result};
@@ -137,8 +135,8 @@ async fn from_container(c: &Client, container: &str, path: &str, to: &str, args:
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temp = Temp::beside(parent)?;
     // With --archive owners are kept, as its help says; docker's command line forgets them on this side.
-    let copied = unpack(answer, &temp.0, args.archive).await?;
-    let made = if contents { temp.0.clone() } else { only_child(&temp.0)? };
+    let copied = unpack(answer, temp.path(), args.archive).await?;
+    let made = if contents { temp.path().to_owned() } else { only_child(temp.path())? };
     place(&made, &target)?;
     report(args, copied, to);
     Ok(())
@@ -166,81 +164,22 @@ fn local_target(to: &Path, slash: bool, about: &PathStat, contents: bool) -> Res
     }
 }
 
-/// A fresh folder, removed with what is left in it.
-struct Temp(PathBuf);
-
-impl Temp {
-    fn beside(parent: &Path) -> Result<Self> {
-        let name =
-            format!(".longshore-cp-{}-{}", std::process::id(), jiff::Timestamp::now().subsec_nanosecond());
-        let path = parent.join(name);
-        fs::create_dir(&path).context(|| format!("make a folder in {}", parent.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Unpacks a body into an empty folder; gives the bytes that came.
 async fn unpack(answer: Response<Incoming>, into: &Path, owners: bool) -> Result<u64> {
-    let (send, chunks) = mpsc::channel::<Bytes>(8);
-    let into = into.to_owned();
-    let unpacking = tokio::task::spawn_blocking(move || -> io::Result<()> {
-        let mut tar = tar::Archive::new(Chunks { chunks, current: Bytes::new() });
-        tar.set_preserve_permissions(true);
-        tar.set_preserve_ownerships(owners && rustix::process::geteuid().is_root());
-        for entry in tar.entries()? {
-            let mut entry = entry?;
-            let path = entry.path()?.into_owned();
-            if path
-                .components()
-                .any(|c| matches!(c, Component::ParentDir | Component::RootDir | Component::Prefix(_)))
-            {
-                return Err(io::Error::other(format!("{} leads out of the archive", path.display())));
-            }
-            entry.unpack_in(&into)?;
-        }
-        // What follows the end is read, so that the sender is not cut off.
-        io::copy(&mut tar.into_inner(), &mut io::sink()).map(drop)
-    });
+    let untar = Untar::start(into, owners);
     let mut total = 0;
     let mut body = answer.into_body();
     while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
         let frame = frame.context(|| "read the archive".into())?;
         if let Ok(data) = frame.into_data() {
             total += data.len() as u64;
-            if send.send(data).await.is_err() {
+            if !untar.push(data).await {
                 break;
             }
         }
     }
-    drop(send);
-    unpacking.await.context(|| "unpack".into())?.context(|| "unpack".into())?;
+    untar.finish().await?;
     Ok(total)
-}
-
-/// Bytes of a channel.
-struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(next) => self.current = next,
-                None => return Ok(0),
-            }
-        }
-        let n = buf.len().min(self.current.len());
-        buf[..n].copy_from_slice(&self.current.split_to(n));
-        Ok(n)
-    }
 }
 
 fn only_child(dir: &Path) -> Result<PathBuf> {
@@ -249,25 +188,6 @@ fn only_child(dir: &Path) -> Result<PathBuf> {
         (Some(Ok(one)), None) => Ok(one.path()),
         _ => Err(Failure::new("the archive does not hold what was asked for")),
     }
-}
-
-/// Moves a file or a tree into place; directories that are there already are filled.
-fn place(from: &Path, to: &Path) -> Result<()> {
-    let is_dir = |p: &Path| fs::symlink_metadata(p).is_ok_and(|m| m.is_dir());
-    if is_dir(from) && fs::metadata(to).is_ok_and(|m| m.is_dir()) {
-        for entry in fs::read_dir(from).context(|| format!("read {}", from.display()))? {
-            let entry = entry.context(|| format!("read {}", from.display()))?;
-            place(&entry.path(), &to.join(entry.file_name()))?;
-        }
-        return Ok(());
-    }
-    if is_dir(to) != is_dir(from) && fs::symlink_metadata(to).is_ok() {
-        return Err(Failure::new(format!(
-            "cannot overwrite {} with something of another kind",
-            to.display()
-        )));
-    }
-    fs::rename(from, to).context(|| format!("write {}", to.display()))
 }
 
 async fn to_container(c: &Client, from: &str, container: &str, path: &str, args: &CpArgs) -> Result<()> {

@@ -49,7 +49,7 @@ const CACHE: Columns = Columns {
 };
 
 /// What the daemon's ledger is made of, as people call it, in the order shown.
-const KINDS: [(&str, &str); 11] = [
+const KINDS: [(&str, &str); 12] = [
     ("layer", "Layers"),
     ("compressed-layer", "Compressed layers"),
     ("document", "Image documents"),
@@ -58,6 +58,7 @@ const KINDS: [(&str, &str); 11] = [
     ("log", "Logs"),
     ("volume", "Volumes"),
     ("cache-mount", "Cache mounts"),
+    ("context", "Build contexts"),
     ("metadata", "Metadata"),
     ("arriving", "Arriving"),
     ("leftover", "Leftovers"),

@@ -18,6 +18,7 @@ mod registry;
 mod run;
 mod start;
 mod system;
+mod untar;
 mod upkeep;
 mod volume;
 mod working;

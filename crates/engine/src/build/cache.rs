@@ -6,6 +6,7 @@ use longshore_oci::Digest;
 use longshore_store::StepRecord;
 use longshore_store::usage::Kind;
 
+use super::of_build;
 use crate::filters;
 use crate::model::{BuildCacheEntry, BuildCacheKind, BuildPruneRequest, BuildPruned, Filters};
 use crate::time::now;
@@ -21,7 +22,7 @@ type Outcome = (Option<Digest>, String);
 /// An entry, and what it is in the store.
 struct Found {
     entry: BuildCacheEntry,
-    /// Steps or cache mounts; several keys may name one result.
+    /// Steps, cache mounts or contexts; several keys may name one result of a step.
     keys: Vec<Digest>,
 }
 
@@ -84,6 +85,23 @@ impl Engine {
                 keys: vec![key],
             });
         }
+        for context in self.inner.builder.shared_contexts().map_err(of_build)? {
+            found.push(Found {
+                entry: BuildCacheEntry {
+                    id: context.key.hex(),
+                    kind: BuildCacheKind::Context,
+                    in_use: context.in_use,
+                    description: "files of a build context".to_owned(),
+                    parents: Vec::new(),
+                    shared: false,
+                    size: context.size,
+                    created: context.used,
+                    last_used: context.used,
+                    uses: 0,
+                },
+                keys: vec![context.key],
+            });
+        }
         found.sort_by(|a, b| {
             b.entry.last_used.cmp(&a.entry.last_used).then_with(|| a.entry.id.cmp(&b.entry.id))
         });
@@ -114,11 +132,13 @@ impl Engine {
                 kept > keep
             });
         }
-        let (steps, mounts): (Vec<&Found>, Vec<&Found>) =
-            found.iter().partition(|f| f.entry.kind == BuildCacheKind::Step);
-        let keys = |of: &[&Found]| of.iter().flat_map(|f| f.keys.clone()).collect::<Vec<Digest>>();
-        let mut reclaimed = self.inner.store.drop_steps(&keys(&steps))?.bytes;
-        reclaimed += self.inner.store.drop_cache_mounts(&keys(&mounts))?;
+        let keys = |kind| {
+            let of_kind = found.iter().filter(|f| f.entry.kind == kind);
+            of_kind.flat_map(|f| f.keys.clone()).collect::<Vec<Digest>>()
+        };
+        let mut reclaimed = self.inner.store.drop_steps(&keys(BuildCacheKind::Step))?.bytes;
+        reclaimed += self.inner.store.drop_cache_mounts(&keys(BuildCacheKind::CacheMount))?;
+        reclaimed += self.inner.builder.drop_contexts(&keys(BuildCacheKind::Context)).map_err(of_build)?;
         Ok(BuildPruned { removed: found.iter().map(|f| f.entry.id.clone()).collect(), reclaimed })
     }
 }

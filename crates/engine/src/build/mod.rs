@@ -1,77 +1,55 @@
 //! Builds: a client's context and request in, an image out.
 
 mod cache;
+mod export;
 mod images;
 mod rows;
 mod runner;
+mod source;
 
 pub(crate) use self::images::{Bases, fits};
 pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
+pub use self::source::BuildInput;
+pub(crate) use self::source::Site;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream;
-use longshore_build::context::{Context, UnpackOptions, unpack};
-use longshore_build::dockerfile::{self, Dockerfile, Finding};
+use longshore_build::context::Context;
+use longshore_build::dockerfile::Finding;
 use longshore_build::graph::{StepId, Tree};
-use longshore_build::ignore::{self, Ignore};
 use longshore_build::plan::{NoCache, Options, Plan, check, document, plan};
-use longshore_build::{Cancel, Error as BuildError, Job, Secrets};
+use longshore_build::{Cancel, Error as BuildError, Job};
 use longshore_oci::{Digest, Platform};
 use longshore_store::archive;
 use longshore_store::lease::Lease;
-use longshore_sys::root::Root;
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
 use self::rows::Rows;
-use crate::engine::{make_dir, remove_dir};
+use self::source::{Incoming, Ready};
 use crate::model::{BuildEvent, BuildRequest};
-use crate::stream::{BodyStream, BoxStream};
-use crate::{Engine, Error, Result, names, pipe};
+use crate::stream::BoxStream;
+use crate::{Engine, Error, Result};
 
 /// Events of a build; a failure is the last.
 pub type BuildStream = BoxStream<BuildEvent>;
 
 /// Lines that may wait for a client; then its build waits.
 const QUEUE: usize = 256;
-/// Bytes that a Dockerfile or an ignore file may have.
-const MAX_FILE: u64 = 16 << 20;
 /// Where the contexts of builds that are under way lie, below the data root.
 pub(crate) const DIR: &str = "builds";
 
-/// A client's files while its build is under way; dropped, they are gone.
-pub(crate) struct Site {
-    pub(crate) dir: PathBuf,
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Err(e) = remove_dir(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), "a build's context stays until the next start: {e}");
-        }
-    }
-}
-
-/// A build that was understood and not begun.
-struct Ready {
-    site: Site,
-    file: Dockerfile,
-    context: Context,
-}
-
 impl Engine {
-    /// Builds an image of a context that comes as a tar. What can be known at once fails at once; the rest comes as
-    /// events. A client that goes away ends the build.
+    /// Builds an image. What can be known at once fails at once; the rest comes as events. A client that goes away ends
+    /// the build.
     ///
     /// # Errors
     /// For a context or a Dockerfile that is none.
-    pub async fn build(&self, request: BuildRequest, body: BodyStream) -> Result<BuildStream> {
-        let reader = pipe::into_reader(body);
+    pub async fn build(&self, request: BuildRequest, input: BuildInput) -> Result<BuildStream> {
+        let incoming = Incoming::begin(input);
         let asked = request.dockerfile.clone();
-        let ready = self.blocking(move |e| e.receive(reader, &asked)).await?;
+        let ready = self.blocking(move |e| e.receive(incoming, &asked)).await?;
         let (tx, rx) = mpsc::channel(QUEUE);
         let engine = self.clone();
         let cancel = Cancel::new();
@@ -101,24 +79,6 @@ impl Engine {
         Ok(Box::pin(stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|item| (item, rx)) })))
     }
 
-    /// Unpacks a context and reads its Dockerfile.
-    fn receive(&self, reader: pipe::BodyReader, asked: &str) -> Result<Ready> {
-        let all = self.inner.paths.data.join(DIR);
-        make_dir(&all, 0o700)?;
-        let site = Site { dir: all.join(names::new_id()?) };
-        // A client's users are nobody's in an image.
-        let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
-        let tree = unpack(reader, &site.dir, &options).map_err(|e| of_build(e.into()))?.root;
-        let name = if asked.is_empty() { "Dockerfile" } else { asked };
-        let root = Root::open(&tree)?;
-        let text = read(&root, name)?
-            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
-        let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
-        let ignore = ignore_of(&root, name)?;
-        let context = context(&tree, &ignore)?;
-        Ok(Ready { site, file, context })
-    }
-
     fn build_in(
         &self,
         ready: &Ready,
@@ -137,7 +97,9 @@ impl Engine {
         let bases = Bases { engine: self, request, lease: &lease, runtime, send };
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
-        let outcomes = self.solve(&plan, &ready.context, &request.secrets, &lease, cancel, send)?;
+        let outcomes = self.with_contexts(ready, &plan, send, |contexts| {
+            self.solve(&plan, contexts, request, &lease, cancel, send)
+        })?;
         if cancel.is_off() {
             return Err(BuildError::Cancelled);
         }
@@ -152,28 +114,32 @@ impl Engine {
             )));
         }
         let document = document(&plan.image, &outcomes);
+        self.export_build(request, top, &document, cancel, send)?;
+        if request.unrecorded {
+            return Ok(());
+        }
         let id = archive::record(&self.inner.store, top, &request.tags, document)?;
         self.announce(&id, request, send);
-        tracing::debug!(image = %id, dir = %ready.site.dir.display(), "built");
+        tracing::debug!(image = %id, "built");
         Ok(())
     }
 
     fn solve(
         &self,
         plan: &Plan,
-        context: &Context,
-        secrets: &Secrets,
+        contexts: &[Context],
+        request: &BuildRequest,
         lease: &Lease,
         cancel: &Cancel,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
     ) -> Result<Vec<Option<longshore_build::Outcome>>, BuildError> {
         let rows = Rows::new(plan, send);
-        let wanted: Vec<StepId> = plan.rows.iter().filter_map(|row| row.step).collect();
         let job = Job {
             graph: &plan.graph,
-            wanted: &wanted,
-            contexts: std::slice::from_ref(context),
-            secrets,
+            wanted: &plan.wanted(),
+            contexts,
+            secrets: &request.secrets,
+            explain: request.explain,
             runner: self,
             watcher: &rows,
             cancel,
@@ -190,16 +156,6 @@ impl Engine {
         for tag in &request.tags {
             self.image_event("tag", id, &tag.familiar());
             send(BuildEvent::Tagged(tag.clone()));
-        }
-    }
-
-    /// Removes what builds of an earlier daemon left. For a start only.
-    pub(crate) fn sweep_builds(&self) {
-        let dir = self.inner.paths.data.join(DIR);
-        if dir.exists()
-            && let Err(e) = remove_dir(&dir)
-        {
-            tracing::warn!("sweeping the contexts of builds: {e}");
         }
     }
 }
@@ -228,49 +184,13 @@ fn options(request: &BuildRequest) -> Options {
         network: request.network.clone(),
         hosts: request.hosts.clone(),
         limits: request.limits.clone(),
+        contexts: request.contexts.clone(),
     }
 }
 
 /// An error of the builder, for those who asked.
 pub(crate) fn of_build(e: BuildError) -> Error {
     Error::new(e.kind(), e.to_string())
-}
-
-/// The ignore file that applies to a Dockerfile.
-fn ignore_of(root: &Root, dockerfile: &str) -> Result<Ignore> {
-    for name in ignore::candidates(dockerfile.as_bytes()) {
-        let name = String::from_utf8_lossy(&name).into_owned();
-        if let Some(text) = read(root, &name)? {
-            return Ignore::parse(&text).map_err(|e| Error::invalid(format!("{name}: {e}")));
-        }
-    }
-    Ok(Ignore::default())
-}
-
-/// What commands see of a client's files: they belong to root.
-fn context(tree: &Path, ignore: &Ignore) -> Result<Context> {
-    let options = longshore_build::context::Options { owner: Some((0, 0)), ..Default::default() };
-    Context::walk(Root::open(tree)?, ignore, &options).map_err(|e| of_build(e.into()))
-}
-
-/// A file of a context; `None` where there is none.
-fn read(root: &Root, name: &str) -> Result<Option<Vec<u8>>> {
-    use std::io::Read as _;
-    let opened = match root.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
-        Ok(fd) => std::fs::File::from(fd),
-        Err(e) if e.kind() == longshore_oci::Kind::NotFound => return Ok(None),
-        Err(e) => return Err(e.into()),
-    };
-    let meta = opened.metadata().map_err(|e| Error::io(format!("stat {name}"), e))?;
-    if !meta.is_file() {
-        return Err(Error::invalid(format!("{name} is not a regular file")));
-    }
-    let mut text = Vec::new();
-    opened.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|e| Error::io(format!("read {name}"), e))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(Error::invalid(format!("{name} has more than {MAX_FILE} bytes")));
-    }
-    Ok(Some(text))
 }
 
 /// One builder for a store.

@@ -117,6 +117,11 @@ impl Watcher for Rows<'_> {
                     (self.send)(BuildEvent::Output { row, stderr, bytes: bytes.to_vec() });
                 }
             }
+            Event::Explained { step, why } => {
+                if let Some(row) = self.row(step.0) {
+                    (self.send)(BuildEvent::Explained { row, why: why.clone() });
+                }
+            }
             Event::Done { step, done, outcome, took } => {
                 let mut state = self.lock();
                 if let Some(slot) = state.outcomes.get_mut(step.0) {

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_build::Secrets;
+use longshore_build::context::sync::Ask;
 use longshore_build::graph::{Limits, Network};
+use longshore_build::plan::Named;
 use longshore_oci::{Digest, Platform, Reference};
 
 use super::{Filters, UnixNanos};
@@ -23,6 +25,8 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// The Dockerfile is looked at and not built.
     pub check: bool,
+    /// It is told why each step is carried out or is not.
+    pub explain: bool,
     /// Every step is carried out.
     pub no_cache: bool,
     /// Stages of which every step is carried out, by name or number.
@@ -39,8 +43,23 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// What commands may ask for; never stored, never told.
     pub secrets: Secrets,
+    /// What names stand for besides stages and images.
+    pub contexts: BTreeMap<String, Named>,
+    /// What else is made of what was built, besides or instead of an image.
+    pub exports: Vec<BuildExport>,
+    /// No image is kept.
+    pub unrecorded: bool,
     /// What registries are told, by the registry's name.
     pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// What may be made of what was built, in the form of a tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildExport {
+    /// The files of the image.
+    Tree,
+    /// The image as an archive that is Docker's and an OCI layout.
+    Archive,
 }
 
 /// An instruction of the stages that are built.
@@ -72,6 +91,8 @@ pub enum BuildDone {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum BuildEvent {
+    /// The client that shares its directories is asked for something of the one of this number.
+    Ask { context: usize, ask: Ask },
     /// An image is being fetched.
     Pull(super::ProgressEvent),
     /// What will be done.
@@ -82,6 +103,8 @@ pub enum BuildEvent {
     Running { row: usize, container: String },
     /// Its command wrote something.
     Output { row: usize, stderr: bool, bytes: Vec<u8> },
+    /// Why it is carried out, or is not.
+    Explained { row: usize, why: String },
     /// It is done. `image` is the id of the image as it would be after it, `size` the bytes of its layer.
     Done { row: usize, done: BuildDone, image: Digest, size: u64, took: Duration },
     /// Something that people should know.
@@ -90,6 +113,10 @@ pub enum BuildEvent {
     Lint { rule: &'static str, message: String, line: u32 },
     /// The file was only looked at; so many things were found.
     Checked(usize),
+    /// Bytes of a tar that was asked for.
+    Export { what: BuildExport, bytes: Vec<u8> },
+    /// That tar is whole. For an archive, `id` is the image's.
+    Exported { what: BuildExport, id: Option<Digest> },
     /// The image is there.
     Built(Digest),
     /// It has a name.
@@ -105,15 +132,18 @@ pub enum BuildCacheKind {
     Step,
     /// A cache mount.
     CacheMount,
+    /// The files of a context that a client shared.
+    Context,
 }
 
 impl BuildCacheKind {
-    /// BuildKit's names: `regular` and `exec.cachemount`.
+    /// BuildKit's names: `regular`, `exec.cachemount` and `source.local`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Step => "regular",
             Self::CacheMount => "exec.cachemount",
+            Self::Context => "source.local",
         }
     }
 }

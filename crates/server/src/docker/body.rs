@@ -33,8 +33,16 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
 }
 
 /// Reads a whole body, within the limits of size and time.
-pub(crate) async fn read_all(mut body: Incoming, config: &ServerConfig) -> Result<Bytes, ApiError> {
-    let limit = config.max_json_body;
+pub(crate) async fn read_all(body: Incoming, config: &ServerConfig) -> Result<Bytes, ApiError> {
+    read_limited(body, config.max_json_body, config).await
+}
+
+/// The same with another limit of size, in bytes.
+pub(crate) async fn read_limited(
+    mut body: Incoming,
+    limit: usize,
+    config: &ServerConfig,
+) -> Result<Bytes, ApiError> {
     let too_large =
         || ApiError::of(Kind::TooLarge, format!("the request's body is larger than {limit} bytes"));
     if body.size_hint().lower() > limit as u64 {

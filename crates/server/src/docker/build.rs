@@ -8,19 +8,23 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, UPGRADE};
 use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
-use longshore_engine::model::BuildRequest;
-use longshore_engine::{BodyStream, BuildLimits, BuildNetwork, BuildSecret, BuildSecrets};
+use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
+use longshore_engine::{
+    BodyStream, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildSecret, BuildSecrets,
+};
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use super::build_lines::Lines;
 use super::build_order::{Ordered, quietly};
-use super::{Answer, Call, body, images, registry, reply};
+use super::hijack::Session;
+use super::{Answer, Call, body, images, registry, reply, streams};
 use crate::errors::ApiError;
 
 /// Parameters that change what is built and are not there yet.
@@ -47,7 +51,7 @@ pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
     let wanted = decode(call, request.headers())?;
     let quiet = call.query.flag("q");
     let bytes = body::upload(request.into_body(), call.config().upload_idle);
-    let events = call.engine().build(wanted, bytes).await?;
+    let events = call.engine().build(wanted, BuildInput::Tar(bytes)).await?;
     let mut ordered = Ordered::default();
     let lines = events.flat_map(move |event| {
         let lines = if quiet { quietly(event) } else { ordered.push(event) };
@@ -58,8 +62,10 @@ pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
 
 /// `POST /longshore/build`.
 pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
-    let mut wanted = decode(call, request.headers())?;
-    wanted.check = call.query.flag("check");
+    if request.headers().contains_key(UPGRADE) {
+        return shared(call, request).await;
+    }
+    let mut wanted = decode_ours(call, request.headers())?;
     let kind = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes().to_owned());
     let mut bytes = body::upload(request.into_body(), call.config().upload_idle);
     if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
@@ -67,13 +73,61 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
         (head, bytes) = read_head(bytes).await?;
         wanted.secrets = secrets(head.secrets)?;
     }
-    let events = call.engine().build(wanted, bytes).await?;
+    let events = call.engine().build(wanted, BuildInput::Tar(bytes)).await?;
     let mut lines = Lines::default();
     let lines = events.flat_map(move |event| {
         let lines = lines.push(event);
         futures_util::stream::iter(lines.into_iter().map(|l| Ok::<_, Infallible>(reply::json_line(&l))))
     });
     Ok(reply::stream(reply::NDJSON, lines))
+}
+
+/// A build of files that the client sends when it is asked.
+async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
+    let takeover = streams::takeover(&mut request)?;
+    let mut wanted = decode_ours(call, request.headers())?;
+    let body = body::read_limited(request.into_body(), build::MAX_HEAD, call.config()).await?;
+    // What it holds must not come back in an error.
+    let bad = || ApiError::invalid("the request of a build whose files are shared is not what it should be");
+    let mut head: BuildHead = json::from_slice(&body).map_err(|_| bad())?;
+    let dockerfile = head.dockerfile.take().ok_or_else(bad)?;
+    let dockerfile = STANDARD.decode(dockerfile).map_err(|_| bad())?;
+    let contexts = std::mem::take(&mut head.contexts);
+    if head.named_directories.values().any(|n| *n >= contexts.len()) {
+        return Err(bad());
+    }
+    let directories = std::mem::take(&mut head.named_directories).into_iter();
+    wanted.contexts.extend(directories.map(|(name, n)| (name, BuildNamed::Files(n))));
+    let images = std::mem::take(&mut head.named_images).into_iter();
+    wanted.contexts.extend(images.map(|(name, image)| (name, BuildNamed::Image(image))));
+    wanted.secrets = secrets(head.secrets)?;
+    let (input, mut pieces) = mpsc::channel(8);
+    let answers = futures_util::stream::poll_fn(move |cx| pieces.poll_recv(cx).map(|piece| piece.map(Ok)));
+    let answers = Box::pin(answers);
+    let events = call.engine().build(wanted, BuildInput::Shared { dockerfile, contexts, answers }).await?;
+    let mut lines = Lines::default();
+    let output = events.flat_map(move |event| {
+        let lines = lines.push(event).into_iter().map(|line| reply::json_line(&line));
+        let chunks = lines.map(|data| OutputChunk { stream: OutputStream::Stdout, data });
+        futures_util::stream::iter(chunks.collect::<Vec<_>>())
+    });
+    takeover.start(call.version, Session { tty: true, output: output.boxed(), input: Some(input) }, None)
+}
+
+/// The parameters of our own route.
+fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
+    let mut wanted = decode(call, headers)?;
+    wanted.check = call.query.flag("check");
+    wanted.explain = call.query.flag("explain");
+    wanted.unrecorded = call.query.flag("norecord");
+    for what in call.query.all("export") {
+        wanted.exports.push(match what.as_str() {
+            "tree" => BuildExport::Tree,
+            "archive" => BuildExport::Archive,
+            what => return Err(ApiError::invalid(format!("export={what}: want tree or archive"))),
+        });
+    }
+    Ok(wanted)
 }
 
 fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
@@ -102,6 +156,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         args: given(map::<Option<String>>(q.text("buildargs"), "buildargs")?),
         labels: map(q.text("labels"), "labels")?,
         check: false,
+        explain: false,
         no_cache: q.flag("nocache"),
         fresh_stages: q.all("nocachefilter"),
         pull: q.flag("pull"),
@@ -110,6 +165,9 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         limits: limits(call)?,
         platform: images::platform(call)?,
         secrets: BuildSecrets::new(),
+        contexts: BTreeMap::new(),
+        exports: Vec::new(),
+        unrecorded: false,
         credentials: registry::all_credentials(headers)?,
     })
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use longshore_api::build::{BuildDone, BuildLine, BuildRow};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow};
+use longshore_engine::BuildAsk;
 use longshore_engine::model::{self, BuildEvent};
 
 use super::build_order::Text;
@@ -34,6 +37,14 @@ impl Lines {
 
     fn line(&mut self, event: BuildEvent) -> Option<BuildLine> {
         Some(match event {
+            BuildEvent::Ask { context, ask: BuildAsk::Tree(sources) } => {
+                let sources = sources.into_iter().map(|source| STANDARD.encode(source)).collect();
+                BuildLine::Tree { context, sources }
+            }
+            BuildEvent::Ask { context, ask: BuildAsk::Files(places) } => {
+                let places = places.into_iter().map(|places| (places.start, places.end)).collect();
+                BuildLine::Files { context, places }
+            }
             BuildEvent::Pull(e) => BuildLine::Pull { progress: image::progress(e) },
             BuildEvent::Plan(rows) => BuildLine::Plan {
                 rows: rows
@@ -50,6 +61,7 @@ impl Lines {
                 }
                 BuildLine::Output { row, stderr, text }
             }
+            BuildEvent::Explained { row, why } => BuildLine::Explained { row, why },
             BuildEvent::Done { row, done, image, size, took } => BuildLine::Done {
                 row,
                 how: match done {
@@ -67,9 +79,22 @@ impl Lines {
                 BuildLine::Warning { text: format!("{rule}: {message} (line {line})") }
             }
             BuildEvent::Checked(count) => BuildLine::Checked { count },
+            BuildEvent::Export { what, bytes } => {
+                BuildLine::Export { what: export(what), data: STANDARD.encode(bytes) }
+            }
+            BuildEvent::Exported { what, id } => {
+                BuildLine::Exported { what: export(what), id: id.map(|id| id.to_string()) }
+            }
             BuildEvent::Built(id) => BuildLine::Built { id: id.to_string() },
             BuildEvent::Tagged(name) => BuildLine::Tagged { name: name.familiar() },
             BuildEvent::Failed { message, code, row } => BuildLine::Failed { message, code, row },
         })
+    }
+}
+
+fn export(what: model::BuildExport) -> BuildExport {
+    match what {
+        model::BuildExport::Tree => BuildExport::Tree,
+        model::BuildExport::Archive => BuildExport::Archive,
     }
 }

@@ -52,7 +52,12 @@ impl Ordered {
                 self.go_on(&mut out);
             }
             // Docker's classic builder has no linter.
-            BuildEvent::Lint { .. } | BuildEvent::Checked(_) => {}
+            BuildEvent::Lint { .. }
+            | BuildEvent::Checked(_)
+            | BuildEvent::Ask { .. }
+            | BuildEvent::Explained { .. }
+            | BuildEvent::Export { .. }
+            | BuildEvent::Exported { .. } => {}
             BuildEvent::Pull(e) => out.push(image::progress(e)),
             BuildEvent::Warning(text) => out.push(stream(format!("{text}\n"))),
             BuildEvent::Built(id) => {

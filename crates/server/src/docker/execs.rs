@@ -81,7 +81,7 @@ pub(super) async fn start(call: &Call, id: &str, mut request: Request<Incoming>)
         }
         Err(e) => failed(exec.request.tty, &e.to_string()),
     };
-    takeover.start(call.version, session, keys)
+    takeover.start(call.version, session, Some(keys))
 }
 
 fn clamp(n: u32) -> u16 {

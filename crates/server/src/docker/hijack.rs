@@ -43,8 +43,9 @@ pub(crate) struct Connection {
     pub(crate) closing: tokio::sync::watch::Receiver<bool>,
 }
 
-/// A process's streams.
+/// A process's streams, or another exchange of bytes.
 pub(crate) struct Session {
+    /// Output is raw: that of a terminal, or of no process.
     pub(crate) tty: bool,
     pub(crate) output: BoxStream<'static, OutputChunk>,
     /// Dropping it is the end of input. `None`: input is not wanted.
@@ -71,13 +72,13 @@ impl Takeover {
         Some(Self { upgrade, connection })
     }
 
-    /// Answers and runs the session in a task of its own. `keys` are watched for with a terminal
-    /// only.
+    /// Answers and runs the session in a task of its own. `keys`, with which the client leaves, are watched for with a
+    /// terminal only.
     pub(crate) fn start(
         self,
         version: ApiVersion,
         session: Session,
-        keys: DetachKeys,
+        keys: Option<DetachKeys>,
     ) -> Result<Reply, ApiError> {
         let multiplexed = !session.tty && !version.below(42) && self.asked();
         let kind = if multiplexed { MULTIPLEXED } else { RAW_STREAM };
@@ -87,7 +88,7 @@ impl Takeover {
         let mut reply = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
         switching_headers(reply.headers_mut(), kind);
         reply.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
-        let keys = session.tty.then_some(keys);
+        let keys = keys.filter(|_| session.tty);
         tokio::spawn(async move {
             let mut closing = self.connection.closing.clone();
             let _permit = self.connection.permit;

@@ -23,11 +23,6 @@ impl DetachKeys {
         }
     }
 
-    /// No keys: nothing detaches.
-    pub(crate) const fn none() -> Self {
-        Self { keys: Vec::new(), matched: 0 }
-    }
-
     /// The sequence.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.keys
@@ -101,8 +96,6 @@ mod tests {
         assert_eq!(run("ctrl-a,a,a,b", &[b"\x01aac"]), (b"\x01aac".to_vec(), false));
         assert_eq!(run("a,a,b", &[b"aaab"]), (b"a".to_vec(), true));
         assert_eq!(run("a,b,a,c", &[b"ababac"]), (b"ab".to_vec(), true));
-        let (mut none, mut out) = (DetachKeys::none(), Vec::new());
-        assert!(!none.feed(b"\x10\x11", &mut out) && out == b"\x10\x11");
     }
 
     #[test]

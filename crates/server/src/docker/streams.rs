@@ -43,7 +43,7 @@ pub(super) async fn attach(call: &Call, name: &str, mut request: Request<Incomin
     };
     let takeover = takeover(&mut request)?;
     let attached = call.engine().attach(name, wanted).await?;
-    takeover.start(call.version, session(attached), keys)
+    takeover.start(call.version, session(attached), Some(keys))
 }
 
 /// `GET /containers/{name}/logs`.

@@ -14,7 +14,6 @@ use longshore_engine::model::{ImageAccess, NewWorking, PullPolicy, WorkingCommit
 use longshore_oci::Platform;
 
 use super::images::repo_tag;
-use super::keys::DetachKeys;
 use super::translate::working as translate;
 use super::{Answer, Call, body, build, containers, images, registry, reply, streams};
 use crate::errors::ApiError;
@@ -205,7 +204,7 @@ async fn start(call: &Call, id: &str, mut request: Request<Incoming>) -> Answer 
         None => None,
     };
     let session = call.engine().start_working_run(id, size).await?;
-    takeover.start(call.version, streams::session(session), DetachKeys::none())
+    takeover.start(call.version, streams::session(session), None)
 }
 
 async fn commit(call: &Call, name: &str) -> Answer {

@@ -15,7 +15,7 @@ mod step;
 pub use import::{CommitOptions, NewImage, commit, commit_with, import, record};
 pub use load::{LoadEvent, Loaded, load};
 pub use receive::{ReceiveEvent, Reception, Remote, Source};
-pub use save::{SaveItem, save};
+pub use save::{SaveItem, save, save_unrecorded};
 pub use send::{Dispatch, SentManifest};
 
 pub(crate) use custody::Custody;

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use longshore_oci::image::{Descriptor, Index, Manifest, media};
+use longshore_oci::image::{Descriptor, ImageDocument, Index, Manifest, media};
 use longshore_oci::{Digest, Platform, Reference};
 use serde::Serialize;
 
+use super::import::chain_of;
 use super::staged::{rebuild, tar_size};
 use crate::open::Store;
 use crate::tar::{self, EntryKind};
@@ -43,29 +44,74 @@ struct Layer {
 /// # Errors
 /// When an image is not there, a layer is damaged, or `out` fails.
 pub fn save(store: &Store, items: &[SaveItem], out: impl Write) -> Result<()> {
-    let mut archive = Archive::new(out);
-    let (mut entries, mut index, mut repositories) =
-        (Vec::new(), Vec::new(), BTreeMap::<String, BTreeMap<String, String>>::new());
-    archive.dirs(&["blobs", "blobs/sha256"])?;
+    let mut saving = Saving::begin(out)?;
     for item in items {
         let image = store.images().get(&item.id)?;
         let (raw, document) = store.images().document(&item.id)?;
+        saving.image(store, &raw, &document, &image.layers, &item.tags)?;
+    }
+    saving.finish()
+}
+
+/// Writes to `out` what [`super::record`] would make an image of, without making it one; gives the id that it would have.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_unrecorded(
+    store: &Store,
+    top: Option<Digest>,
+    document: &ImageDocument,
+    tags: &[Reference],
+    out: impl Write,
+) -> Result<Digest> {
+    let raw = serde_json::to_vec(document)
+        .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
+    let mut saving = Saving::begin(out)?;
+    saving.image(store, &raw, document, &chain_of(store, top)?, tags)?;
+    saving.finish()?;
+    Ok(Digest::of(&raw))
+}
+
+/// An archive that is being written.
+struct Saving<W: Write> {
+    archive: Archive<W>,
+    entries: Vec<DockerEntry>,
+    index: Vec<Descriptor>,
+    repositories: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl<W: Write> Saving<W> {
+    fn begin(out: W) -> Result<Self> {
+        let mut archive = Archive::new(out);
+        archive.dirs(&["blobs", "blobs/sha256"])?;
+        Ok(Self { archive, entries: Vec::new(), index: Vec::new(), repositories: BTreeMap::new() })
+    }
+
+    fn image(
+        &mut self,
+        store: &Store,
+        raw: &[u8],
+        document: &ImageDocument,
+        chains: &[Digest],
+        tags: &[Reference],
+    ) -> Result<()> {
+        let id = Digest::of(raw);
         let mut layers = Vec::new();
-        for chain in &image.layers {
+        for chain in chains {
             let record =
                 store.layer(chain)?.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
             let tar_size = tar_size(store, &record.cache_id)?;
             layers.push(Layer { diff_id: record.diff_id, cache_id: record.cache_id, tar_size });
         }
-        archive.blob(&item.id, &raw)?;
+        self.archive.blob(&id, raw)?;
         for layer in &layers {
-            archive.layer(store, layer)?;
+            self.archive.layer(store, layer)?;
         }
-        let manifest = manifest(&item.id, &raw, &layers);
+        let manifest = manifest(&id, raw, &layers);
         let manifest =
             serde_json::to_vec(&manifest).map_err(|e| Error::Internal(format!("write manifest: {e}")))?;
         let digest = Digest::of(&manifest);
-        archive.blob(&digest, &manifest)?;
+        self.archive.blob(&digest, &manifest)?;
         let platform = Platform {
             os: document.os.clone(),
             architecture: document.architecture.clone(),
@@ -81,39 +127,41 @@ pub fn save(store: &Store, items: &[SaveItem], out: impl Write) -> Result<()> {
             platform: Some(platform.clone()).filter(|p| !p.os.is_empty()),
             artifact_type: None,
         };
-        if item.tags.is_empty() {
-            index.push(descriptor(None));
+        if tags.is_empty() {
+            self.index.push(descriptor(None));
         }
-        for tag in &item.tags {
-            index.push(descriptor(Some(tag)));
+        for tag in tags {
+            self.index.push(descriptor(Some(tag)));
             if let (Some(name), Some(top)) = (tag.tag(), layers.last()) {
-                repositories
-                    .entry(tag.familiar_name())
-                    .or_default()
-                    .insert(name.to_owned(), top.diff_id.hex());
+                let of_name = self.repositories.entry(tag.familiar_name()).or_default();
+                of_name.insert(name.to_owned(), top.diff_id.hex());
             }
         }
-        entries.push(DockerEntry {
-            config: blob(&item.id),
-            repo_tags: (!item.tags.is_empty()).then(|| item.tags.iter().map(Reference::familiar).collect()),
+        self.entries.push(DockerEntry {
+            config: blob(&id),
+            repo_tags: (!tags.is_empty()).then(|| tags.iter().map(Reference::familiar).collect()),
             layers: layers.iter().map(|l| blob(&l.diff_id)).collect(),
         });
+        Ok(())
     }
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(media::OCI_INDEX.into()),
-        artifact_type: None,
-        manifests: index,
-        subject: None,
-        annotations: BTreeMap::new(),
-    };
-    archive.json("index.json", &index)?;
-    archive.json("manifest.json", &entries)?;
-    archive.json("oci-layout", &serde_json::json!({"imageLayoutVersion": "1.0.0"}))?;
-    if !repositories.is_empty() {
-        archive.json("repositories", &repositories)?;
+
+    fn finish(mut self) -> Result<()> {
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(media::OCI_INDEX.into()),
+            artifact_type: None,
+            manifests: self.index,
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        self.archive.json("index.json", &index)?;
+        self.archive.json("manifest.json", &self.entries)?;
+        self.archive.json("oci-layout", &serde_json::json!({"imageLayoutVersion": "1.0.0"}))?;
+        if !self.repositories.is_empty() {
+            self.archive.json("repositories", &self.repositories)?;
+        }
+        self.archive.finish()
     }
-    archive.finish()
 }
 
 fn annotations(tag: &Reference) -> BTreeMap<String, String> {

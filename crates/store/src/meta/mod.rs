@@ -56,6 +56,8 @@ pub enum Table {
     Sources,
     /// Steps of builds, by the digest of everything that they depend on.
     Steps,
+    /// What steps of builds depended on, for people, by the digest of that.
+    Inputs,
     /// Cache mounts of builds, by the digest of their name.
     Caches,
     /// Single values by name.
@@ -64,7 +66,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Images,
         Self::Tags,
         Self::Used,
@@ -77,6 +79,7 @@ impl Table {
         Self::Leases,
         Self::Sources,
         Self::Steps,
+        Self::Inputs,
         Self::Caches,
         Self::Kv,
     ];
@@ -97,6 +100,7 @@ impl Table {
             Self::Leases => "leases",
             Self::Sources => "sources",
             Self::Steps => "steps",
+            Self::Inputs => "inputs",
             Self::Caches => "caches",
             Self::Kv => "kv",
         }

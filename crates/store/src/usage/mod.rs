@@ -12,9 +12,9 @@ use longshore_oci::Digest;
 
 use self::owners::Owners;
 pub use self::walk::{Allocated, allocated};
-use self::walk::{Base, Part, measure_all};
-use crate::Result;
+use self::walk::{Base, Links, Part, measure_all};
 use crate::open::Store;
+use crate::{Result, pool};
 
 /// What something on disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,8 @@ pub enum Kind {
     Volume,
     /// A cache mount of builds; named as it is called.
     CacheMount,
+    /// Files of build contexts; those that layers have, too, count there.
+    Context,
     /// The database, and the directories that hold everything else.
     Metadata,
     /// What a load, a pull or a build that is under way has brought; named by its path.
@@ -45,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Layer,
         Self::Compressed,
         Self::Document,
@@ -54,13 +56,14 @@ impl Kind {
         Self::Log,
         Self::Volume,
         Self::CacheMount,
+        Self::Context,
         Self::Metadata,
         Self::Arriving,
         Self::Leftover,
     ];
 
     /// The kind's name: `layer`, `compressed-layer`, `document`, `writable-layer`, `container-files`, `log`, `volume`, `cache-mount`,
-    /// `metadata`, `arriving`, `leftover`.
+    /// `context`, `metadata`, `arriving`, `leftover`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,6 +75,7 @@ impl Kind {
             Self::Log => "log",
             Self::Volume => "volume",
             Self::CacheMount => "cache-mount",
+            Self::Context => "context",
             Self::Metadata => "metadata",
             Self::Arriving => "arriving",
             Self::Leftover => "leftover",
@@ -114,7 +118,7 @@ pub struct Ledger {
 }
 
 /// Directories that hold objects, or further such directories.
-const FRAME: [&str; 15] = [
+const FRAME: [&str; 17] = [
     "",
     "content",
     "content/blobs",
@@ -124,6 +128,8 @@ const FRAME: [&str; 15] = [
     "volumes",
     "builds",
     "caches",
+    "contexts",
+    "contexts/files",
     "layers",
     "overlay2",
     "overlay2/l",
@@ -209,9 +215,15 @@ impl Store {
             *sums.entry(owners.of_dir(&dir.path)).or_default() += dir.base.own();
         }
         let bases: Vec<&Base> = plan.dirs.iter().map(|d| &d.base).collect();
-        for (part, size) in plan.parts.iter().zip(measure_all(&bases, &plan.parts)?) {
-            let (dir, name, link) = plan.place(part);
-            *sums.entry(owners.of(dir, &name, link.as_deref())).or_default() += size;
+        let links = Links::default();
+        // What layers share with the pool counts as theirs.
+        let (pooled, others): (Vec<&Part>, _) =
+            plan.parts.iter().partition(|part| plan.place(part).0.starts_with(pool::DIR));
+        for parts in [others, pooled] {
+            for (part, size) in parts.iter().zip(measure_all(&bases, &parts, &links)?) {
+                let (dir, name, link) = plan.place(part);
+                *sums.entry(owners.of(dir, &name, link.as_deref())).or_default() += size;
+            }
         }
         let mut total = Allocated::default();
         sums.values().for_each(|size| total += *size);

@@ -95,6 +95,8 @@ impl Owners {
             }
             "content/blobs/sha256" => Digest::from_hex(name).ok().and_then(|d| self.blob(&d, &path)),
             "content/ingest" if self.ingests.contains(name) => Some((Kind::Arriving, path.clone())),
+            "contexts/files" => Some((Kind::Context, "files".to_owned())),
+            "contexts" if Digest::from_hex(name).is_ok() => Some((Kind::Context, "records".to_owned())),
             "caches" => self.caches.get(name).map(|cache| (Kind::CacheMount, cache.clone())),
             "builds" if Digest::from_hex(name).is_ok() => Some((Kind::Arriving, path.clone())),
             "volumes" if self.volumes.contains(name) => Some((Kind::Volume, name.to_owned())),

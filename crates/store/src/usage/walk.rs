@@ -139,9 +139,8 @@ pub(super) struct Part {
     pub(super) name: CString,
 }
 
-/// Measures all parts, several at once; the answers stand in the order of the parts.
-pub(super) fn measure_all(bases: &[&Base], parts: &[Part]) -> Result<Vec<Allocated>> {
-    let links = Links::default();
+/// Measures all parts, several at once; the answers stand in the order of the parts. `links` has what was counted before.
+pub(super) fn measure_all(bases: &[&Base], parts: &[&Part], links: &Links) -> Result<Vec<Allocated>> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, Allocated)>> {
         let mut done = Vec::new();
@@ -149,7 +148,7 @@ pub(super) fn measure_all(bases: &[&Base], parts: &[Part]) -> Result<Vec<Allocat
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(part) = parts.get(i) else { return Ok(done) };
             let Some(base) = bases.get(part.base) else { continue };
-            done.push((i, measure(base, &part.name, &links)?));
+            done.push((i, measure(base, &part.name, links)?));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
@@ -200,7 +199,8 @@ mod tests {
         // Names of one inode that lie in different parts count once.
         let part = |name: &CStr| Part { base: 0, name: name.to_owned() };
         let inside = Base::open(&base.fd, "top/a").unwrap().unwrap();
-        let both = measure_all(&[&inside], &[part(c"full"), part(c"b")]).unwrap();
+        let parts = [part(c"full"), part(c"b")];
+        let both = measure_all(&[&inside], &parts.each_ref(), &Links::default()).unwrap();
         assert_eq!(both.iter().map(|p| p.inodes).sum::<u64>(), 2);
     }
 

@@ -9,6 +9,7 @@ mod cache;
 mod hash;
 mod pack;
 mod select;
+mod sync;
 mod unpack;
 mod walk;
 

@@ -12,7 +12,7 @@ fn check_select(files: &[&str], options: &SelectOptions, sources: &[&str], expec
 
 /// `name` for a file, `/: a b/ c` for a directory; `=path` where a link led elsewhere.
 fn shown(tree: &Tree, selected: &Selected) -> String {
-    let items: Vec<_> = selected.items(tree).map(|(name, _)| text(name)).collect();
+    let items: Vec<_> = selected.items(tree).map(|(name, ..)| text(name)).collect();
     if selected.is_dir(tree) {
         return format!("/:{}", items.join(" "));
     }

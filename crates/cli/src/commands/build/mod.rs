@@ -1,7 +1,9 @@
 //! `build`.
 
+mod output;
 pub(super) mod secrets;
 mod send;
+mod share;
 mod source;
 mod view;
 
@@ -10,18 +12,20 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::Method;
-use longshore_api::build::BuildLine;
+use longshore_api::build::{BuildHead, BuildLine};
 use longshore_api::stream::Stream;
 use serde_json::{Value, json};
 
+use self::output::Outputs;
 use self::send::Sender;
-use self::source::Source;
+use self::source::{Files, Source};
 use self::view::View;
 use super::progress::show_progress;
 use super::{App, registry, say};
 use crate::args::build::{BuildArgs, Progress};
+use crate::args::output::{Dest, Made, Output};
 use crate::args::registry::no_content_trust;
-use crate::client::{Lines, Payload, query};
+use crate::client::{Hijacked, Lines, Payload, query};
 use crate::credentials::header_of_all;
 use crate::error::{Context, Failure, Result, words};
 use crate::format::build::{Outcome, mistake};
@@ -57,17 +61,21 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
         forget(file)?;
     }
     let own = is_ours(app).await?;
+    if !own && args.outputs().iter().any(|o| !matches!(o.made, Made::Image { .. })) {
+        return Err(Failure::new("outputs other than an image need a Longshore daemon: this one is another"));
+    }
     let mut interrupt = Interrupt::listen()?;
     let prepared = prepare(app, args, &platform, own);
     let (asked, sender) = tokio::select! {
         prepared = prepared => prepared?,
         status = interrupt.came() => return Err(Failure::exit(status)),
     };
+    let mut outputs = Outputs::open(&args.outputs())?;
     let id = match own {
-        true => ours(app, &asked, sender, progress, interrupt).await?,
-        false => theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await?,
+        true => ours(app, &asked, sender, progress, interrupt, &mut outputs).await?,
+        false => Some(theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await?),
     };
-    finish(app, args, progress, &id).await
+    finish(app, args, progress, id.as_deref()).await
 }
 
 /// How it is shown: by option, else by the environment as buildx reads it.
@@ -96,8 +104,18 @@ async fn is_ours(app: &App<'_>) -> Result<bool> {
 /// Looks at everything that is to be sent, which may take a while.
 async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> Result<(Asked, Sender)> {
     let (context, file, config) = (args.context.clone(), args.file.clone(), app.config.clone());
+    let additional = args.additional();
     let looking = tokio::task::spawn_blocking(move || {
-        let source = Source::open(&context, &file, std::io::stdin(), own)?;
+        let mut source = Source::open(&context, &file, std::io::stdin(), own)?;
+        match &mut source.files {
+            Files::Shared(shared) => shared.add(additional)?,
+            _ if additional.is_empty() => {}
+            _ => {
+                return Err(Failure::new(
+                    "--build-context needs a Longshore daemon, and a folder or a Dockerfile as the context",
+                ));
+            }
+        }
         Ok::<_, Failure>((source, config.all_credentials()))
     });
     let (source, (users, problems)) = looking.await.context(|| "read the context".into())??;
@@ -119,29 +137,33 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let route = if own { "/longshore/build" } else { "/build" };
     let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
     let head = secrets::head(&args.secrets())?;
-    let only_ours = !head.is_empty() || !args.no_cache_filter.is_empty();
+    let only_ours = !head.secrets.is_empty() || !args.no_cache_filter.is_empty() || args.explain;
     if only_ours && !own {
         return Err(Failure::new(
-            "--secret and --no-cache-filter need a Longshore daemon: this one is another",
+            "--secret, --no-cache-filter and --explain need a Longshore daemon: this one is another",
         ));
     }
-    Ok((asked, Sender::new(source.files, head)))
+    Ok((asked, Sender::new(source.files, head)?))
 }
 
-/// Builds with our own daemon; gives the image's id.
+/// Builds with our own daemon; gives the image's id, if there is one.
 async fn ours(
     app: &App<'_>,
     asked: &Asked,
     mut sender: Sender,
     progress: Progress,
     interrupt: Interrupt,
-) -> Result<String> {
+    outputs: &mut Outputs,
+) -> Result<Option<String>> {
     let mut view = View::new(progress, interrupt)?;
-    let built = follow(app, asked, &mut sender, &mut view).await;
+    let built = follow(app, asked, &mut sender, &mut view, outputs).await;
     view.close()?;
+    let explained: String = view.build.explained.iter().map(|line| format!("{line}\n")).collect();
+    view.tell(&explained)?;
     let dockerfile = asked.dockerfile.as_ref().map(|(name, text)| (name.as_str(), text.as_slice()));
     match (&view.build.outcome, built) {
-        (Some(Outcome::Built(id)), Ok(())) => Ok(id.clone()),
+        (Some(Outcome::Built(id)), Ok(())) => Ok(Some(id.clone())),
+        (Some(Outcome::Exported), Ok(())) => Ok(outputs.id.clone()),
         (Some(Outcome::Failed { .. }), Ok(())) => {
             view.tell(&view.build.failure(dockerfile))?;
             Err(Failure::exit(1))
@@ -172,8 +194,18 @@ fn refused(e: Failure, dockerfile: Option<(&str, &[u8])>) -> Failure {
     }
 }
 
-/// Sends the context and reads the answer to its end.
-async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut View) -> Result<()> {
+/// Sends the context, or shares it, and reads the answer to its end.
+async fn follow(
+    app: &App<'_>,
+    asked: &Asked,
+    sender: &mut Sender,
+    view: &mut View,
+    outputs: &mut Outputs,
+) -> Result<()> {
+    if let Some((head, directories)) = sender.shared() {
+        let hijacked = hijack(app, asked, &head, view).await?;
+        return share::share(hijacked, sender.sent(), directories, view, outputs).await;
+    }
     let payload = Payload::Stream(sender.kind(), sender.start());
     view.sending(&sender.sent(), false)?;
     let answer = {
@@ -184,21 +216,53 @@ async fn follow(app: &App<'_>, asked: &Asked, sender: &mut Sender, view: &mut Vi
     let answer = answer.map_err(|e| sender.failure().unwrap_or(e))?;
     view.sending(&sender.sent(), true)?;
     let mut body = answer.into_body();
-    let mut lines = Lines::default();
+    let mut incoming = Incoming::default();
     loop {
         let Some(frame) = view.watch(body.frame(), None).await? else { break };
         let frame = frame.context(|| "read the daemon's answer".into())?;
         if let Some(data) = frame.data_ref() {
-            lines.push(data, |line| take(line, view))?;
+            for line in incoming.push(data)? {
+                outputs.take(&line).await?;
+                view.take(line)?;
+            }
         }
     }
-    lines.end(|line| take(line, view))
+    for line in incoming.end()? {
+        outputs.take(&line).await?;
+        view.take(line)?;
+    }
+    Ok(())
 }
 
-fn take(line: Value, view: &mut View) -> Result<()> {
-    let line: BuildLine =
-        serde_json::from_value(line).context(|| "the daemon's answer is not understood".into())?;
-    view.take(line)
+/// The lines of an answer as they come.
+#[derive(Default)]
+struct Incoming {
+    lines: Lines,
+}
+
+impl Incoming {
+    fn push(&mut self, data: &[u8]) -> Result<Vec<BuildLine>> {
+        let mut out = Vec::new();
+        self.lines.push(data, |line| Self::read(line, &mut out))?;
+        Ok(out)
+    }
+
+    fn end(&mut self) -> Result<Vec<BuildLine>> {
+        let mut out = Vec::new();
+        self.lines.end(|line| Self::read(line, &mut out))?;
+        Ok(out)
+    }
+
+    fn read(line: Value, out: &mut Vec<BuildLine>) -> Result<()> {
+        out.push(serde_json::from_value(line).context(|| "the daemon's answer is not understood".into())?);
+        Ok(())
+    }
+}
+
+/// Asks for a build whose directories are shared.
+async fn hijack(app: &App<'_>, asked: &Asked, head: &BuildHead, view: &mut View) -> Result<Hijacked> {
+    let payload = Payload::Json(serde_json::to_value(head).context(|| "write the request".into())?);
+    view.watch(app.client.hijack_as_all(&asked.users, &asked.path, payload), None).await?
 }
 
 /// Builds with Docker's daemon, whose classic builder tells everything in words; gives the image's id.
@@ -222,7 +286,9 @@ async fn theirs(
 }
 
 /// Hands over what was built.
-async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: &str) -> Result<()> {
+async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: Option<&str>) -> Result<()> {
+    // Files alone have no image.
+    let Some(id) = id else { return Ok(()) };
     if let Some(file) = &args.iidfile {
         write(file, id)?;
     }
@@ -234,7 +300,11 @@ async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: &str) -
             registry::push_built(app, &name, progress == Progress::Quiet).await?;
         }
     }
-    if progress == Progress::Quiet { say(id) } else { Ok(()) }
+    let to_stdout = |output: Output| match output.made {
+        Made::Tar(to) | Made::Archive(to) => to == Dest::Stdout,
+        Made::Image { .. } | Made::Folder(_) => false,
+    };
+    if progress == Progress::Quiet && !args.outputs().into_iter().any(to_stdout) { say(id) } else { Ok(()) }
 }
 
 /// What buildx writes about an image of a daemon without manifests.

@@ -12,24 +12,10 @@ use crate::error::{Failure, Result, words};
 /// Bytes of one secret, as with BuildKit.
 const MAX: usize = 500 << 10;
 
-/// What goes before the context; empty without secrets.
-///
-/// # Errors
-/// For a secret that is not there, or too large.
-pub(super) fn head(secrets: &[Secret]) -> Result<Vec<u8>> {
-    if secrets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let head = BuildHead { secrets: encoded(secrets)? };
-    let text = serde_json::to_vec(&head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
-    let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
-    Ok([length.to_be_bytes().as_slice(), &text].concat())
-}
-
 /// Secrets by name, in base64.
 ///
 /// # Errors
-/// As [`head`].
+/// For a secret that is not there, or too large.
 pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for secret in secrets {
@@ -44,6 +30,27 @@ pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String
         all.insert(secret.id.clone(), STANDARD.encode(bytes));
     }
     Ok(all)
+}
+
+/// What a build is given besides its files.
+///
+/// # Errors
+/// As [`encoded`].
+pub(super) fn head(secrets: &[Secret]) -> Result<BuildHead> {
+    Ok(BuildHead { secrets: encoded(secrets)?, ..BuildHead::default() })
+}
+
+/// The same as it goes before a context; empty without anything in it.
+///
+/// # Errors
+/// When it is too large.
+pub(super) fn before_context(head: &BuildHead) -> Result<Vec<u8>> {
+    if *head == BuildHead::default() {
+        return Ok(Vec::new());
+    }
+    let text = serde_json::to_vec(head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
+    let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
+    Ok([length.to_be_bytes().as_slice(), &text].concat())
 }
 
 fn read(secret: &Secret) -> Result<Vec<u8>> {

@@ -4,12 +4,16 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use longshore_api::build::WITH_HEAD;
+use longshore_api::build::{BuildHead, WITH_HEAD};
 use longshore_build::context::{Error, pack, pack_files};
 use tokio::sync::mpsc;
 
-use super::source::Files;
+use super::secrets::before_context;
+use super::share::Directory;
+use super::source::{Files, Shared};
 use crate::error::{Failure, words};
 
 const CHUNK: usize = 256 << 10;
@@ -20,15 +24,17 @@ pub(super) type Sent = Arc<AtomicU64>;
 /// Sends files once.
 pub(super) struct Sender {
     files: Option<Files>,
-    /// What goes before them.
-    head: Vec<u8>,
+    head: BuildHead,
+    /// The same as it goes before them.
+    before: Vec<u8>,
     sent: Sent,
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Sender {
-    pub(super) fn new(files: Files, head: Vec<u8>) -> Self {
-        Self { files: Some(files), head, sent: Sent::default(), failure: Arc::default() }
+    pub(super) fn new(files: Files, head: BuildHead) -> Result<Self, Failure> {
+        let before = before_context(&head)?;
+        Ok(Self { files: Some(files), head, before, sent: Sent::default(), failure: Arc::default() })
     }
 
     pub(super) fn sent(&self) -> Sent {
@@ -43,15 +49,36 @@ impl Sender {
 
     /// What is sent.
     pub(super) fn kind(&self) -> &'static str {
-        if self.head.is_empty() { "application/x-tar" } else { WITH_HEAD }
+        if self.before.is_empty() { "application/x-tar" } else { WITH_HEAD }
+    }
+
+    /// The request of a build whose directories are shared instead of being sent, and these.
+    pub(super) fn shared(&mut self) -> Option<(BuildHead, Vec<Option<Directory>>)> {
+        match self.files.take() {
+            Some(Files::Shared(Shared { dockerfile, directories, named_directories, named_images })) => {
+                let keys = directories.iter().map(|d| d.as_ref().map_or("", Directory::key).to_owned());
+                let head = BuildHead {
+                    dockerfile: Some(STANDARD.encode(dockerfile)),
+                    contexts: keys.collect(),
+                    named_directories,
+                    named_images,
+                    ..std::mem::take(&mut self.head)
+                };
+                Some((head, directories))
+            }
+            other => {
+                self.files = other;
+                None
+            }
+        }
     }
 
     /// Begins to send.
     pub(super) fn start(&mut self) -> mpsc::Receiver<io::Result<Bytes>> {
-        let (send, chunks) = mpsc::channel(4);
+        let (mut out, chunks) = Chunks::new(self.sent.clone());
         let Some(files) = self.files.take() else { return chunks };
         let failure = self.failure.clone();
-        let mut out = Chunks { send, buffer: std::mem::take(&mut self.head), sent: self.sent.clone() };
+        out.buffer = std::mem::take(&mut self.before);
         std::thread::spawn(move || {
             let done = write(files, &mut out).and_then(|()| out.flush().map_err(Error::Send));
             match done {
@@ -71,6 +98,8 @@ fn write(files: Files, out: &mut Chunks) -> Result<(), Error> {
     match files {
         Files::Dir(context, extra) => pack(&context, &extra, out),
         Files::Only(files) => pack_files(&files, out),
+        // These the daemon asks for.
+        Files::Shared(_) => Ok(()),
         Files::Tar(from) => copy(from, out),
     }
 }
@@ -91,10 +120,18 @@ fn copy(mut from: Box<dyn Read + Send>, out: &mut Chunks) -> Result<(), Error> {
 }
 
 /// Bytes on their way, in pieces that are worth one.
-struct Chunks {
+pub(super) struct Chunks {
     send: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
     sent: Sent,
+}
+
+impl Chunks {
+    /// Those that are counted by `sent`, and where they come out.
+    pub(super) fn new(sent: Sent) -> (Self, mpsc::Receiver<io::Result<Bytes>>) {
+        let (send, chunks) = mpsc::channel(4);
+        (Self { send, buffer: Vec::new(), sent }, chunks)
+    }
 }
 
 impl Write for Chunks {

@@ -1,5 +1,6 @@
 //! What is sent to be built: which files, and which of them is the Dockerfile.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Cursor, ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use longshore_build::context::{Context, Extra};
 use longshore_build::ignore::{self, Ignore};
 
+use super::share::Directory;
+use crate::args::build::AdditionalFrom;
 use crate::error::{Failure, Result, words};
 
 const DEFAULT: &str = "Dockerfile";
@@ -20,10 +23,22 @@ const BLOCK: usize = 512;
 pub(super) enum Files {
     /// Those of a directory, and some that are added or stand in the place of others.
     Dir(Box<Context>, Vec<Extra>),
+    /// Those of directories, for a daemon that asks for what it needs; the Dockerfile is sent by itself.
+    Shared(Shared),
     /// These alone.
     Only(Vec<Extra>),
     /// A tar that somebody else made.
     Tar(Box<dyn Read + Send>),
+}
+
+/// What a build is told instead of being sent files.
+pub(super) struct Shared {
+    pub(super) dockerfile: Vec<u8>,
+    /// The context first, if there is one.
+    pub(super) directories: Vec<Option<Directory>>,
+    /// Names for directories, by their number, and for images.
+    pub(super) named_directories: BTreeMap<String, usize>,
+    pub(super) named_images: BTreeMap<String, String>,
 }
 
 /// What is sent.
@@ -36,14 +51,14 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Finds out what `path` and `file` mean, `-` being `stdin`. Another daemon than ours (not `own`) reads the usual
-    /// ignore file only.
+    /// Finds out what `path` and `file` mean, `-` being `stdin`. Another daemon than ours (not `own`) wants all files at
+    /// once.
     pub(super) fn open(path: &str, file: &str, stdin: impl Read + Send + 'static, own: bool) -> Result<Self> {
         match (path, file) {
             ("-", "-") => {
                 Err(Failure::new("invalid argument: can't use stdin for both build context and dockerfile"))
             }
-            ("-", file) => piped(stdin, file),
+            ("-", file) => piped(stdin, file, own),
             (path, file) if Path::new(path).is_dir() => directory(Path::new(path), file, stdin, own),
             (path, _) if is_remote(path) => Err(Failure::new(format!(
                 "{path}: building from a URL or a Git repository is not implemented yet; fetch it, and build the directory"
@@ -56,6 +71,46 @@ impl Source {
     }
 }
 
+impl Shared {
+    fn new(dockerfile: Vec<u8>, context: Option<Directory>) -> Self {
+        Self {
+            dockerfile,
+            directories: vec![context],
+            named_directories: BTreeMap::new(),
+            named_images: BTreeMap::new(),
+        }
+    }
+
+    /// Adds contexts with names; each directory has its own ignore file.
+    ///
+    /// # Errors
+    /// For a directory that is none.
+    pub(super) fn add(&mut self, contexts: BTreeMap<String, AdditionalFrom>) -> Result<()> {
+        for (name, from) in contexts {
+            match from {
+                AdditionalFrom::Image(image) => {
+                    self.named_images.insert(name, image);
+                }
+                AdditionalFrom::Directory(path) => {
+                    let failed = |e: &io::Error| {
+                        Failure::new(format!("failed to get build context {name}: {path}: {}", words(e)))
+                    };
+                    let dir = fs::canonicalize(&path).map_err(|e| failed(&e))?;
+                    if !dir.is_dir() {
+                        return Err(failed(&ErrorKind::NotADirectory.into()));
+                    }
+                    let (_, ignore) = read_ignore([(Some(&dir.join(".dockerignore")), None)])?;
+                    let ignore = Ignore::parse(&ignore)
+                        .map_err(|e| Failure::new(format!("{path}/.dockerignore: {e}")))?;
+                    self.directories.push(Some(Directory::open(&dir, ignore)?));
+                    self.named_directories.insert(name, self.directories.len() - 1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether docker would take the name of a context for one of something elsewhere.
 fn is_remote(path: &str) -> bool {
     const STARTS: &[&str] = &["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
@@ -63,7 +118,7 @@ fn is_remote(path: &str) -> bool {
 }
 
 /// A tar, or a Dockerfile.
-fn piped(mut stdin: impl Read + Send + 'static, file: &str) -> Result<Source> {
+fn piped(mut stdin: impl Read + Send + 'static, file: &str, own: bool) -> Result<Source> {
     let failed = |e: io::Error| Failure::new(format!("failed to read the context from stdin: {}", words(&e)));
     let mut start = Vec::new();
     Read::by_ref(&mut stdin).take(BLOCK as u64).read_to_end(&mut start).map_err(failed)?;
@@ -77,7 +132,10 @@ fn piped(mut stdin: impl Read + Send + 'static, file: &str) -> Result<Source> {
         ));
     }
     let text = limited("Dockerfile from stdin", Cursor::new(start).chain(stdin))?;
-    let files = Files::Only(vec![Extra { path: DEFAULT.into(), content: text.clone() }]);
+    let files = match own {
+        true => Files::Shared(Shared::new(text.clone(), None)),
+        false => Files::Only(vec![Extra { path: DEFAULT.into(), content: text.clone() }]),
+    };
     Ok(Source { files, dockerfile: String::new(), shown: Some((DEFAULT.into(), text)) })
 }
 
@@ -113,9 +171,14 @@ fn directory(dir: &Path, file: &str, stdin: impl Read, own: bool) -> Result<Sour
         "-" => DEFAULT.into(),
         file => file.to_owned(),
     };
+    if own {
+        let directory = Directory::open(&dir, ignore)?;
+        let files = Files::Shared(Shared::new(found.text.clone(), Some(directory)));
+        return Ok(Source { files, dockerfile: String::new(), shown: Some((shown, found.text)) });
+    }
     let (dockerfile, extra) = match &found.inside {
         Some(path) => (path.clone(), Vec::new()),
-        None => beside(&found.text, &ignore_text, own),
+        None => beside(&found.text, &ignore_text),
     };
     let always = [Some(dockerfile.clone()), ignore_name.filter(|_| found.inside.is_some())];
     let always = always.iter().flatten().map(String::as_bytes);
@@ -126,17 +189,13 @@ fn directory(dir: &Path, file: &str, stdin: impl Read, own: bool) -> Result<Sour
 }
 
 /// A Dockerfile that is none of the context's files is sent beside them, under a name that nothing has, and seen by no
-/// instruction. The ignore file that says so is one for it alone; another daemon gets it as the context's.
-fn beside(text: &[u8], ignore: &[u8], own: bool) -> (String, Vec<Extra>) {
+/// instruction. The ignore file that says so is sent as the context's.
+fn beside(text: &[u8], ignore: &[u8]) -> (String, Vec<Extra>) {
     let name = format!(".dockerfile.{}", random());
     let mut lines = ignore.to_vec();
     lines.extend_from_slice(format!("\n{name}\n").as_bytes());
-    let path = if own { format!("{name}.dockerignore") } else { ".dockerignore".into() };
-    if own {
-        lines.extend_from_slice(format!("{path}\n").as_bytes());
-    }
     let file = |path: &str, content: &[u8]| Extra { path: path.into(), content: content.into() };
-    let extra = vec![file(&name, text), file(&path, &lines)];
+    let extra = vec![file(&name, text), file(".dockerignore", &lines)];
     (name, extra)
 }
 
@@ -200,7 +259,14 @@ fn lexical(path: &Path) -> Option<PathBuf> {
 fn ignore_file(dir: &Path, found: &Found) -> Result<(Option<String>, Vec<u8>)> {
     let usual = dir.join(".dockerignore");
     let inside = found.inside.as_ref().map(|path| format!("{path}.dockerignore"));
-    for (path, name) in [(found.beside.as_ref(), inside), (Some(&usual), Some(".dockerignore".to_owned()))] {
+    read_ignore([(found.beside.as_ref(), inside), (Some(&usual), Some(".dockerignore".to_owned()))])
+}
+
+/// The first of these files that is there, by the name that goes with it.
+fn read_ignore<'a>(
+    files: impl IntoIterator<Item = (Option<&'a PathBuf>, Option<String>)>,
+) -> Result<(Option<String>, Vec<u8>)> {
+    for (path, name) in files {
         let Some(path) = path else { continue };
         match File::open(path) {
             Ok(file) => return Ok((name, limited(&path.display().to_string(), file)?)),
@@ -235,9 +301,9 @@ mod tests {
 
     use super::*;
 
-    /// What would be sent: the names in a tar, those of random names as `*`, and the Dockerfile's.
+    /// What another daemon would be sent: the names in a tar, those of random names as `*`, and the Dockerfile's.
     fn sent(dir: &Path, file: &str, stdin: &str) -> Result<(String, Vec<String>)> {
-        let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), true)?;
+        let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), false)?;
         let Files::Dir(context, extra) = source.files else { panic!("no directory") };
         let mut archive = Vec::new();
         pack(&context, &extra, &mut archive).unwrap();
@@ -251,6 +317,17 @@ mod tests {
         ))
     }
 
+    /// What is shared: the Dockerfile, and the names of what may be asked for.
+    fn shared(dir: &Path, file: &str, stdin: &str) -> Result<(String, Vec<String>)> {
+        let source = Source::open(dir.to_str().unwrap(), file, Cursor::new(stdin.to_owned()), true)?;
+        let Files::Shared(Shared { dockerfile, directories, .. }) = source.files else {
+            panic!("not shared")
+        };
+        let context = directories[0].as_ref().unwrap().walk(&[b".".to_vec()]).unwrap();
+        let names = context.entries().iter().map(|e| String::from_utf8(e.path.clone()).unwrap());
+        Ok((String::from_utf8(dockerfile).unwrap(), names.collect()))
+    }
+
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -261,22 +338,30 @@ mod tests {
         dir
     }
 
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
     #[test]
     fn an_ignore_file_decides_what_is_sent() {
-        let check = |files: &[(&str, &str)], file: &str, dockerfile: &str, names: &[&str]| {
+        let check = |files: &[(&str, &str)], file: &str, dockerfile: &str, there: &[&str], asked: &[&str]| {
             let dir = folder(files);
             let file =
                 if file.is_empty() { String::new() } else { format!("{}/{file}", dir.path().display()) };
             let (got, all) = sent(dir.path(), &file, "").unwrap();
-            assert_eq!((got.as_str(), all), (dockerfile, names.iter().map(|n| (*n).to_owned()).collect()));
+            assert_eq!((got.as_str(), all), (dockerfile, names(there)));
+            assert_eq!(shared(dir.path(), &file, "").unwrap().1, names(asked));
         };
-        check(&[("Dockerfile", ""), ("a", "")], "", "Dockerfile", &["Dockerfile", "a"]);
-        check(&[("dockerfile", ""), ("a", "")], "", "dockerfile", &["a", "dockerfile"]);
+        let all = ["Dockerfile", "a"];
+        check(&[("Dockerfile", ""), ("a", "")], "", "Dockerfile", &all, &all);
+        let all = ["a", "dockerfile"];
+        check(&[("dockerfile", ""), ("a", "")], "", "dockerfile", &all, &all);
         check(
             &[("Dockerfile", ""), (".dockerignore", "*\n!a\n"), ("a", ""), ("b", "")],
             "",
             "Dockerfile",
             &[".dockerignore", "Dockerfile", "a"],
+            &["a"],
         );
         // One of the Dockerfile's own goes before.
         check(
@@ -284,6 +369,7 @@ mod tests {
             "d/X",
             "d/X",
             &[".dockerignore", "a", "d", "d/X", "d/X.dockerignore"],
+            &[".dockerignore", "a"],
         );
     }
 
@@ -291,26 +377,41 @@ mod tests {
     fn a_dockerfile_may_come_from_elsewhere() {
         let dir = folder(&[("c/a", ""), ("c/b", ""), ("c/.dockerignore", "b"), ("D", "FROM x")]);
         let context = dir.path().join("c");
-        let all = [".dockerfile.*", ".dockerfile.*.dockerignore", ".dockerignore", "a"];
-        let want = (".dockerfile.*".to_owned(), all.map(str::to_owned).to_vec());
+        // Docker's daemon knows one ignore file only.
+        let want = (".dockerfile.*".to_owned(), names(&[".dockerfile.*", ".dockerignore", "a"]));
         let outside = format!("{}/D", dir.path().display());
-        // The context's ignore file is sent as any other, unless it is left out.
         assert_eq!(sent(&context, &outside, "").unwrap(), want);
         assert_eq!(sent(&context, "-", "FROM y").unwrap(), want);
+        // To ours it comes by itself; the context's ignore file is a file as any other, unless it is left out.
+        assert_eq!(
+            shared(&context, &outside, "").unwrap(),
+            ("FROM x".into(), names(&[".dockerignore", "a"]))
+        );
+        assert_eq!(shared(&context, "-", "FROM y").unwrap().0, "FROM y");
         symlink("../D", context.join("Dockerfile")).unwrap();
-        let (dockerfile, names) = sent(&context, "", "").unwrap();
-        assert_eq!((dockerfile.as_str(), names.len()), (".dockerfile.*", 5));
+        assert_eq!(sent(&context, "", "").unwrap().0, ".dockerfile.*");
+        assert_eq!(shared(&context, "", "").unwrap().0, "FROM x");
         // Its own ignore file is taken from beside it.
         fs::write(dir.path().join("D.dockerignore"), "*").unwrap();
-        assert_eq!(sent(&context, &outside, "").unwrap().1, all[..2]);
-        let source = Source::open(context.to_str().unwrap(), &outside, io::empty(), true).unwrap();
-        let Files::Dir(_, extra) = &source.files else { panic!() };
-        let name = &source.dockerfile;
-        assert_eq!(String::from_utf8_lossy(&extra[1].content), format!("*\n{name}\n{name}.dockerignore\n"));
-        // Docker's daemon knows one ignore file only.
+        assert_eq!(sent(&context, &outside, "").unwrap().1, want.1[..2]);
+        assert_eq!(shared(&context, &outside, "").unwrap().1, names(&[]));
         let source = Source::open(context.to_str().unwrap(), &outside, io::empty(), false).unwrap();
         let Files::Dir(_, extra) = &source.files else { panic!() };
         assert_eq!(extra[1].path, b".dockerignore");
+        assert_eq!(String::from_utf8_lossy(&extra[1].content), format!("*\n{}\n", source.dockerfile));
+    }
+
+    #[test]
+    fn a_directory_is_known_by_more_than_its_name() {
+        let dir = folder(&[("Dockerfile", "FROM x")]);
+        let key = || Directory::open(dir.path(), Ignore::default()).unwrap().key().to_owned();
+        let before = key();
+        assert_eq!(key(), before);
+        let aside = dir.path().with_extension("aside");
+        fs::rename(dir.path(), &aside).unwrap();
+        fs::create_dir(dir.path()).unwrap();
+        assert_ne!(key(), before);
+        fs::remove_dir_all(aside).unwrap();
     }
 
     #[test]
@@ -328,6 +429,7 @@ mod tests {
                     format!("tar {}", s.dockerfile)
                 }
                 Files::Only(files) => String::from_utf8(files[0].content.clone()).unwrap(),
+                Files::Shared(shared) => String::from_utf8(shared.dockerfile).unwrap(),
                 Files::Dir(..) => panic!(),
             })
         };

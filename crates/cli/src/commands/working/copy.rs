@@ -12,8 +12,9 @@ use bytes::Bytes;
 use hyper::Method;
 use longshore_api::working::{COPY, Copied, CopyHead};
 use longshore_build::context::{Context as Files, pack};
+use longshore_build::escaped;
+use longshore_build::ignore::Ignore;
 use longshore_build::pattern::{Glob, clean_in_root, has_wildcards};
-use longshore_build::{escaped, sources_of};
 use tokio::sync::mpsc;
 
 use super::{path, pull, users};
@@ -100,7 +101,8 @@ fn look(args: &CopyArgs, given: &[String]) -> Result<(Vec<Vec<u8>>, Files)> {
         file => ignore_file(Path::new(file))?,
     };
     let ignore = if args.contextdir.is_empty() { below_here(&ignore)? } else { ignore };
-    let files = sources_of(&root, &sources, &ignore).map_err(|e| Failure::new(e.to_string()))?;
+    let ignore = Ignore::parse(&ignore).map_err(|e| Failure::new(e.to_string()))?;
+    let files = Files::open_for(&root, &ignore, &sources).map_err(|e| Failure::new(e.to_string()))?;
     Ok((sources, files))
 }
 

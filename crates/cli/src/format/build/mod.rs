@@ -11,7 +11,7 @@ mod tty;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use longshore_api::build::{BuildDone, BuildLine, BuildRow};
+use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow};
 use longshore_build::dockerfile::{Span, parse, render};
 
 pub(crate) use plain::Plain;
@@ -53,6 +53,8 @@ pub(crate) enum Outcome {
     Built(String),
     /// The Dockerfile was only looked at; so many things were found.
     Checked(usize),
+    /// No image is kept; what was asked for instead has come.
+    Exported,
     /// Why not, and where.
     Failed { message: String, step: Option<usize> },
 }
@@ -70,8 +72,12 @@ pub(crate) struct Build {
     pull: Option<usize>,
     layers: HashMap<String, String>,
     export: Option<usize>,
+    /// The step for what comes to this side, and the bytes that came.
+    coming: Option<(usize, u64)>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) warnings: Vec<String>,
+    /// Why steps were carried out or were not: a line for each.
+    pub(crate) explained: Vec<String>,
 }
 
 impl Build {
@@ -154,7 +160,11 @@ impl Build {
                     self.begin(at, now, &mut out);
                 }
             }
-            BuildLine::Running { .. } | BuildLine::Unknown => {}
+            // What is asked for is answered elsewhere.
+            BuildLine::Running { .. }
+            | BuildLine::Tree { .. }
+            | BuildLine::Files { .. }
+            | BuildLine::Unknown => {}
             BuildLine::Output { row, stderr, text } => {
                 if let Some(at) = self.step_of(row, true) {
                     self.begin(at, now, &mut out);
@@ -163,11 +173,27 @@ impl Build {
                     out.extend(lines.map(|text| Change::Line { step: at, stderr, text }));
                 }
             }
+            BuildLine::Explained { row, why } => {
+                if let Some(row) = self.rows.get(row) {
+                    self.explained.push(format!("{}  {}", short(&row.text), one_line(&why)));
+                }
+            }
             BuildLine::Done { row, how, took, .. } => self.done(row, how, took, now, &mut out),
             BuildLine::Warning { text } => {
                 let text = printable(text.strip_prefix("[Warning] ").unwrap_or(&text));
                 self.warnings.push(text.clone());
                 out.push(Change::Warning(text));
+            }
+            BuildLine::Export { what, data } => self.coming(what, data.len() as u64 / 4 * 3, now, &mut out),
+            BuildLine::Exported { what, .. } => {
+                self.coming(what, 0, now, &mut out);
+                if let Some((at, bytes)) = self.coming.take() {
+                    let text = format!("receiving {} done", total(i64::try_from(bytes).unwrap_or(i64::MAX)));
+                    self.note(at, "bytes", text, &mut out);
+                    let begun = self.steps.get(at).map_or(now, |step| step.begun);
+                    self.end(at, State::Done, now.saturating_sub(begun), &mut out);
+                }
+                self.outcome.get_or_insert(Outcome::Exported);
             }
             BuildLine::Checked { count } => self.outcome = Some(Outcome::Checked(count)),
             BuildLine::Built { id } => {
@@ -188,7 +214,7 @@ impl Build {
     /// Nothing more comes.
     pub(crate) fn close(&mut self, now: Duration) -> Vec<Change> {
         let mut out = Vec::new();
-        let built = matches!(self.outcome, Some(Outcome::Built(_)));
+        let built = matches!(self.outcome, Some(Outcome::Built(_) | Outcome::Exported));
         for at in 0..self.steps.len() {
             let running = self.steps.get(at).filter(|step| step.state == State::Running);
             if let Some(took) = running.map(|step| now.saturating_sub(step.begun)) {
@@ -196,6 +222,27 @@ impl Build {
             }
         }
         out
+    }
+
+    /// So many bytes more came of what is put on this side.
+    fn coming(&mut self, what: BuildExport, bytes: u64, now: Duration, out: &mut Vec<Change>) {
+        let (at, before) = match self.coming {
+            Some(coming) => coming,
+            None => {
+                let name = match what {
+                    BuildExport::Tree => "exporting to client",
+                    BuildExport::Archive => "exporting to an image archive",
+                };
+                let at = self.add(name.into());
+                self.begin(at, now, out);
+                (at, 0)
+            }
+        };
+        self.coming = Some((at, before + bytes));
+        let text = format!("receiving {}", total(i64::try_from(before + bytes).unwrap_or(i64::MAX)));
+        if let Some(step) = self.steps.get_mut(at) {
+            step.note("bytes", text, true);
+        }
     }
 
     fn exporting(&mut self, now: Duration, out: &mut Vec<Change>) -> usize {

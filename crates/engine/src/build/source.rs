@@ -1,0 +1,200 @@
+//! Where a build's files come from: a tar that was unpacked, or a client that shares its directories while it waits.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use longshore_build::Error as BuildError;
+use longshore_build::context::{Context, Error as ContextError, UnpackOptions, unpack};
+use longshore_build::dockerfile::{self, Dockerfile};
+use longshore_build::ignore::{self, Ignore};
+use longshore_build::plan::Plan;
+use longshore_oci::Digest;
+use longshore_sys::root::Root;
+use rustix::fs::{Mode, OFlags};
+
+use super::{DIR, of_build};
+use crate::engine::{make_dir, remove_dir};
+use crate::model::BuildEvent;
+use crate::pipe::{self, BodyReader};
+use crate::stream::BodyStream;
+use crate::{Engine, Error, Result, names};
+
+/// Bytes that a Dockerfile or an ignore file may have.
+const MAX_FILE: u64 = 16 << 20;
+
+/// What a client gives a build.
+#[allow(missing_debug_implementations)]
+pub enum BuildInput {
+    /// A context as a tar, with the Dockerfile in it.
+    Tar(BodyStream),
+    /// A Dockerfile, and directories that the client shares: it is asked by [`BuildEvent::Ask`] and answers here, as
+    /// [`longshore_build::context::sync`] says.
+    Shared {
+        #[allow(missing_docs)]
+        dockerfile: Vec<u8>,
+        /// What each directory is known by: the same text, the same directory. Empty: there is none.
+        contexts: Vec<String>,
+        #[allow(missing_docs)]
+        answers: BodyStream,
+    },
+}
+
+/// A client's files while its build is under way; dropped, they are gone.
+pub(crate) struct Site {
+    pub(crate) dir: PathBuf,
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Err(e) = remove_dir(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), "a build's context stays until the next start: {e}");
+        }
+    }
+}
+
+/// A build that was understood and not begun.
+pub(super) struct Ready {
+    pub(super) file: Dockerfile,
+    files: Files,
+}
+
+enum Files {
+    Unpacked { context: Context, _site: Site },
+    Shared { keys: Vec<Option<Digest>>, answers: Mutex<BodyReader> },
+}
+
+impl Engine {
+    /// Takes what can be known at once; runs on a thread that may wait.
+    pub(super) fn receive(&self, input: Incoming, asked: &str) -> Result<Ready> {
+        match input {
+            Incoming::Tar(reader) => self.unpacked(reader, asked),
+            Incoming::Shared { dockerfile, contexts, answers } => Ok(Ready {
+                file: dockerfile::parse(&dockerfile).map_err(|e| Error::invalid(e.to_string()))?,
+                files: Files::Shared {
+                    keys: contexts
+                        .iter()
+                        .map(|key| (!key.is_empty()).then(|| Digest::of(key.as_bytes())))
+                        .collect(),
+                    answers: Mutex::new(answers),
+                },
+            }),
+        }
+    }
+
+    /// Unpacks a context and reads its Dockerfile.
+    fn unpacked(&self, reader: BodyReader, asked: &str) -> Result<Ready> {
+        let all = self.inner.paths.data.join(DIR);
+        make_dir(&all, 0o700)?;
+        let site = Site { dir: all.join(names::new_id()?) };
+        // A client's users are nobody's in an image.
+        let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
+        let tree = unpack(reader, &site.dir, &options).map_err(|e| of_build(e.into()))?.root;
+        let name = if asked.is_empty() { "Dockerfile" } else { asked };
+        let root = Root::open(&tree)?;
+        let text = read(&root, name)?
+            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
+        let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
+        let context = context(&tree, &ignore_of(&root, name)?)?;
+        Ok(Ready { file, files: Files::Unpacked { context, _site: site } })
+    }
+
+    /// Gives `work` the contexts of a build, of which what the steps need is there.
+    pub(super) fn with_contexts<T>(
+        &self,
+        ready: &Ready,
+        plan: &Plan,
+        send: &(dyn Fn(BuildEvent) + Send + Sync),
+        work: impl FnOnce(&[Context]) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        let (keys, answers) = match &ready.files {
+            Files::Unpacked { context, .. } => return work(std::slice::from_ref(context)),
+            Files::Shared { keys, answers } => (keys, answers),
+        };
+        let builder = &self.inner.builder;
+        let held = builder.use_pool();
+        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contexts = Vec::new();
+        for (n, key) in keys.iter().enumerate() {
+            let uses = plan.graph.uses(&plan.wanted(), n);
+            let ask = |ask| send(BuildEvent::Ask { context: n, ask });
+            contexts.push(match key {
+                Some(key) if !uses.is_empty() => builder.receive(&held, key, &uses, &mut *answers, &ask)?,
+                _ => Context::empty(),
+            });
+        }
+        let done = work(&contexts);
+        if let Err(BuildError::Context(ContextError::Gone(_))) = &done {
+            keys.iter().flatten().for_each(|key| builder.distrust(key));
+        }
+        drop(held);
+        if let Err(e) = builder.sweep_contexts() {
+            tracing::warn!("sweeping the files of build contexts: {e}");
+        }
+        done
+    }
+
+    /// Removes what builds of an earlier daemon left. For a start only.
+    pub(crate) fn sweep_builds(&self) {
+        let dir = self.inner.paths.data.join(DIR);
+        if dir.exists()
+            && let Err(e) = remove_dir(&dir)
+        {
+            tracing::warn!("sweeping the contexts of builds: {e}");
+        }
+    }
+}
+
+/// An input that a thread can read.
+pub(super) enum Incoming {
+    Tar(BodyReader),
+    Shared { dockerfile: Vec<u8>, contexts: Vec<String>, answers: BodyReader },
+}
+
+impl Incoming {
+    /// Begins to read; on the runtime.
+    pub(super) fn begin(input: BuildInput) -> Self {
+        match input {
+            BuildInput::Tar(body) => Self::Tar(pipe::into_reader(body)),
+            BuildInput::Shared { dockerfile, contexts, answers } => {
+                Self::Shared { dockerfile, contexts, answers: pipe::into_reader(answers) }
+            }
+        }
+    }
+}
+
+/// The ignore file that applies to a Dockerfile.
+fn ignore_of(root: &Root, dockerfile: &str) -> Result<Ignore> {
+    for name in ignore::candidates(dockerfile.as_bytes()) {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        if let Some(text) = read(root, &name)? {
+            return Ignore::parse(&text).map_err(|e| Error::invalid(format!("{name}: {e}")));
+        }
+    }
+    Ok(Ignore::default())
+}
+
+/// What commands see of a client's files: they belong to root.
+fn context(tree: &Path, ignore: &Ignore) -> Result<Context> {
+    let options = longshore_build::context::Options { owner: Some((0, 0)), ..Default::default() };
+    Context::walk(Root::open(tree)?, ignore, &options).map_err(|e| of_build(e.into()))
+}
+
+/// A file of a context; `None` where there is none.
+fn read(root: &Root, name: &str) -> Result<Option<Vec<u8>>> {
+    use std::io::Read as _;
+    let opened = match root.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(fd) => std::fs::File::from(fd),
+        Err(e) if e.kind() == longshore_oci::Kind::NotFound => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let meta = opened.metadata().map_err(|e| Error::io(format!("stat {name}"), e))?;
+    if !meta.is_file() {
+        return Err(Error::invalid(format!("{name} is not a regular file")));
+    }
+    let mut text = Vec::new();
+    opened.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|e| Error::io(format!("read {name}"), e))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(Error::invalid(format!("{name} has more than {MAX_FILE} bytes")));
+    }
+    Ok(Some(text))
+}
