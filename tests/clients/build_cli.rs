@@ -551,3 +551,58 @@ fn privileged_a_build_explains_itself() {
     assert!(why("--no-cache").iter().all(|w| w.contains("the cache was not to be used")));
     d.finish();
 }
+
+#[test]
+fn privileged_a_build_is_verified_to_be_reproducible() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            ("Dockerfile", "FROM busybox\nCOPY a /b/\nWORKDIR /c/d\nENV A=1\n"),
+            ("Random", "FROM busybox\nRUN head -c 20 /dev/urandom > /random; touch -d @0 /random /\n"),
+            ("a", "1"),
+        ],
+    );
+    let same = build(&d, &format!("-q --verify-reproducible -t same {dir}"));
+    assert_eq!(same.code, 0, "{}", same.stderr);
+    assert!(same.stderr.contains("Reproducible: built a second time"), "{}", same.stderr);
+    let images = d.docker(["images", "-aq"]).ok().lines().count();
+    let differs = build(&d, &format!("-q --verify-reproducible -t random -f {dir}/Random {dir}")).fails(1);
+    assert!(
+        differs.contains("not reproducible: a second build differs in 1 files, first /random: content"),
+        "{differs}"
+    );
+    // The second one is gone again.
+    assert_eq!(d.docker(["images", "-aq"]).ok().lines().count(), images + 1);
+    let folder = build(&d, &format!("--verify-reproducible -o out {dir}")).fails(1);
+    assert!(folder.contains("--verify-reproducible compares images"), "{folder}");
+    d.finish();
+}
+
+#[test]
+fn privileged_a_shell_opens_in_what_a_failed_command_left() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[("Dockerfile", "FROM busybox\nARG A=given\nWORKDIR /work\nRUN echo left > here; exit 7\n")],
+    );
+    let images = d.docker(["images", "-aq"]).ok();
+    let mut command = ours(&d, &format!("build --progress plain --debug-shell {dir}"));
+    command.env("TERM", "dumb");
+    let look = |t: &mut fs::File, _: u32| t.write_all(b"echo $A; pwd; cat here\n").expect("type");
+    let leave = |t: &mut fs::File, _: u32| t.write_all(b"exit 5\n").expect("type");
+    let steps: &[(&str, Act<'_>)] =
+        &[("A shell in what the failed command left", &|_, _| ()), ("# ", &look), ("left\r\n", &leave)];
+    let (shown, code) = on_a_terminal(command, (24, 80), steps);
+    assert_eq!(code, 1, "{shown}");
+    assert!(shown.contains("given\r\n/work\r\nleft\r\n"), "{shown}");
+    assert!(shown.contains("returned a non-zero code: 7"), "{shown}");
+    assert_eq!((d.docker(["images", "-aq"]).ok(), d.docker(["ps", "-aq"]).ok()), (images, String::new()));
+    let no = build(&d, &format!("--debug-shell {dir}")).fails(1);
+    assert!(no.contains("--debug-shell needs a terminal"), "{no}");
+    d.finish();
+}

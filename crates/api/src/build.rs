@@ -100,6 +100,8 @@ pub enum BuildLine {
     Warning { text: String },
     /// The Dockerfile was looked at and not built; so many warnings came before.
     Checked { count: usize },
+    /// The image of what a failed command left, where the parameter `keepfailed` asked for it; whoever did removes it.
+    Left { id: String },
     /// Bytes, in base64, of a tar that was asked for.
     Export { what: BuildExport, data: String },
     /// That tar is whole; for an archive, with the image's id.

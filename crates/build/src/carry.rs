@@ -1,6 +1,7 @@
 //! Carrying out one step: its keys, its work in a writable layer, its layer.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use longshore_oci::{Digest, IdMap};
 use longshore_store::content::random_id;
@@ -16,6 +17,7 @@ use crate::graph::{Copy, Mkdir, Op, Run, Source, Step, StepId};
 use crate::host::{Event, Runner, Stream};
 use crate::mounts::{self, Mounted};
 use crate::secrets::Secrets;
+use crate::solve::FailedRun;
 use crate::stubs::Stubs;
 use crate::{Error, Result};
 
@@ -28,6 +30,8 @@ pub(crate) struct Site<'a> {
     pub(crate) cancel: &'a Cancel,
     pub(crate) caches: &'a Caches,
     pub(crate) secrets: &'a Secrets,
+    /// Where what a failed command left is kept, if it is to be.
+    pub(crate) failed: Option<&'a Mutex<Option<FailedRun>>>,
     /// The tree that it stands on.
     pub(crate) base: Option<Digest>,
     /// The trees that it reads, in the order of [`Op::reads`].
@@ -170,11 +174,29 @@ impl Prepared<'_> {
             Op::Copy(_) | Op::Mkdir(_) => Working::new(site.store, site.base)?,
         };
         match &site.step.op {
-            Op::Run(run) => self.run_in(&layer, run, happens)?,
+            Op::Run(run) => {
+                if let Err(e) = self.run_in(&layer, run, happens) {
+                    if matches!(e, Error::Command { .. }) {
+                        self.keep_failed(layer, run)?;
+                    }
+                    return Err(e);
+                }
+            }
             Op::Copy(copy) => layer.with_root(|root, at| self.copy_into(root, at, copy))?,
             Op::Mkdir(mkdir) => layer.with_root(|root, _| make(site, root, mkdir))?,
         }
         layer.keep(&self.key, site)
+    }
+
+    /// Keeps what a failed command left, for whoever wants to look at it.
+    fn keep_failed(&self, layer: Working<'_>, run: &Run) -> Result<()> {
+        let Some(failed) = self.site.failed else { return Ok(()) };
+        // A key that no step has.
+        let key = Digest::of(random_id()?.as_bytes());
+        let record = layer.keep(&key, self.site)?;
+        let kept = FailedRun { chain: record.chain, key, run: run.clone() };
+        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        Ok(())
     }
 
     /// A copy that does not look at the tree below: one layer, whatever it is put on.

@@ -187,6 +187,7 @@ impl Builder {
             cancel: job.cancel,
             caches: self.caches(),
             secrets: job.secrets,
+            failed: None,
             base: None,
             from: &[],
             step,

@@ -33,4 +33,4 @@ pub use lasting::{Lasting, Origin};
 pub use mode::{BadMode, Mode};
 pub use secrets::{MAX_SECRET, Secret, Secrets};
 pub use shared::{PoolUse, SharedContext};
-pub use solve::{Builder, Job, Outcome};
+pub use solve::{Builder, FailedRun, Job, Outcome};

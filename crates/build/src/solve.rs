@@ -13,7 +13,7 @@ use longshore_store::{StepRecord, Store};
 use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
-use crate::graph::{Graph, StepId, Tree};
+use crate::graph::{Graph, Run, StepId, Tree};
 use crate::host::{Done, Event, Runner, Watcher};
 use crate::secrets::Secrets;
 use crate::shared::Shared;
@@ -71,10 +71,23 @@ pub struct Job<'a> {
     pub cancel: &'a Cancel,
     /// The watcher is told why each step is carried out or is not.
     pub explain: bool,
+    /// Where what a failed command left is kept, if it is to be.
+    pub failed: Option<&'a Mutex<Option<FailedRun>>>,
     /// Steps that run side by side at most; at least 1.
     pub parallel: usize,
     /// Holds what the steps give, until an image names it.
     pub lease: &'a Lease,
+}
+
+/// A command that failed, and what it left.
+#[derive(Clone, Debug)]
+pub struct FailedRun {
+    /// Chain id of the tree as it was when the command ended.
+    pub chain: Option<Digest>,
+    /// The step under which the store has it; whoever takes this drops it.
+    pub key: Digest,
+    #[allow(missing_docs)]
+    pub run: Run,
 }
 
 /// Where a step of a job stands.
@@ -212,6 +225,7 @@ impl Builder {
             from: &inputs.from,
             caches: &self.caches,
             secrets: job.secrets,
+            failed: job.failed,
             step,
         };
         let explain = |why: &dyn Fn() -> Result<String>| -> Result<()> {

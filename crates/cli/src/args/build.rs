@@ -49,6 +49,7 @@ options! {
         cpu_shares: i64 = flag("cpu-shares", INT, "CPU shares (relative weight)").short('c'),
         cpuset_cpus: String = flag("cpuset-cpus", STRING, "CPUs in which to allow execution (0-3, 0,1)"),
         cpuset_mems: String = flag("cpuset-mems", STRING, "MEMs in which to allow execution (0-3, 0,1)"),
+        debug_shell: bool = flag("debug-shell", BOOL, "Open a shell in what a failed \"RUN\" left"),
         disable_content_trust: Option<bool> =
             flag("disable-content-trust", BOOL, "Skip image verification").default("true"),
         explain: bool = flag("explain", BOOL, "Say of every step why it was carried out, or why not"),
@@ -87,6 +88,9 @@ options! {
             flag("tag", TAG, "Name and optionally a tag in the \"name:tag\" format").short('t'),
         target: String = flag("target", STRING, "Set the target build stage to build."),
         ulimit: Vec<String> = flag("ulimit", ULIMIT, "Ulimit options").shows("[]"),
+        verify_reproducible: bool = flag(
+            "verify-reproducible", BOOL, "Build a second time without the cache, and tell the first file that differs",
+        ),
         ; context: String
     }
 }
@@ -129,7 +133,6 @@ pub(crate) const BUILD_LATER: &[Flag] = &[
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
     flag("cache-from", LIST, "External cache sources").refused(LATER),
     flag("cache-to", LIST, "Cache export destinations").refused(LATER),
-    flag("debug-shell", STRING, "Start a shell where a build fails").refused(LATER),
     flag("security-opt", STRINGS, "Security options").refused(LATER),
     flag("squash", BOOL, "Squash newly built layers into a single new layer").refused(LATER),
     flag("ssh", LIST, "SSH agent socket or keys to expose to the build").refused(LATER),
@@ -347,6 +350,7 @@ impl BuildArgs {
             ("dockerfile", dockerfile.to_owned()),
             ("check", flag(self.checks())),
             ("explain", flag(self.explain)),
+            ("keepfailed", flag(self.debug_shell)),
             ("nocache", flag(self.no_cache)),
             ("pull", flag(self.pull)),
             ("rm", flag(true)),
@@ -514,7 +518,6 @@ mod tests {
                 "contexts of the kind oci-layout:// are not implemented yet",
             ),
             ("--security-opt a .", "--security-opt is not implemented yet"),
-            ("--debug-shell a .", "--debug-shell is not implemented yet"),
             (
                 "--call outline .",
                 "asking about a build in another way than --call=check is not implemented yet",

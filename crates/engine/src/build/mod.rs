@@ -2,6 +2,7 @@
 
 mod cache;
 mod export;
+mod failed;
 mod images;
 mod rows;
 mod runner;
@@ -12,8 +13,8 @@ pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 pub use self::source::BuildInput;
 pub(crate) use self::source::Site;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::stream;
 use longshore_build::context::Context;
@@ -134,12 +135,14 @@ impl Engine {
         send: &(dyn Fn(BuildEvent) + Send + Sync),
     ) -> Result<Vec<Option<longshore_build::Outcome>>, BuildError> {
         let rows = Rows::new(plan, send);
+        let failed = Mutex::default();
         let job = Job {
             graph: &plan.graph,
             wanted: &plan.wanted(),
             contexts,
             secrets: &request.secrets,
             explain: request.explain,
+            failed: request.keep_failed.then_some(&failed),
             runner: self,
             watcher: &rows,
             cancel,
@@ -147,7 +150,14 @@ impl Engine {
             lease,
         };
         rows.begin();
-        self.inner.builder.solve(&job).inspect_err(|e| rows.failed(e))
+        let done = self.inner.builder.solve(&job);
+        if let Err(e) = &done {
+            if let Err(e) = self.tell_failed(plan, &failed, send) {
+                tracing::warn!("what a failed command left cannot be kept: {e}");
+            }
+            rows.failed(e);
+        }
+        done
     }
 
     fn announce(&self, id: &Digest, request: &BuildRequest, send: &(dyn Fn(BuildEvent) + Send + Sync)) {

@@ -27,6 +27,8 @@ pub struct BuildRequest {
     pub check: bool,
     /// It is told why each step is carried out or is not.
     pub explain: bool,
+    /// What a failed command leaves becomes an image without a name.
+    pub keep_failed: bool,
     /// Every step is carried out.
     pub no_cache: bool,
     /// Stages of which every step is carried out, by name or number.
@@ -113,6 +115,8 @@ pub enum BuildEvent {
     Lint { rule: &'static str, message: String, line: u32 },
     /// The file was only looked at; so many things were found.
     Checked(usize),
+    /// The image of what a failed command left: with its variables, directory, user and shell.
+    Left(Digest),
     /// Bytes of a tar that was asked for.
     Export { what: BuildExport, bytes: Vec<u8> },
     /// That tar is whole. For an archive, `id` is the image's.

@@ -118,6 +118,7 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
 fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
     let mut wanted = decode(call, headers)?;
     wanted.check = call.query.flag("check");
+    wanted.keep_failed = call.query.flag("keepfailed");
     wanted.explain = call.query.flag("explain");
     wanted.unrecorded = call.query.flag("norecord");
     for what in call.query.all("export") {
@@ -157,6 +158,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         labels: map(q.text("labels"), "labels")?,
         check: false,
         explain: false,
+        keep_failed: false,
         no_cache: q.flag("nocache"),
         fresh_stages: q.all("nocachefilter"),
         pull: q.flag("pull"),

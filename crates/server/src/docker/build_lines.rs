@@ -85,6 +85,7 @@ impl Lines {
             BuildEvent::Exported { what, id } => {
                 BuildLine::Exported { what: export(what), id: id.map(|id| id.to_string()) }
             }
+            BuildEvent::Left(id) => BuildLine::Left { id: id.to_string() },
             BuildEvent::Built(id) => BuildLine::Built { id: id.to_string() },
             BuildEvent::Tagged(name) => BuildLine::Tagged { name: name.familiar() },
             BuildEvent::Failed { message, code, row } => BuildLine::Failed { message, code, row },

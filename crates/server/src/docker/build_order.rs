@@ -56,6 +56,7 @@ impl Ordered {
             | BuildEvent::Checked(_)
             | BuildEvent::Ask { .. }
             | BuildEvent::Explained { .. }
+            | BuildEvent::Left(_)
             | BuildEvent::Export { .. }
             | BuildEvent::Exported { .. } => {}
             BuildEvent::Pull(e) => out.push(image::progress(e)),

@@ -1,10 +1,12 @@
 //! `build`.
 
+mod debug;
 mod output;
 pub(super) mod secrets;
 mod send;
 mod share;
 mod source;
+mod verify;
 mod view;
 
 use std::fs;
@@ -57,13 +59,31 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
     if args.pushes() && args.names().is_empty() {
         return Err(Failure::new("a tag is needed when pushing: name the image with --tag"));
     }
+    if args.verify_reproducible && (!args.records() || args.context == "-" || args.file == "-") {
+        return Err(Failure::new(
+            "--verify-reproducible compares images of files that are read twice: build a folder, and an image",
+        ));
+    }
+    if args.debug_shell && !(tty::stdin_is_terminal() && tty::stdout_is_terminal()) {
+        return Err(Failure::new("--debug-shell needs a terminal on standard input and output"));
+    }
     if let Some(file) = args.iidfile.as_ref().filter(|file| is_plain(file)) {
         forget(file)?;
     }
+    let id = one_build(app, args, progress).await?;
+    if let Some(id) = id.as_deref().filter(|_| args.verify_reproducible) {
+        verify::verify(app, args, progress, id).await?;
+    }
+    finish(app, args, progress, id.as_deref()).await
+}
+
+/// Builds once; gives the image's id, if there is one.
+async fn one_build(app: &App<'_>, args: &BuildArgs, progress: Progress) -> Result<Option<String>> {
     let own = is_ours(app).await?;
     if !own && args.outputs().iter().any(|o| !matches!(o.made, Made::Image { .. })) {
         return Err(Failure::new("outputs other than an image need a Longshore daemon: this one is another"));
     }
+    let platform = registry::platform(args.platform.as_deref());
     let mut interrupt = Interrupt::listen()?;
     let prepared = prepare(app, args, &platform, own);
     let (asked, sender) = tokio::select! {
@@ -71,11 +91,10 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
         status = interrupt.came() => return Err(Failure::exit(status)),
     };
     let mut outputs = Outputs::open(&args.outputs())?;
-    let id = match own {
-        true => ours(app, &asked, sender, progress, interrupt, &mut outputs).await?,
-        false => Some(theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await?),
-    };
-    finish(app, args, progress, id.as_deref()).await
+    match own {
+        true => ours(app, args, &asked, sender, View::new(progress, interrupt)?, &mut outputs).await,
+        false => theirs(app, &asked, sender, progress == Progress::Quiet, interrupt).await.map(Some),
+    }
 }
 
 /// How it is shown: by option, else by the environment as buildx reads it.
@@ -137,10 +156,13 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let route = if own { "/longshore/build" } else { "/build" };
     let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
     let head = secrets::head(&args.secrets())?;
-    let only_ours = !head.secrets.is_empty() || !args.no_cache_filter.is_empty() || args.explain;
+    let only_ours = !head.secrets.is_empty()
+        || !args.no_cache_filter.is_empty()
+        || args.explain
+        || args.verify_reproducible;
     if only_ours && !own {
         return Err(Failure::new(
-            "--secret, --no-cache-filter and --explain need a Longshore daemon: this one is another",
+            "--secret, --no-cache-filter, --explain, --verify-reproducible and --debug-shell need a Longshore daemon: this one is another",
         ));
     }
     Ok((asked, Sender::new(source.files, head)?))
@@ -149,13 +171,13 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
 /// Builds with our own daemon; gives the image's id, if there is one.
 async fn ours(
     app: &App<'_>,
+    args: &BuildArgs,
     asked: &Asked,
-    mut sender: Sender,
-    progress: Progress,
-    interrupt: Interrupt,
+    sender: Sender,
+    mut view: View,
     outputs: &mut Outputs,
 ) -> Result<Option<String>> {
-    let mut view = View::new(progress, interrupt)?;
+    let mut sender = sender;
     let built = follow(app, asked, &mut sender, &mut view, outputs).await;
     view.close()?;
     let explained: String = view.build.explained.iter().map(|line| format!("{line}\n")).collect();
@@ -166,6 +188,10 @@ async fn ours(
         (Some(Outcome::Exported), Ok(())) => Ok(outputs.id.clone()),
         (Some(Outcome::Failed { .. }), Ok(())) => {
             view.tell(&view.build.failure(dockerfile))?;
+            if let Some(image) = view.build.left.take() {
+                drop(view);
+                debug::shell(app, &image, &args.network).await?;
+            }
             Err(Failure::exit(1))
         }
         (Some(Outcome::Checked(0)), Ok(())) => {

@@ -76,6 +76,8 @@ pub(crate) struct Build {
     coming: Option<(usize, u64)>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) warnings: Vec<String>,
+    /// The image of what a failed command left.
+    pub(crate) left: Option<String>,
     /// Why steps were carried out or were not: a line for each.
     pub(crate) explained: Vec<String>,
 }
@@ -195,6 +197,7 @@ impl Build {
                 }
                 self.outcome.get_or_insert(Outcome::Exported);
             }
+            BuildLine::Left { id } => self.left = Some(id),
             BuildLine::Checked { count } => self.outcome = Some(Outcome::Checked(count)),
             BuildLine::Built { id } => {
                 let at = self.exporting(now, &mut out);
