@@ -23,8 +23,9 @@ struct Stub {
     path: Vec<u8>,
     inode: u64,
     kind: Kind,
-    /// The time of the directory that it is in, from before.
+    /// The time of the directory that it is in, from before it was made and from after.
     before: Timespec,
+    after: Timespec,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +103,8 @@ impl Stubs {
                 FileType::Symlink => Kind::Link,
                 _ => Kind::File,
             };
-            Some(Stub { path: name.clone().into_bytes(), inode: stat.st_ino, kind, before: mtime(&before) })
+            let path = name.clone().into_bytes();
+            Some(Stub { path, inode: stat.st_ino, kind, before: mtime(&before), after: mtime(&before) })
         };
         Self { made: paths.iter().filter_map(one).collect() }
     }
@@ -127,7 +129,14 @@ impl Stubs {
         made.context(|| format!("make a place for the mount /{}", show(at)))?;
         let stat = rustix::fs::statat(&dir, path(name), AtFlags::SYMLINK_NOFOLLOW)
             .context(|| format!("stat /{}", show(at)))?;
-        self.made.push(Stub { path: at.to_vec(), inode: stat.st_ino, kind, before: mtime(&before) });
+        let after = rustix::fs::fstat(&dir).context(|| format!("stat /{}", show(parent)))?;
+        self.made.push(Stub {
+            path: at.to_vec(),
+            inode: stat.st_ino,
+            kind,
+            before: mtime(&before),
+            after: mtime(&after),
+        });
         Ok(())
     }
 
@@ -152,9 +161,13 @@ impl Stubs {
                 Kind::Directory => AtFlags::REMOVEDIR,
                 Kind::File | Kind::Link => AtFlags::empty(),
             };
+            let found = rustix::fs::fstat(&dir).context(|| format!("stat beside /{}", show(&stub.path)))?;
             match rustix::fs::unlinkat(&dir, &name, flags) {
                 Ok(()) => {
-                    let times = Timestamps { last_access: stub.before, last_modification: stub.before };
+                    // What a command did in the directory has a time of its own.
+                    let found = mtime(&found);
+                    let time = if found == stub.after { stub.before } else { found };
+                    let times = Timestamps { last_access: time, last_modification: time };
                     rustix::fs::futimens(&dir, &times)
                         .context(|| format!("set times beside /{}", show(&stub.path)))?;
                 }
@@ -203,9 +216,15 @@ mod tests {
     fn what_was_made_goes_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        fs::create_dir(dir.path().join("etc")).unwrap();
-        let old = fs::metadata(dir.path().join("etc")).unwrap().modified().unwrap();
+        let time = |name: &str| fs::metadata(dir.path().join(name)).unwrap().modified().unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+        for name in ["etc", "usr"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::File::open(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+        }
         let mut stubs = Stubs::default();
+        stubs.make(&root, "/usr/a/b", true).unwrap();
+        stubs.make(&root, "/usr/c", false).unwrap();
         stubs.make(&root, "/etc/a/b", true).unwrap();
         stubs.make(&root, "/etc/c", false).unwrap();
         stubs.make(&root, "/etc/d", false).unwrap();
@@ -217,7 +236,26 @@ mod tests {
         stubs.remove(&root).unwrap();
         assert!(!dir.path().join("etc/a").exists() && !dir.path().join("etc/c").exists());
         assert!(dir.path().join("etc/d").exists() && dir.path().join("etc/e/mine").exists());
-        assert_eq!(fs::metadata(dir.path().join("etc")).unwrap().modified().unwrap(), old);
+        // Where something is left the directory has changed.
+        assert!(time("usr") == old && time("etc") > old);
+        assert_eq!(fs::read_dir(dir.path().join("usr")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_that_a_command_changed_keep_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let mut stubs = Stubs::default();
+        stubs.make(&root, "/etc/a", false).unwrap();
+        stubs.make(&root, "/etc/b", false).unwrap();
+        fs::write(dir.path().join("etc/own"), "").unwrap();
+        let etc = fs::File::open(dir.path().join("etc")).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+        etc.set_modified(time).unwrap();
+        stubs.remove(&root).unwrap();
+        assert_eq!(etc.metadata().unwrap().modified().unwrap(), time);
+        assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
     }
 
     #[test]
