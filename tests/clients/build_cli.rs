@@ -205,7 +205,8 @@ fn privileged_a_build_that_fails_says_where() {
     build(&d, &format!("-q -f {dir}/One {dir}")).ok();
     for (line, code, want) in [
         (format!("--secret id=x {dir}"), 1, "secret x: read x: no such file or directory"),
-        (format!("--ssh default {dir}"), 125, "--ssh is not implemented yet"),
+        (format!("--ssh x={dir}/none {dir}"), 1, "ssh agent x: "),
+        (format!("--ssh x={dir}/Missing {dir}"), 1, "it is no socket"),
         (format!("--cache-from x {dir}"), 125, "--cache-from is not implemented yet"),
         (format!("-o type=local {dir}"), 125, "type=local needs dest=FOLDER"),
         (format!("-o type=tar,dest={dir} {dir}"), 1, "is a folder: name a file"),
@@ -604,5 +605,95 @@ fn privileged_a_shell_opens_in_what_a_failed_command_left() {
     assert_eq!((d.docker(["images", "-aq"]).ok(), d.docker(["ps", "-aq"]).ok()), (images, String::new()));
     let no = build(&d, &format!("--debug-shell {dir}")).fails(1);
     assert!(no.contains("--debug-shell needs a terminal"), "{no}");
+    d.finish();
+}
+
+#[test]
+fn privileged_commands_may_ask_an_agent() {
+    use std::os::unix::net::UnixListener;
+    let d = Daemon::start();
+    d.load("nginx");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM nginx\nRUN id -u > /tmp/x\nUSER 1234\nRUN --mount=type=ssh,uid=1234,required perl -MIO::Socket::UNIX -e \
+                 '$s = IO::Socket::UNIX->new($ENV{SSH_AUTH_SOCK}) or die; print $s qq(hello\\n); print STDERR <$s>' && ls -ln $SSH_AUTH_SOCK\n",
+            ),
+            ("Optional", "FROM nginx\nRUN --mount=type=ssh test -z \"$SSH_AUTH_SOCK\"\n"),
+        ],
+    );
+    let socket = format!("{dir}.sock");
+    let listener = UnixListener::bind(&socket).expect("bind");
+    let agent = std::thread::spawn(move || {
+        // The daemon looks whether somebody is there first.
+        for _ in 0..2 {
+            let (mut client, _) = listener.accept().expect("accept");
+            let mut said = [0; 6];
+            if client.read_exact(&mut said).is_ok() {
+                assert_eq!(&said, b"hello\n");
+                client.write_all(b"keys of the agent\n").expect("write");
+                return;
+            }
+        }
+        panic!("nobody asked");
+    });
+    let built = build(&d, &format!("--progress plain -t i --ssh default={socket} {dir}"));
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert!(built.stderr.contains("keys of the agent"), "{}", built.stderr);
+    assert!(
+        built.stderr.contains("1234") && built.stderr.contains("/run/buildkit/ssh_agent.0"),
+        "{}",
+        built.stderr
+    );
+    agent.join().expect("the agent");
+    // Nothing of it is in the image.
+    assert_eq!(
+        in_image(&d, "i", "ls -A /run/buildkit 2>&1 || true"),
+        "ls: cannot access '/run/buildkit': No such file or directory"
+    );
+    let needs = build(&d, &format!("--no-cache {dir}")).fails(1);
+    assert!(needs.contains("ssh agent default: not found: give it with --ssh"), "{needs}");
+    build(&d, &format!("-q -f {dir}/Optional {dir}")).ok();
+    let gone = build(&d, &format!("--no-cache --ssh default={socket} {dir}")).fails(1);
+    assert!(gone.contains("the SSH agent cannot be reached"), "{gone}");
+    d.finish();
+}
+
+#[test]
+fn privileged_what_weakens_the_confinement_has_to_be_allowed() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM busybox\nRUN --security=insecure mkdir /m && mount -t tmpfs none /m && echo mounted\n",
+            ),
+            ("Host", "FROM busybox\nRUN --network=host cat /proc/net/dev | grep -c : > /count\n"),
+            (
+                "Written",
+                "FROM busybox\nRUN --mount=target=/c,rw echo 2 > /c/a && cat /c/a > /seen\nRUN --mount=target=/c cat /c/a >> /seen\n",
+            ),
+            ("a", "1\n"),
+        ],
+    );
+    let no = build(&d, &dir).fails(1);
+    assert!(no.contains("security.insecure is not allowed: build with --allow security.insecure"), "{no}");
+    let yes = build(&d, &format!("--progress plain --allow security.insecure {dir}"));
+    assert!(yes.code == 0 && yes.stderr.contains("mounted"), "{}", yes.stderr);
+    let no = build(&d, &format!("-f {dir}/Host {dir}")).fails(1);
+    assert!(no.contains("network.host is not allowed: build with --allow network.host"), "{no}");
+    build(&d, &format!("-q -f {dir}/Host --allow network.host {dir}")).ok();
+    // What is written to a mounted context is thrown away.
+    build(&d, &format!("-q -t i -f {dir}/Written {dir}")).ok();
+    assert_eq!(in_image(&d, "i", "cat /seen"), "2\n1");
+    piped(&d, "-q -t j -f Written -", &tar(&dir, &[])).ok();
+    assert_eq!(in_image(&d, "j", "cat /seen"), "2\n1");
+    assert_eq!(fs::read_to_string(format!("{dir}/a")).expect("a"), "1\n");
     d.finish();
 }

@@ -24,6 +24,9 @@ pub struct BuildHead {
     /// Secrets by name, in base64.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// Sockets of agents of SSH on the daemon's machine, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<String, String>,
     /// The Dockerfile in base64, for a build whose files are shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,

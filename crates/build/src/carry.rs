@@ -9,6 +9,7 @@ use longshore_store::lease::Lease;
 use longshore_store::{StepInputs, StepRecord, Store};
 use longshore_sys::root::Root;
 
+use crate::agents::Agents;
 use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -30,6 +31,7 @@ pub(crate) struct Site<'a> {
     pub(crate) cancel: &'a Cancel,
     pub(crate) caches: &'a Caches,
     pub(crate) secrets: &'a Secrets,
+    pub(crate) agents: &'a Agents,
     /// Where what a failed command left is kept, if it is to be.
     pub(crate) failed: Option<&'a Mutex<Option<FailedRun>>>,
     /// The tree that it stands on.

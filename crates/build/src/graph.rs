@@ -96,6 +96,8 @@ pub struct Run {
     pub files: Vec<RunFile>,
     /// What it is told and nobody else: no result is thought to depend on what they say.
     pub secrets: Vec<SecretUse>,
+    /// Agents of SSH that it may ask: no result is thought to depend on them.
+    pub agents: Vec<AgentUse>,
     /// Directories and files of elsewhere that are there while it runs, in the order in which they are mounted.
     pub mounts: Vec<Mount>,
 }
@@ -110,6 +112,19 @@ pub struct SecretUse {
     /// The variable that it is in.
     pub env: Option<String>,
     /// Permissions, user and group of the file.
+    pub look: (u32, u32, u32),
+    /// Without it the build fails; else the command runs without.
+    pub required: bool,
+}
+
+/// An agent of SSH as a command gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUse {
+    /// Its name.
+    pub id: String,
+    /// Its socket: absolute.
+    pub target: String,
+    /// Permissions, user and group of the socket.
     pub look: (u32, u32, u32),
     /// Without it the build fails; else the command runs without.
     pub required: bool,
@@ -418,6 +433,12 @@ impl Run {
             key.text("target", secret.target.as_deref().unwrap_or_default());
             key.text("env", secret.env.as_deref().unwrap_or_default());
             let (mode, uid, gid) = secret.look;
+            key.number("mode", mode.into()).number("uid", uid.into()).number("gid", gid.into());
+        }
+        // What has none has the key that it had before there were any.
+        for agent in &self.agents {
+            key.text("agent", &agent.id).flag("required", agent.required).text("socket", &agent.target);
+            let (mode, uid, gid) = agent.look;
             key.number("mode", mode.into()).number("uid", uid.into()).number("gid", gid.into());
         }
         key.number("mounts", self.mounts.len() as u64);

@@ -36,6 +36,8 @@ pub enum Shown {
     Path(PathBuf),
     /// A file system in memory, of so many bytes; `None`: half of the memory.
     Memory { size: Option<u64> },
+    /// A socket that leads to the one at a path.
+    Agent { socket: PathBuf, mode: u32, uid: u32, gid: u32 },
     /// A file that is never on a disk.
     Secret { secret: Secret, mode: u32, uid: u32, gid: u32 },
 }

@@ -6,6 +6,7 @@ use longshore_store::lease::Lease;
 use longshore_store::{Store, Visit};
 use longshore_sys::root::Root;
 
+use crate::agents::Agents;
 use crate::cancel::Cancel;
 use crate::carry::{Borrowed, Site, is_special};
 use crate::context::Context;
@@ -31,6 +32,9 @@ const ALWAYS: [(&str, bool); 7] = [
 
 /// A link that every command finds, and what it leads to.
 const LINK: (&str, &str) = ("etc/mtab", "/proc/mounts");
+
+/// No such step has any.
+static NO_AGENTS: Agents = Agents::new();
 
 /// Where such a step takes files from.
 #[derive(Debug)]
@@ -187,6 +191,7 @@ impl Builder {
             cancel: job.cancel,
             caches: self.caches(),
             secrets: job.secrets,
+            agents: &NO_AGENTS,
             failed: None,
             base: None,
             from: &[],

@@ -2,6 +2,7 @@
 //!
 //! Knows neither a daemon nor a network: what runs a step and what gives a base image are traits. Synchronous.
 
+mod agents;
 mod caches;
 mod cancel;
 mod carry;
@@ -24,6 +25,7 @@ mod shared;
 mod solve;
 mod stubs;
 
+pub use agents::Agents;
 pub use cancel::{Armed, Cancel};
 pub use copy::escaped;
 pub use error::{Error, Result};

@@ -17,8 +17,7 @@ use crate::error::IoContext as _;
 use crate::graph::{Mount, MountOf, Run, Source};
 use crate::host::{Given, RunMount, Shown};
 use crate::pattern::clean_in_root;
-use crate::secrets;
-use crate::{Error, Result};
+use crate::{Error, Result, agents, secrets};
 
 /// The mounts of a command that is about to run, and what they hold in use.
 pub(crate) struct Mounted<'a> {
@@ -118,10 +117,11 @@ impl<'a> Mounted<'a> {
             let origin = mount.source().map(&mut origin_of).transpose()?;
             all.add(site, mount, origin)?;
         }
-        let (files, env) = secrets::given(run, site.secrets)?;
-        all.directories.extend(files.iter().map(|_| false));
-        all.given.mounts.extend(files);
-        all.given.env = env;
+        for (files, env) in [secrets::given(run, site.secrets)?, agents::given(run, site.agents)?] {
+            all.directories.extend(files.iter().map(|_| false));
+            all.given.mounts.extend(files);
+            all.given.env.extend(env);
+        }
         Ok(all)
     }
 
@@ -131,7 +131,8 @@ impl<'a> Mounted<'a> {
             (MountOf::Files { path, .. }, Some(origin)) => {
                 let (source, directory) = match origin {
                     Origin::Tree(root) => find(&root, path)?,
-                    Origin::Context(context) => match context.root() {
+                    // What is written is thrown away, and no other command sees it.
+                    Origin::Context(context) => match context.root().filter(|_| mount.read_only) {
                         Some(root) => find(root, path)?,
                         None => self.lay_out(site, context, path)?,
                     },

@@ -10,6 +10,7 @@ use longshore_oci::Digest;
 use longshore_store::lease::Lease;
 use longshore_store::{StepRecord, Store};
 
+use crate::agents::Agents;
 use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -63,6 +64,8 @@ pub struct Job<'a> {
     pub contexts: &'a [Context],
     /// What commands may ask for.
     pub secrets: &'a Secrets,
+    /// Whom they may ask.
+    pub agents: &'a Agents,
     /// Runs commands.
     pub runner: &'a dyn Runner,
     /// Is told what happens.
@@ -225,6 +228,7 @@ impl Builder {
             from: &inputs.from,
             caches: &self.caches,
             secrets: job.secrets,
+            agents: job.agents,
             failed: job.failed,
             step,
         };

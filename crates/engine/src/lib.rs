@@ -60,7 +60,7 @@ pub use build::{BuildInput, BuildStream};
 pub use error::{Error, Result};
 pub use longshore_build::context::sync::Ask as BuildAsk;
 pub use longshore_build::graph::{Limits as BuildLimits, Network as BuildNetwork};
-pub use longshore_build::plan::Named as BuildNamed;
+pub use longshore_build::plan::{Allowed as BuildAllowed, Named as BuildNamed};
 pub use longshore_build::{Secret as BuildSecret, Secrets as BuildSecrets};
 pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;

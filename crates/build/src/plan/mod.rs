@@ -48,8 +48,19 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// What commands may use.
     pub limits: Limits,
+    /// What commands may ask for besides.
+    pub allowed: Allowed,
     /// What names stand for besides the stages and images that they would be.
     pub contexts: BTreeMap<String, Named>,
+}
+
+/// Entitlements: what weakens the confinement of commands, and so has to be allowed by whoever builds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `RUN --security=insecure`.
+    pub insecure: bool,
+    /// `RUN --network=host`.
+    pub host_network: bool,
 }
 
 /// What the name of a context stands for.

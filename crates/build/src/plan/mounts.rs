@@ -1,7 +1,7 @@
 //! `RUN --mount`.
 
 use crate::dockerfile::{self, Mode, MountKind, RunCmd, Span};
-use crate::graph::{Mount, MountOf, SecretUse, Sharing, Source};
+use crate::graph::{self, AgentUse, Mount, MountOf, SecretUse, Sharing, Source};
 use crate::{Error, Result};
 
 use super::Planner;
@@ -10,30 +10,45 @@ use super::stage::Stage;
 
 /// Permissions of a new cache (docs.docker.com/reference/dockerfile/#run---mounttypecache).
 const CACHE_MODE: u32 = 0o755;
+/// Permissions of an agent's socket (#run---mounttypessh).
+const AGENT_MODE: u32 = 0o600;
 /// Permissions of a secret's file (#run---mounttypesecret).
 const SECRET_MODE: u32 = 0o400;
 
 impl Stage {
-    /// The mounts of a command, and its secrets.
+    /// Adds the mounts of a command, its secrets and its agents.
     pub(super) fn mounts(
         &self,
         planner: &mut Planner<'_>,
         run: &RunCmd,
+        op: &mut graph::Run,
         span: Span,
-    ) -> Result<(Vec<Mount>, Vec<SecretUse>)> {
-        let (mut mounts, mut secrets) = (Vec::new(), Vec::new());
+    ) -> Result<()> {
         for spec in &run.mounts {
             let view = self.view();
             let escape = planner.escape;
             let expand = |text: &str| dockerfile::expand(text, &view, escape, Mode::Word).map(|e| e.text);
             let mount = spec.resolve(expand).map_err(|e| at(span, &e))?;
-            if mount.kind == MountKind::Secret {
-                secrets.push(self.secret(&mount, span)?);
-            } else {
-                mounts.push(self.mount(planner, &mount, span)?);
+            match mount.kind {
+                MountKind::Secret => op.secrets.push(self.secret(&mount, span)?),
+                MountKind::Ssh => op.agents.push(self.agent(&mount, op.agents.len())),
+                MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {
+                    op.mounts.push(self.mount(planner, &mount, span)?);
+                }
             }
         }
-        Ok((mounts, secrets))
+        Ok(())
+    }
+
+    /// Docker's defaults (docs.docker.com/reference/dockerfile/#run---mounttypessh).
+    fn agent(&self, mount: &dockerfile::Mount, n: usize) -> AgentUse {
+        let id = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
+        let target = match mount.target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{n}"),
+            target => self.absolute(target),
+        };
+        let look = (mount.mode.unwrap_or(AGENT_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        AgentUse { id: id.unwrap_or_else(|| "default".to_owned()), target, look, required: mount.required }
     }
 
     fn secret(&self, mount: &dockerfile::Mount, span: Span) -> Result<SecretUse> {
@@ -43,21 +58,13 @@ impl Stage {
     fn mount(&self, planner: &mut Planner<'_>, mount: &dockerfile::Mount, span: Span) -> Result<Mount> {
         let source = match &mount.from {
             // Checked before an image is looked for.
-            Some(name) if !mount.target.is_empty() && mount.kind != MountKind::Ssh => {
+            Some(name) if !mount.target.is_empty() => {
                 Some(planner.source(self.index, name, &self.image.platform, span)?)
             }
             None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
             _ => None,
         };
-        let of_context = matches!(source, Some(Source::Context(_)));
-        let mount = mount_of(mount, |path| self.absolute(path), source).map_err(|e| on_line(e, span))?;
-        if of_context && !mount.read_only {
-            return Err(Error::Unimplemented(format!(
-                "line {}: a mount of the context that can be written to (rw) is not supported yet",
-                span.line
-            )));
-        }
-        Ok(mount)
+        mount_of(mount, |path| self.absolute(path), source).map_err(|e| on_line(e, span))
     }
 }
 
@@ -91,18 +98,15 @@ pub fn secret_of(mount: &dockerfile::Mount, absolute: impl Fn(&str) -> String) -
     Ok(SecretUse { id, target, env, look, required: mount.required })
 }
 
-/// Any other mount of a command. `source` is whose files it shows or starts with; a bind mount needs one.
+/// A mount of files, a cache or memory. `source` is whose files it shows or starts with; a bind mount needs one.
 ///
 /// # Errors
-/// When it has no place, or is of a kind that is not there yet.
+/// When it has no place, or a cache is to start with files of its own.
 pub fn mount_of(
     mount: &dockerfile::Mount,
     absolute: impl Fn(&str) -> String,
     source: Option<Source>,
 ) -> Result<Mount> {
-    if mount.kind == MountKind::Ssh {
-        return Err(Error::Unimplemented("RUN --mount=type=ssh is not supported yet".into()));
-    }
     if mount.target.is_empty() {
         return Err(Error::Invalid("a mount needs a target".into()));
     }

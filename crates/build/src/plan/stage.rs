@@ -338,9 +338,10 @@ impl Stage {
                 span.line
             )));
         }
-        if run.security == Security::Insecure {
+        let insecure = run.security == Security::Insecure;
+        if insecure && !planner.options.allowed.insecure {
             return Err(Error::Invalid(format!(
-                "line {}: security.insecure is not allowed: this build was not given that entitlement",
+                "line {}: security.insecure is not allowed: build with --allow security.insecure to give that entitlement",
                 span.line
             )));
         }
@@ -373,29 +374,32 @@ impl Stage {
         let network = match run.network {
             dockerfile::Network::Default => planner.options.network.clone(),
             dockerfile::Network::None => Network::None,
-            dockerfile::Network::Host if planner.options.network == Network::Host => Network::Host,
+            dockerfile::Network::Host
+                if planner.options.network == Network::Host || planner.options.allowed.host_network =>
+            {
+                Network::Host
+            }
             dockerfile::Network::Host => {
                 return Err(Error::Invalid(format!(
-                    "line {}: network.host is not allowed: build with --network host to give that entitlement",
+                    "line {}: network.host is not allowed: build with --allow network.host to give that entitlement",
                     span.line
                 )));
             }
         };
-        let (mounts, secrets) = self.mounts(planner, run, span)?;
-        let op = Run {
+        let mut op = Run {
             args,
             env,
             quiet_env: scope::proxies(planner.options, &self.args),
             cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
             user: config.user.clone(),
             network,
-            insecure: false,
+            insecure,
             hosts: planner.options.hosts.clone(),
             limits: planner.options.limits.clone(),
             files,
-            mounts,
-            secrets,
+            ..Run::default()
         };
+        self.mounts(planner, run, &mut op, span)?;
         Ok((Op::Run(Box::new(op)), by))
     }
 

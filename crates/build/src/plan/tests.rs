@@ -111,6 +111,7 @@ fn options() -> Options {
         hosts: Vec::new(),
         limits: Limits::default(),
         contexts: BTreeMap::new(),
+        allowed: Allowed::default(),
     }
 }
 

@@ -25,6 +25,13 @@ const CALL: Kind = Kind::one("string", |v| {
 const PROGRESS: Kind = Kind::one("string", |v| Progress::read(v).map(drop));
 const OUTPUT: Kind = Kind::many("stringArray", |v| Output::read(v).map(drop));
 const CONTEXT: Kind = Kind::many("stringArray", |v| Additional::read(v).map(drop));
+const ALLOW: Kind = Kind::many("strings", |v| {
+    match v.split(',').find(|one| !["network.host", "security.insecure"].contains(one)) {
+        Some(one) => Err(format!("invalid entitlement {one:?}: want network.host or security.insecure")),
+        None => Ok(()),
+    }
+});
+const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
 pub(crate) const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
 const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
@@ -34,6 +41,9 @@ options! {
     /// `build`.
     BuildArgs {
         add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
+        allow: Vec<String> = flag(
+            "allow", ALLOW, "Allow extra privileged entitlement (\"network.host\", \"security.insecure\")",
+        ),
         build_arg: Vec<String> = flag("build-arg", ENV, "Set build-time variables"),
         build_context: Vec<String> = flag(
             "build-context", CONTEXT, "Additional build contexts (e.g., name=path, name=docker-image://image)",
@@ -84,6 +94,9 @@ options! {
             "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")",
         ),
         shm_size: Option<String> = flag("shm-size", BYTES, "Size of \"/dev/shm\""),
+        ssh: Vec<String> = flag(
+            "ssh", SSH, "SSH agent socket to expose to the build (format: \"default|<id>[=<socket>]\")",
+        ),
         tag: Vec<String> =
             flag("tag", TAG, "Name and optionally a tag in the \"name:tag\" format").short('t'),
         target: String = flag("target", STRING, "Set the target build stage to build."),
@@ -129,13 +142,11 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 
 /// What is not there yet.
 pub(crate) const BUILD_LATER: &[Flag] = &[
-    flag("allow", STRINGS, "Allow extra privileged entitlement").refused(LATER),
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
     flag("cache-from", LIST, "External cache sources").refused(LATER),
     flag("cache-to", LIST, "Cache export destinations").refused(LATER),
     flag("security-opt", STRINGS, "Security options").refused(LATER),
     flag("squash", BOOL, "Squash newly built layers into a single new layer").refused(LATER),
-    flag("ssh", LIST, "SSH agent socket or keys to expose to the build").refused(LATER),
 ];
 
 /// How a build is shown.
@@ -211,6 +222,33 @@ impl Secret {
             (Some(_), Some(_)) => return Err("a secret comes from a file or from a variable".into()),
         };
         Ok(Self { id, from })
+    }
+}
+
+/// An agent of SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agent {
+    pub(crate) id: String,
+    /// Its socket; `None`: that of this session.
+    pub(crate) socket: Option<String>,
+}
+
+impl Agent {
+    /// `id[=socket]`.
+    fn read(text: &str) -> Result<Self, String> {
+        let (id, socket) = match text.split_once('=') {
+            Some((id, socket)) => (id, Some(socket.to_owned())),
+            None => (text, None),
+        };
+        if id.is_empty() || socket.as_deref() == Some("") {
+            return Err(format!("invalid ssh agent {text:?}: want default or id=socket"));
+        }
+        if socket.as_deref().is_some_and(|socket| socket.contains(',')) {
+            return Err(
+                "several keys are not implemented yet: give the socket of an agent that has them".into()
+            );
+        }
+        Ok(Self { id: id.to_owned(), socket })
     }
 }
 
@@ -299,6 +337,25 @@ impl BuildArgs {
         self.tag.iter().cloned().chain(self.outputs().into_iter().flat_map(|o| o.names)).collect()
     }
 
+    /// An option that Docker's classic builder does not know.
+    pub(crate) fn ours_alone(&self) -> Option<&'static str> {
+        let options = [
+            ("--secret", !self.secret.is_empty()),
+            ("--ssh", !self.ssh.is_empty()),
+            ("--allow", !self.allow.is_empty()),
+            ("--no-cache-filter", !self.no_cache_filter.is_empty()),
+            ("--explain", self.explain),
+            ("--verify-reproducible", self.verify_reproducible),
+            ("--debug-shell", self.debug_shell),
+        ];
+        options.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
+    /// Whom commands may ask for keys.
+    pub(crate) fn agents(&self) -> Vec<Agent> {
+        self.ssh.iter().filter_map(|text| Agent::read(text).ok()).collect()
+    }
+
     /// The contexts with names, the last of a name.
     pub(crate) fn additional(&self) -> BTreeMap<String, AdditionalFrom> {
         let all = self.build_context.iter().filter_map(|text| Additional::read(text).ok());
@@ -382,6 +439,8 @@ impl BuildArgs {
         if made.iter().any(|m| matches!(m, Made::Archive(_))) {
             out.push(("export", "archive".to_owned()));
         }
+        let allowed = self.allow.iter().flat_map(|all| all.split(','));
+        out.extend(allowed.map(|one| ("allow", one.to_owned())));
         out.extend(self.no_cache_filter.iter().map(|stage| ("nocachefilter", stage.clone())));
         out.extend(self.names().into_iter().map(|name| ("t", name)));
         out.retain(|(_, value)| !value.is_empty());
@@ -454,6 +513,10 @@ mod tests {
         check("-o type=image,\"name=x,y\",push=true .", &[("t", "x"), ("t", "y")]);
         check("--no-cache --pull --target x .", &[("nocache", "1"), ("pull", "1"), ("target", "x")]);
         check("--network none .", &[("networkmode", "none")]);
+        check(
+            "--allow network.host,security.insecure .",
+            &[("allow", "network.host"), ("allow", "security.insecure")],
+        );
         check("--add-host a:1.2.3.4 --add-host b=::1 .", &[("extrahosts", "a:1.2.3.4,b:::1")]);
         check(
             "-m 1g --memory-swap -1 -c 5 --cpu-period 1000 --cpu-quota 2000 --cpuset-cpus 0 --cpuset-mems 1 .",
@@ -506,8 +569,9 @@ mod tests {
         for (line, want) in [
             ("--secret src=x .", "a secret needs an id"),
             ("--secret id=x,env=A,src=b .", "a secret comes from a file or from a variable"),
-            ("--ssh default .", "--ssh is not implemented yet"),
-            ("--allow network.host .", "--allow is not implemented yet"),
+            ("--ssh a= .", "invalid ssh agent \"a=\""),
+            ("--ssh a=b,c .", "several keys are not implemented yet"),
+            ("--allow all .", "invalid entitlement \"all\""),
             ("--cache-from x .", "--cache-from is not implemented yet"),
             ("--cache-to x .", "--cache-to is not implemented yet"),
             ("--squash .", "--squash is not implemented yet"),

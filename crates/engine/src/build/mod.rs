@@ -1,5 +1,6 @@
 //! Builds: a client's context and request in, an image out.
 
+mod agent;
 mod cache;
 mod export;
 mod failed;
@@ -141,6 +142,7 @@ impl Engine {
             wanted: &plan.wanted(),
             contexts,
             secrets: &request.secrets,
+            agents: &request.agents,
             explain: request.explain,
             failed: request.keep_failed.then_some(&failed),
             runner: self,
@@ -194,6 +196,7 @@ fn options(request: &BuildRequest) -> Options {
         network: request.network.clone(),
         hosts: request.hosts.clone(),
         limits: request.limits.clone(),
+        allowed: request.allowed,
         contexts: request.contexts.clone(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use longshore_build::graph::{Limits, Network, Run};
@@ -16,6 +16,7 @@ use longshore_sys::mount;
 use rustix::mount::MountAttrFlags;
 use tokio::sync::oneshot;
 
+use super::agent::Forward;
 use crate::container::{Container, PendingAttach};
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{ContainerConfig, HostConfig, LogConfig, MountPoint, Resources, Ulimit};
@@ -85,8 +86,11 @@ impl Engine {
         make_dir(&dir, 0o710)?;
         // Gone before its folder is removed.
         let mut hidden = Hidden::new(dir.join(HIDDEN));
-        let mounts: Vec<MountPoint> =
-            given.mounts.iter().map(|m| mount_point(m, &mut hidden)).collect::<Result<_>>()?;
+        let mut agents = Vec::new();
+        let mut mounts = Vec::new();
+        for mount in &given.mounts {
+            mounts.push(mount_point(mount, &dir, &mut hidden, &mut agents)?);
+        }
         record.mounts = mounts.into_iter().chain(self.step_files(id, run)?).collect();
         adjust(&mut record);
         let c = Container::new(record);
@@ -186,8 +190,18 @@ impl Engine {
     }
 }
 
-fn mount_point(mount: &RunMount, hidden: &mut Hidden) -> Result<MountPoint> {
+fn mount_point(
+    mount: &RunMount,
+    dir: &Path,
+    hidden: &mut Hidden,
+    agents: &mut Vec<Forward>,
+) -> Result<MountPoint> {
     let (source, options) = match &mount.shown {
+        Shown::Agent { socket, mode, uid, gid } => {
+            let path = dir.join(format!("agent{}.sock", agents.len()));
+            agents.push(Forward::start(&path, socket, *mode, (*uid, *gid))?);
+            (Some(path), String::new())
+        }
         Shown::Path(path) => (Some(path.clone()), String::new()),
         Shown::Memory { size } => (None, size.map(|size| format!("size={size}")).unwrap_or_default()),
         Shown::Secret { secret, mode, uid, gid } => {
@@ -249,7 +263,7 @@ impl Drop for Hidden {
     }
 }
 
-fn write_file(path: &std::path::Path, content: &[u8], mode: u32) -> Result<()> {
+fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let failed = |e| Error::io(format!("write {}", path.display()), e);

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_build::Secrets;
 use longshore_build::context::sync::Ask;
 use longshore_build::graph::{Limits, Network};
-use longshore_build::plan::Named;
+use longshore_build::plan::{Allowed, Named};
+use longshore_build::{Agents, Secrets};
 use longshore_oci::{Digest, Platform, Reference};
 
 use super::{Filters, UnixNanos};
@@ -45,6 +45,10 @@ pub struct BuildRequest {
     pub platform: Option<Platform>,
     /// What commands may ask for; never stored, never told.
     pub secrets: Secrets,
+    /// Sockets of agents of SSH on this machine, by name.
+    pub agents: Agents,
+    /// What commands may ask for that weakens their confinement.
+    pub allowed: Allowed,
     /// What names stand for besides stages and images.
     pub contexts: BTreeMap<String, Named>,
     /// What else is made of what was built, besides or instead of an image.

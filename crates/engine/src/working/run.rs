@@ -277,6 +277,12 @@ impl Engine {
                 run.secrets.push(secret_of(&mount, absolute).map_err(of_build)?);
                 continue;
             }
+            if mount.kind == MountKind::Ssh {
+                return Err(Error::new(
+                    Kind::Unimplemented,
+                    format!("--mount {text}: SSH agents are not supported in working containers yet"),
+                ));
+            }
             let origin = match &mount.from {
                 Some(from) => Some(self.working_origin(from, &request.access, working, lease, runtime)?),
                 None if mount.kind == MountKind::Bind => Some(Origin::Machine),

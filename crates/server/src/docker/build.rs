@@ -14,7 +14,7 @@ use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
 use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
 use longshore_engine::{
-    BodyStream, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildSecret, BuildSecrets,
+    BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildSecret, BuildSecrets,
 };
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
@@ -71,7 +71,7 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
     if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
         let head: BuildHead;
         (head, bytes) = read_head(bytes).await?;
-        wanted.secrets = secrets(head.secrets)?;
+        take_head(&mut wanted, head)?;
     }
     let events = call.engine().build(wanted, BuildInput::Tar(bytes)).await?;
     let mut lines = Lines::default();
@@ -100,7 +100,7 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     wanted.contexts.extend(directories.map(|(name, n)| (name, BuildNamed::Files(n))));
     let images = std::mem::take(&mut head.named_images).into_iter();
     wanted.contexts.extend(images.map(|(name, image)| (name, BuildNamed::Image(image))));
-    wanted.secrets = secrets(head.secrets)?;
+    take_head(&mut wanted, head)?;
     let (input, mut pieces) = mpsc::channel(8);
     let answers = futures_util::stream::poll_fn(move |cx| pieces.poll_recv(cx).map(|piece| piece.map(Ok)));
     let answers = Box::pin(answers);
@@ -121,6 +121,17 @@ fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiErro
     wanted.keep_failed = call.query.flag("keepfailed");
     wanted.explain = call.query.flag("explain");
     wanted.unrecorded = call.query.flag("norecord");
+    for what in call.query.all("allow") {
+        match what.as_str() {
+            "network.host" => wanted.allowed.host_network = true,
+            "security.insecure" => wanted.allowed.insecure = true,
+            what => {
+                return Err(ApiError::invalid(format!(
+                    "allow={what}: want network.host or security.insecure"
+                )));
+            }
+        }
+    }
     for what in call.query.all("export") {
         wanted.exports.push(match what.as_str() {
             "tree" => BuildExport::Tree,
@@ -168,6 +179,8 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         platform: images::platform(call)?,
         secrets: BuildSecrets::new(),
         contexts: BTreeMap::new(),
+        agents: BTreeMap::new(),
+        allowed: BuildAllowed::default(),
         exports: Vec::new(),
         unrecorded: false,
         credentials: registry::all_credentials(headers)?,
@@ -205,6 +218,18 @@ pub(super) async fn read_head<T: DeserializeOwned>(
         let piece = body.next().await.ok_or_else(broken)?.map_err(|_| broken())?;
         read.extend_from_slice(&piece);
     }
+}
+
+/// Takes what every build may be given besides its files.
+fn take_head(wanted: &mut BuildRequest, head: BuildHead) -> Result<(), ApiError> {
+    for (id, socket) in head.agents {
+        if !socket.starts_with('/') {
+            return Err(ApiError::invalid(format!("ssh agent {id}: {socket} is no absolute path")));
+        }
+        wanted.agents.insert(id, socket.into());
+    }
+    wanted.secrets = secrets(head.secrets)?;
+    Ok(())
 }
 
 /// Secrets by name, out of base64.

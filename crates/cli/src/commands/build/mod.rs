@@ -155,15 +155,9 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let pairs: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let route = if own { "/longshore/build" } else { "/build" };
     let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
-    let head = secrets::head(&args.secrets())?;
-    let only_ours = !head.secrets.is_empty()
-        || !args.no_cache_filter.is_empty()
-        || args.explain
-        || args.verify_reproducible;
-    if only_ours && !own {
-        return Err(Failure::new(
-            "--secret, --no-cache-filter, --explain, --verify-reproducible and --debug-shell need a Longshore daemon: this one is another",
-        ));
+    let head = secrets::head(&args.secrets(), &args.agents())?;
+    if let Some(option) = args.ours_alone().filter(|_| !own) {
+        return Err(Failure::new(format!("{option} needs a Longshore daemon: this one is another")));
     }
     Ok((asked, Sender::new(source.files, head)?))
 }

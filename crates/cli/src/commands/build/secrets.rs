@@ -1,12 +1,14 @@
-//! The secrets that a build is given.
+//! The secrets and agents that a build is given.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use longshore_api::build::BuildHead;
 
-use crate::args::build::{Secret, SecretFrom};
+use crate::args::build::{Agent, Secret, SecretFrom};
 use crate::error::{Failure, Result, words};
 
 /// Bytes of one secret, as with BuildKit.
@@ -35,9 +37,14 @@ pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String
 /// What a build is given besides its files.
 ///
 /// # Errors
-/// As [`encoded`].
-pub(super) fn head(secrets: &[Secret]) -> Result<BuildHead> {
-    Ok(BuildHead { secrets: encoded(secrets)?, ..BuildHead::default() })
+/// As [`encoded`], and for an agent that is not there.
+pub(super) fn head(secrets: &[Secret], agents: &[Agent]) -> Result<BuildHead> {
+    let mut head = BuildHead::default();
+    for agent in agents {
+        head.agents.insert(agent.id.clone(), socket(agent)?);
+    }
+    head.secrets = encoded(secrets)?;
+    Ok(head)
 }
 
 /// The same as it goes before a context; empty without anything in it.
@@ -51,6 +58,25 @@ pub(super) fn before_context(head: &BuildHead) -> Result<Vec<u8>> {
     let text = serde_json::to_vec(head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
     let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
     Ok([length.to_be_bytes().as_slice(), &text].concat())
+}
+
+/// The path of an agent's socket.
+fn socket(agent: &Agent) -> Result<String> {
+    let path = match &agent.socket {
+        Some(path) => path.clone(),
+        None => std::env::var("SSH_AUTH_SOCK").ok().filter(|path| !path.is_empty()).ok_or_else(|| {
+            Failure::new(
+                "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or give --ssh id=socket",
+            )
+        })?,
+    };
+    let failed = |why: &str| Failure::new(format!("ssh agent {}: {path}: {why}", agent.id));
+    let path = fs::canonicalize(&path).map_err(|e| failed(&words(&e)))?;
+    let meta = fs::metadata(&path).map_err(|e| failed(&words(&e)))?;
+    if !meta.file_type().is_socket() {
+        return Err(failed("it is no socket; keys are not implemented yet: add it to an agent with ssh-add"));
+    }
+    path.into_os_string().into_string().map_err(|_| failed("its path is not UTF-8"))
 }
 
 fn read(secret: &Secret) -> Result<Vec<u8>> {
