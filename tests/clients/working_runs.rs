@@ -47,7 +47,7 @@ fn privileged_commands_have_the_mounts_of_builds() {
     for (flags, want) in [
         ("-v relative:/x", "absolute"),
         ("--mount type=bind,src=x,dst=/y", "absolute source"),
-        ("--mount type=ssh", "not supported yet"),
+        ("--mount type=ssh", "SSH agents are not supported"),
         ("--mount type=secret,id=nosuch,required", "not found"),
         ("-v /nosuch-at-all:/x", "not found"),
         ("--cap-add ALL", "not implemented yet"),
