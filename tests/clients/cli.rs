@@ -571,7 +571,7 @@ pub(crate) type Act<'a> = &'a dyn Fn(&mut fs::File, u32);
 
 /// Runs a command line on a terminal; gives what it showed and its status. Each step waits until something new is
 /// shown, and then types.
-fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (String, i32) {
+pub(crate) fn typed(d: &Daemon, client: Client, args: &[&str], steps: &[(&str, &str)]) -> (String, i32) {
     let mut command = d.command(client);
     command.args(args).env("TERM", "dumb");
     let typing: Vec<_> = steps

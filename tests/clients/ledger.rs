@@ -29,7 +29,7 @@ pub(crate) fn api(d: &Daemon, method: &str, path: &str) -> Value {
 }
 
 /// The ledger, once it agrees with `du`: what was just written may still be on its way to the disk.
-fn agreed(d: &Daemon) -> Value {
+pub(crate) fn agreed(d: &Daemon) -> Value {
     let mut ledger = Value::Null;
     wait_until("system df is what du says", || {
         assert!(Command::new("sync").arg("-f").arg(d.data_root()).status().expect("sync").success());

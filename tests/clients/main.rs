@@ -39,3 +39,6 @@ mod storage;
 mod terminal;
 mod walkthrough;
 mod web_server;
+mod working;
+mod working_kills;
+mod working_runs;

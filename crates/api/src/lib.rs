@@ -20,6 +20,7 @@ pub mod time;
 pub mod upkeep;
 pub mod version;
 pub mod volume;
+pub mod working;
 
 pub mod build;
 mod common;

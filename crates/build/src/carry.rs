@@ -291,7 +291,11 @@ impl Prepared<'_> {
             let placer = Placer::new(root, look, site.cancel);
             match files {
                 Files::Inline(files) => copy::inline(placer, root, copy, files)?,
-                Files::Selected(selection) => rest = copy::place(placer, root, at, copy, part, selection)?,
+                Files::Selected(selection) => {
+                    let waits = selection.can_wait() && copy.parts.len() == 1 && !part.unpack;
+                    let placer = if waits { placer.leaving_files() } else { placer };
+                    rest = copy::place(placer, root, at, copy, part, selection)?;
+                }
                 Files::Remote(remote, pin) => {
                     let fetched = site.fetcher.fetch(remote, pin, site.cancel)?;
                     let file = if let Pin::File { name, .. } = pin { Some(name.as_slice()) } else { None };
@@ -333,7 +337,8 @@ impl Prepared<'_> {
     }
 }
 
-fn is_special(target: &str) -> bool {
+/// Whether a place is in no layer: the launcher mounts what it lies on.
+pub(crate) fn is_special(target: &str) -> bool {
     ["/dev", "/proc", "/sys"].iter().any(|dir| Path::new(target).starts_with(dir))
 }
 
@@ -402,6 +407,10 @@ pub(crate) struct Borrowed<'a> {
 }
 
 impl<'a> Borrowed<'a> {
+    /// Mounts it.
+    ///
+    /// # Errors
+    /// When a layer is not there, or the kernel refuses.
     pub(crate) fn new(store: &'a Store, chain: Option<Digest>) -> Result<Self> {
         let layer = Working::new(store, chain)?;
         let root = Root::open(&store.mount_rw(&layer.id, &IdMap::default())?)?;

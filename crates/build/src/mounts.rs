@@ -89,6 +89,26 @@ impl<'a> Mounted<'a> {
     /// When a source is not there; [`Error::Cancelled`] while waiting for a cache.
     pub(crate) fn new(site: &Site<'a>, run: &Run, trees: &[Borrowed<'_>]) -> Result<Self> {
         let mut origins = Origins { contexts: site.contexts, trees: trees.iter() };
+        Self::of(site, run, |source| origins.next(source))
+    }
+
+    /// The same with sources that `root_of` knows; it is asked once for each mount that has one, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and those of `root_of`.
+    pub(crate) fn with(
+        site: &Site<'a>,
+        run: &Run,
+        mut root_of: impl FnMut(&Source) -> Result<Root>,
+    ) -> Result<Self> {
+        Self::of(site, run, |source| root_of(source).map(Origin::Tree))
+    }
+
+    fn of<'o>(
+        site: &Site<'a>,
+        run: &Run,
+        mut origin_of: impl FnMut(&Source) -> Result<Origin<'o>>,
+    ) -> Result<Self> {
         let mut all = Self {
             given: Given::default(),
             directories: Vec::new(),
@@ -96,7 +116,7 @@ impl<'a> Mounted<'a> {
             _laid_out: Vec::new(),
         };
         for mount in &run.mounts {
-            let origin = mount.source().map(|source| origins.next(source)).transpose()?;
+            let origin = mount.source().map(&mut origin_of).transpose()?;
             all.add(site, mount, origin)?;
         }
         for (files, env) in [secrets::given(run, site.secrets)?, agents::given(run, site.agents)?] {
@@ -175,10 +195,11 @@ fn find(root: &Root, path: &[u8]) -> Result<(PathBuf, bool)> {
     let stat = rustix::fs::fstat(&found).context(|| format!("stat {}", at.display()))?;
     let directory = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => true,
-        FileType::RegularFile => false,
+        // Of a machine; no image has sockets.
+        FileType::RegularFile | FileType::Socket => false,
         _ => {
             return Err(Error::Invalid(format!(
-                "cannot mount /{}: it is no file and no directory",
+                "cannot mount /{}: it is no file, directory or socket",
                 at.display()
             )));
         }

@@ -137,6 +137,10 @@ impl Builder {
         &self.store
     }
 
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
     /// Whether a command uses the cache mount of this name now.
     #[must_use]
     pub fn uses_cache(&self, name: &str) -> bool {

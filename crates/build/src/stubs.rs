@@ -22,9 +22,17 @@ struct Stub {
     /// Without a leading slash.
     path: Vec<u8>,
     inode: u64,
-    directory: bool,
-    /// The time of the directory that it is in, from before.
+    kind: Kind,
+    /// The time of the directory that it is in, from before it was made and from after.
     before: Timespec,
+    after: Timespec,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Directory,
+    File,
+    Link,
 }
 
 impl Stubs {
@@ -45,7 +53,9 @@ impl Stubs {
             match root.resolve(path(&at)) {
                 Ok(_) => {}
                 Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => {
-                    self.one(root, &parent, part, &at, directory || n + 1 < parts.len())?;
+                    let dir = directory || n + 1 < parts.len();
+                    let kind = if dir { Kind::Directory } else { Kind::File };
+                    self.one(root, &parent, part, &at, (kind, ""))?;
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -53,20 +63,80 @@ impl Stubs {
         Ok(())
     }
 
-    fn one(&mut self, root: &Root, parent: &[u8], name: &[u8], at: &[u8], directory: bool) -> Result<()> {
+    /// Makes a link, unless there is something of its name or nothing that it could be in; `at` is clean and without a
+    /// leading slash.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn link(&mut self, root: &Root, at: &str, target: &str) -> Result<()> {
+        let (parent, name) = at.rsplit_once('/').unwrap_or(("", at));
+        if root.stat(path(at.as_bytes())).is_ok() || root.open_dir(path(parent.as_bytes())).is_err() {
+            return Ok(());
+        }
+        self.one(root, parent.as_bytes(), name.as_bytes(), at.as_bytes(), (Kind::Link, target))
+    }
+
+    /// What would have to be made of the places `paths`: clean ones, without a leading slash.
+    pub(crate) fn missing<'a>(root: &Root, paths: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+        let mut missing: Vec<String> = Vec::new();
+        for whole in paths {
+            let ends = whole.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(n, _)| n);
+            for at in ends.chain([whole.len()]).filter_map(|end| whole.get(..end)).filter(|at| !at.is_empty())
+            {
+                let name = show(at);
+                if root.stat(path(at)).is_err() && !missing.contains(&name) {
+                    missing.push(name);
+                }
+            }
+        }
+        missing
+    }
+
+    /// What there is of places that were missing once, and could have been made: directories, empty files, links.
+    pub(crate) fn found(root: &Root, paths: &[String]) -> Self {
+        let one = |name: &String| {
+            let stat = root.stat(path(name.as_bytes())).ok()?;
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let before = rustix::fs::fstat(root.open_dir(path(parent.as_bytes())).ok()?).ok()?;
+            let kind = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Kind::Directory,
+                FileType::Symlink => Kind::Link,
+                _ => Kind::File,
+            };
+            let path = name.clone().into_bytes();
+            Some(Stub { path, inode: stat.st_ino, kind, before: mtime(&before), after: mtime(&before) })
+        };
+        Self { made: paths.iter().filter_map(one).collect() }
+    }
+
+    fn one(
+        &mut self,
+        root: &Root,
+        parent: &[u8],
+        name: &[u8],
+        at: &[u8],
+        (kind, target): (Kind, &str),
+    ) -> Result<()> {
         let dir = root.open_dir(path(parent))?;
         let before = rustix::fs::fstat(&dir).context(|| format!("stat /{}", show(parent)))?;
-        let made = if directory {
-            rustix::fs::mkdirat(&dir, path(name), Mode::from_raw_mode(0o755))
-        } else {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&dir, path(name), flags, Mode::from_raw_mode(0o644)).map(drop)
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = match kind {
+            Kind::Directory => rustix::fs::mkdirat(&dir, path(name), Mode::from_raw_mode(0o755)),
+            Kind::File => rustix::fs::openat(&dir, path(name), flags, Mode::from_raw_mode(0o644)).map(drop),
+            Kind::Link => rustix::fs::symlinkat(target, &dir, path(name)),
         };
         // A link that leads nowhere cannot be mounted on.
         made.context(|| format!("make a place for the mount /{}", show(at)))?;
         let stat = rustix::fs::statat(&dir, path(name), AtFlags::SYMLINK_NOFOLLOW)
             .context(|| format!("stat /{}", show(at)))?;
-        self.made.push(Stub { path: at.to_vec(), inode: stat.st_ino, directory, before: mtime(&before) });
+        let after = rustix::fs::fstat(&dir).context(|| format!("stat /{}", show(parent)))?;
+        self.made.push(Stub {
+            path: at.to_vec(),
+            inode: stat.st_ino,
+            kind,
+            before: mtime(&before),
+            after: mtime(&after),
+        });
         Ok(())
     }
 
@@ -87,10 +157,17 @@ impl Stubs {
             if !stub.is(&stat) {
                 continue;
             }
-            let flags = if stub.directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let flags = match stub.kind {
+                Kind::Directory => AtFlags::REMOVEDIR,
+                Kind::File | Kind::Link => AtFlags::empty(),
+            };
+            let found = rustix::fs::fstat(&dir).context(|| format!("stat beside /{}", show(&stub.path)))?;
             match rustix::fs::unlinkat(&dir, &name, flags) {
                 Ok(()) => {
-                    let times = Timestamps { last_access: stub.before, last_modification: stub.before };
+                    // What a command did in the directory has a time of its own.
+                    let found = mtime(&found);
+                    let time = if found == stub.after { stub.before } else { found };
+                    let times = Timestamps { last_access: time, last_modification: time };
                     rustix::fs::futimens(&dir, &times)
                         .context(|| format!("set times beside /{}", show(&stub.path)))?;
                 }
@@ -108,10 +185,10 @@ impl Stub {
     fn is(&self, stat: &Stat) -> bool {
         let kind = FileType::from_raw_mode(stat.st_mode);
         stat.st_ino == self.inode
-            && if self.directory {
-                kind == FileType::Directory
-            } else {
-                kind == FileType::RegularFile && stat.st_size == 0
+            && match self.kind {
+                Kind::Directory => kind == FileType::Directory,
+                Kind::File => kind == FileType::RegularFile && stat.st_size == 0,
+                Kind::Link => kind == FileType::Symlink,
             }
     }
 }
@@ -139,9 +216,15 @@ mod tests {
     fn what_was_made_goes_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        fs::create_dir(dir.path().join("etc")).unwrap();
-        let old = fs::metadata(dir.path().join("etc")).unwrap().modified().unwrap();
+        let time = |name: &str| fs::metadata(dir.path().join(name)).unwrap().modified().unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+        for name in ["etc", "usr"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::File::open(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+        }
         let mut stubs = Stubs::default();
+        stubs.make(&root, "/usr/a/b", true).unwrap();
+        stubs.make(&root, "/usr/c", false).unwrap();
         stubs.make(&root, "/etc/a/b", true).unwrap();
         stubs.make(&root, "/etc/c", false).unwrap();
         stubs.make(&root, "/etc/d", false).unwrap();
@@ -153,7 +236,52 @@ mod tests {
         stubs.remove(&root).unwrap();
         assert!(!dir.path().join("etc/a").exists() && !dir.path().join("etc/c").exists());
         assert!(dir.path().join("etc/d").exists() && dir.path().join("etc/e/mine").exists());
-        assert_eq!(fs::metadata(dir.path().join("etc")).unwrap().modified().unwrap(), old);
+        // Where something is left the directory has changed.
+        assert!(time("usr") == old && time("etc") > old);
+        assert_eq!(fs::read_dir(dir.path().join("usr")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_that_a_command_changed_keep_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let mut stubs = Stubs::default();
+        stubs.make(&root, "/etc/a", false).unwrap();
+        stubs.make(&root, "/etc/b", false).unwrap();
+        fs::write(dir.path().join("etc/own"), "").unwrap();
+        let etc = fs::File::open(dir.path().join("etc")).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+        etc.set_modified(time).unwrap();
+        stubs.remove(&root).unwrap();
+        assert_eq!(etc.metadata().unwrap().modified().unwrap(), time);
+        assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_an_end_in_between_left_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let root = Root::open(dir.path()).unwrap();
+        fs::create_dir(at("etc")).unwrap();
+        symlink("/nowhere", at("etc/own")).unwrap();
+        let wanted = ["etc/hosts", "proc", "a/b", "etc/own", "etc/mtab"];
+        let missing = Stubs::missing(&root, wanted.iter().map(|w| w.as_bytes()));
+        // What is there is not missing, wherever it leads.
+        assert_eq!(missing, ["etc/hosts", "proc", "a", "a/b", "etc/mtab"]);
+        let mut stubs = Stubs::default();
+        stubs.make(&root, "/etc/hosts", false).unwrap();
+        stubs.make(&root, "/proc", true).unwrap();
+        stubs.make(&root, "/a/b", true).unwrap();
+        for name in ["etc/mtab", "etc/own", "nosuch/mtab"] {
+            stubs.link(&root, name, "/proc/mounts").unwrap();
+        }
+        assert_eq!(fs::read_link(at("etc/mtab")).unwrap().to_str(), Some("/proc/mounts"));
+        fs::write(at("etc/hosts"), "a command's").unwrap();
+        drop(stubs);
+        Stubs::found(&root, &missing).remove(&root).unwrap();
+        assert!(!at("proc").exists() && !at("a").exists() && at("etc/mtab").symlink_metadata().is_err());
+        assert!(at("etc/hosts").exists() && at("etc/own").symlink_metadata().is_ok());
     }
 
     #[test]

@@ -24,8 +24,16 @@ impl Keys {
         Self { sequence, seen: 0 }
     }
 
+    /// No keys: nothing leaves.
+    pub(crate) const fn none() -> Self {
+        Self { sequence: Vec::new(), seen: 0 }
+    }
+
     /// What of `typed` goes on to the process, and whether the keys were in it.
     pub(crate) fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        if self.sequence.is_empty() {
+            return (typed.to_vec(), false);
+        }
         let mut out = Vec::with_capacity(typed.len());
         for byte in typed {
             if *byte == self.sequence[self.seen] {
@@ -78,5 +86,6 @@ mod tests {
         assert_eq!(keys.filter(b"b"), (b"\x10b".to_vec(), false));
         assert_eq!(keys.filter(b"\x10\x10"), (b"\x10".to_vec(), false));
         assert_eq!(keys.filter(b"\x11rest"), (Vec::new(), true));
+        assert_eq!(Keys::none().filter(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
     }
 }

@@ -142,6 +142,8 @@ pub(crate) fn show(stream: Stream, data: &[u8]) -> Result<()> {
 pub(crate) enum Resize {
     Container(String),
     Exec(String),
+    /// A command in a working container.
+    Working(String),
 }
 
 impl Resize {
@@ -164,6 +166,7 @@ impl Resize {
         let path = match self {
             Self::Container(id) => format!("/containers/{}/resize", escape(id)),
             Self::Exec(id) => format!("/exec/{}/resize", escape(id)),
+            Self::Working(id) => format!("/longshore/working/run/{}/resize", escape(id)),
         };
         let (h, w) = (rows.to_string(), columns.to_string());
         let _ = client.post(&query(&path, &[("h", &h), ("w", &w)])).await;

@@ -267,7 +267,11 @@ fn healthcheck(rest: &str) -> Result<HealthConfig> {
     Ok(health)
 }
 
-fn duration(name: &str, value: &str) -> Result<i64> {
+/// A time of a health check in nanoseconds.
+///
+/// # Errors
+/// For a text that is none, and for less than a millisecond.
+pub(crate) fn duration(name: &str, value: &str) -> Result<i64> {
     let nanos = parse_go_duration(value)
         .ok_or_else(|| Error::invalid(format!("time: invalid duration {value:?}")))?;
     if nanos != 0 && nanos < 1_000_000 {

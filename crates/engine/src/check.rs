@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{CheckEvent, CheckFinding, CheckReport, CheckRequest, Volume};
 use crate::stream::BoxStream;
-use crate::{Engine, network, record};
+use crate::{Engine, network, record, working};
 
 const QUEUE: usize = 32;
 
@@ -78,6 +78,7 @@ fn decode(table: Table, key: &str, value: &Value) -> Result<(), String> {
                 false => Err(format!("its record is of {}", value["id"])),
             }
         }
+        Table::Working => working::decode(value),
         Table::Networks => as_a::<network::Record>(value),
         Table::Volumes => as_a::<Volume>(value),
         _ => Ok(()),

@@ -16,6 +16,7 @@ use crate::network::Networks;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::volume::Volumes;
+use crate::working::Workings;
 use crate::{Engine, EngineOptions, Error, Result, notes};
 
 pub(crate) struct Inner {
@@ -35,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) events: EventBus,
     pub(crate) execs: Execs,
     pub(crate) containers: RwLock<Index>,
+    pub(crate) workings: Workings,
     /// Held (shared) while a container is made from an image, alone while one is removed.
     pub(crate) image_use: tokio::sync::RwLock<()>,
     /// Told when there is an image more.

@@ -19,6 +19,16 @@ use crate::{Engine, Error, Result, changes, filters, pipe};
 
 const QUEUE: usize = 32;
 
+/// A container that was made from an image.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageUser {
+    /// What it is, for people.
+    pub(crate) what: &'static str,
+    /// Its short id or its name.
+    pub(crate) called: String,
+    pub(crate) running: bool,
+}
+
 impl Engine {
     /// One image.
     ///
@@ -129,11 +139,17 @@ impl Engine {
     }
 
     /// Containers by the image they were made from.
-    pub(crate) fn image_users(&self) -> BTreeMap<Digest, Vec<(String, bool)>> {
-        let mut out: BTreeMap<Digest, Vec<(String, bool)>> = BTreeMap::new();
+    pub(crate) fn image_users(&self) -> BTreeMap<Digest, Vec<ImageUser>> {
+        let mut out: BTreeMap<Digest, Vec<ImageUser>> = BTreeMap::new();
         for c in self.all() {
             let r = &c.read().record;
-            out.entry(r.image).or_default().push((r.id.clone(), r.is_active()));
+            let what = if r.is_active() { "running container" } else { "stopped container" };
+            let user = ImageUser { what, called: r.short_id().to_owned(), running: r.is_active() };
+            out.entry(r.image).or_default().push(user);
+        }
+        for record in self.all_working().iter().map(|w| w.record()) {
+            let user = ImageUser { what: "working container", called: record.name, running: false };
+            record.image.into_iter().for_each(|image| out.entry(image).or_default().push(user.clone()));
         }
         out
     }

@@ -3,7 +3,7 @@
 use longshore_oci::{Digest, Reference};
 use longshore_store::ImageRecord;
 
-use crate::image::is_id;
+use crate::image::{ImageUser, is_id};
 use crate::model::ImageDeleted;
 use crate::{Engine, Error, Result};
 
@@ -88,12 +88,13 @@ impl Engine {
     fn untag_one(&self, name: &str, record: &ImageRecord, force: bool, out: &mut Removal) -> Result<bool> {
         if !force
             && is_single(record)
-            && let Some((user, _)) = self.image_users().remove(&record.id).unwrap_or_default().first()
+            && let Some(user) = self.image_users().remove(&record.id).unwrap_or_default().first()
         {
+            let what = if user.what == "working container" { user.what } else { "container" };
             return Err(Error::conflict(format!(
-                "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
+                "conflict: unable to remove repository reference {name:?} (must force) - {what} {} is using its \
                  referenced image {}",
-                short(user),
+                user.called,
                 record.id.short()
             )));
         }
@@ -139,10 +140,9 @@ impl Engine {
             return conflict("cannot be forced", false, "image has dependent child images".into());
         }
         let users = self.image_users().remove(&record.id).unwrap_or_default();
-        let using =
-            |what: &str, user: &str| format!("image is being used by {what} container {}", short(user));
-        if let Some((user, _)) = users.iter().find(|(_, running)| *running) {
-            return conflict("cannot be forced", true, using("running", user));
+        let using = |user: &ImageUser| format!("image is being used by {} {}", user.what, user.called);
+        if let Some(user) = users.iter().find(|user| user.running) {
+            return conflict("cannot be forced", true, using(user));
         }
         if force {
             return Ok(None);
@@ -152,7 +152,7 @@ impl Engine {
             return conflict("must be forced", false, "image is referenced in multiple repositories".into());
         }
         match users.first() {
-            Some((user, _)) => conflict("must be forced", true, using("stopped", user)),
+            Some(user) => conflict("must be forced", true, using(user)),
             None => Ok(None),
         }
     }
@@ -197,10 +197,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-fn short(container: &str) -> &str {
-    container.get(..12).unwrap_or(container)
 }
 
 /// Whether an image has at most one tag, and digests only of that tag's repository.

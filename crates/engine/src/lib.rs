@@ -16,6 +16,8 @@
 //! registries: pull(PullRequest) push(PushRequest) -> Stream<ProgressEvent>   distribution manifest referrers(Reference, &Credentials)   login(registry, Credentials)   search(SearchRequest)
 //! layers: image_layers(name) -> LayersView   which_image(name, path, follow), which_container(..) -> WhichView   layer_files(name, layer, dir) -> Stream<batch of LayerFile>
 //!   diff_images(from, to, options) -> Stream<batch of DiffRow>   image_file(name, path, top, offset, limit) -> (ImageFile, Stream<Bytes>)
+//! working containers: make_working(NewWorking) -> Stream<WorkingEvent>   list_working inspect_working rename_working remove_working   configure_working(name, WorkingChange)
+//!   copy_working(name, WorkingCopy, body) -> Digest   create_working_run(name, WorkingRun) -> id   start_working_run(id, size) -> AttachSession   working_run resize_working_run   mount_working unmount_working   commit_working(name, WorkingCommit) -> Digest
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
 //! ```
 
@@ -49,6 +51,7 @@ mod time;
 mod usage;
 mod volume;
 mod words;
+mod working;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -53,6 +53,9 @@ impl Engine {
             let record = &c.read().record;
             containers.insert(record.image, record.name.clone());
         }
+        for record in self.all_working().iter().map(|w| w.record()) {
+            containers.extend(record.image.map(|image| (image, record.name)));
+        }
         let budget = gc::Budget {
             limit: budget.limit,
             keep_last_used: budget.keep_last_used,

@@ -96,6 +96,7 @@ impl Engine {
             events: Default::default(),
             execs: Default::default(),
             containers: RwLock::new(Index::default()),
+            workings: Default::default(),
             image_use: tokio::sync::RwLock::new(()),
             image_added: tokio::sync::Notify::new(),
             closing: watch::Sender::new(false),
@@ -107,7 +108,9 @@ impl Engine {
         let engine = Self { inner: Arc::new(inner) };
         engine.mend_volumes()?;
         let found = engine.read_containers()?;
+        engine.read_working()?;
         engine.sweep();
+        engine.recover_working();
         engine.sweep_builds();
         Ok((engine, found))
     }
@@ -262,9 +265,10 @@ impl Engine {
         let all = self.all();
         let ids: BTreeSet<String> = all.iter().map(|c| c.id.clone()).collect();
         let warn = |what: &str, e: &dyn std::fmt::Display| tracing::warn!("sweeping {what}: {e}");
+        let working = self.working_ids();
         match self.inner.store.rw_containers() {
             Ok(list) => {
-                for id in list.into_iter().filter(|id| !ids.contains(id)) {
+                for id in list.into_iter().filter(|id| !ids.contains(id) && !working.contains(id)) {
                     tracing::info!(container = id, "a half-made container is removed");
                     if let Err(e) =
                         self.inner.store.unmount_rw(&id).and_then(|()| self.inner.store.remove_rw(&id))
@@ -337,6 +341,7 @@ impl Engine {
     /// Stops the engine, not the containers: monitors keep them, and the next start finds them.
     pub async fn shutdown(&self) {
         self.inner.closing.send_replace(true);
+        self.leave_working_mounted();
         let flushed = self
             .blocking(|e| {
                 for c in e.all() {

@@ -44,8 +44,9 @@ impl Engine {
         let found = self.inner.store.ledger()?;
         let images = self.inner.store.images().list()?;
         let images: BTreeMap<Digest, String> = images.iter().map(|i| (i.id, called(i))).collect();
-        let containers: BTreeMap<String, String> =
-            self.all().iter().map(|c| (c.id.clone(), c.read().record.name.clone())).collect();
+        let containers = self.all().into_iter().map(|c| (c.id.clone(), c.read().record.name.clone()));
+        let working = self.all_working().into_iter().map(|w| (w.id.clone(), w.record().name));
+        let containers: BTreeMap<String, String> = containers.chain(working).collect();
         let row = |row: StoredRow| LedgerRow {
             of: match row.images.first() {
                 Some(image) => images.get(image).cloned().unwrap_or_else(|| image.short()),

@@ -312,7 +312,13 @@ impl Store {
         }
         let tree = self.driver().mount(&row.mount_id, &IdMap::default())?;
         users.entry(container.to_owned()).or_default().visitors += 1;
-        Ok(Visit { store: self.clone(), container: container.to_owned(), mount_id: row.mount_id, tree })
+        Ok(Visit {
+            store: self.clone(),
+            container: container.to_owned(),
+            mount_id: row.mount_id,
+            tree,
+            kept: false,
+        })
     }
 
     fn leave(&self, visit: &Visit) -> Result<()> {
@@ -447,9 +453,15 @@ pub struct Visit {
     container: String,
     mount_id: String,
     tree: PathBuf,
+    kept: bool,
 }
 
 impl Visit {
+    /// Ends the visit and leaves the tree mounted, for a store that is opened later.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
     /// The root of the tree.
     #[must_use]
     pub fn tree(&self) -> &Path {
@@ -459,6 +471,9 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         if let Err(e) = self.store.leave(self) {
             tracing::warn!(container = self.container, error = %e, "a visited tree was not unmounted");
         }

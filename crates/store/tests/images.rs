@@ -286,6 +286,45 @@ fn privileged_a_commit_of_nothing_adds_no_layer() {
 }
 
 #[test]
+fn privileged_a_commit_sets_times_or_flattens() {
+    for driver in [DriverName::Overlay2, DriverName::Vfs] {
+        let b = bench(driver);
+        let dir = b.dir.path();
+        let id = load(&b.store, &docker_archive(dir, &small_layers(dir, 2), "x:1", false)).unwrap()[0].id;
+        let top = b.store.images().get(&id).unwrap().layers.last().copied();
+        // Twice the same, written at different times and without what every container has.
+        let trees = ["c", "d"].map(|name| {
+            b.store.create_bare_rw(name, top.as_ref()).unwrap();
+            let root = b.store.mount_rw(name, &IdMap::default()).unwrap();
+            fs::write(root.join("big"), vec![7; 300_000]).unwrap();
+            fs::hard_link(root.join("big"), root.join("hard")).unwrap();
+            std::os::unix::fs::symlink("big", root.join("link")).unwrap();
+            fs::remove_file(root.join("f0")).unwrap();
+            b.store.unmount_rw(name).unwrap();
+            name
+        });
+        let commit = |name: &str, options| {
+            archive::commit_with(&b.store, name, None, None, options, |_| ImageDocument::default()).unwrap()
+        };
+        let options = archive::CommitOptions { mtime: Some(86_400), squash: false };
+        assert_eq!(commit(trees[0], options), commit(trees[1], options));
+        let flat = commit(trees[0], archive::CommitOptions { mtime: None, squash: true });
+        let timed = commit(trees[0], options);
+        for (image, layers) in [(timed, 3), (flat, 1)] {
+            assert_eq!(b.store.images().get(&image).unwrap().layers.len(), layers);
+            b.store.create_rw("look", Some(&image)).unwrap();
+            let root = b.store.mount_rw("look", &IdMap::default()).unwrap();
+            let stat = |name: &str| fs::symlink_metadata(root.join(name)).unwrap();
+            assert_eq!((stat("big").size(), stat("hard").ino()), (300_000, stat("big").ino()));
+            assert_eq!(stat("big").mtime() == 86_400, image == timed);
+            assert!(!root.join("f0").exists() && root.join("f1").exists());
+            b.store.unmount_rw("look").unwrap();
+            b.store.remove_rw("look").unwrap();
+        }
+    }
+}
+
+#[test]
 fn privileged_a_load_says_whose_name_it_takes() {
     let b = bench(DriverName::Overlay2);
     let dir = b.dir.path();

@@ -56,6 +56,11 @@ impl Selection<'_> {
         rest.carry_out(upper, self.context(), cancel)
     }
 
+    /// Whether files can be left for later: see [`Placer::leaving_files`].
+    pub(crate) fn can_wait(&self) -> bool {
+        self.context().is_pooled()
+    }
+
     /// What is copied, for people.
     pub(crate) fn listing(&self) -> Vec<(String, String)> {
         self.context().listing(&self.selected, LISTED)
@@ -133,13 +138,14 @@ pub(crate) fn context_at(root: Root, at: &[u8]) -> Result<Context> {
 }
 
 /// A path as a pattern that matches it alone.
-pub(crate) fn escaped(path: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn escaped(path: &[u8]) -> Vec<u8> {
     let special = |b: &u8| matches!(b, b'*' | b'?' | b'[' | b']' | b'\\' | b'!' | b'#');
     path.iter().flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b])).collect()
 }
 
-/// Puts what was selected into the tree `root`, which lies at `at`. What is left for when that is not mounted any more is
-/// given.
+/// Puts what was selected into the tree `root`, which lies at `at`. What `placer` leaves for when that is not mounted any
+/// more is given.
 ///
 /// # Errors
 /// When something is in the way, or the system refuses.
@@ -152,9 +158,6 @@ pub(crate) fn place(
     selection: &Selection<'_>,
 ) -> Result<Option<Rest>> {
     let context = selection.context();
-    if context.is_pooled() && copy.parts.len() == 1 && !part.unpack {
-        placer = placer.leaving_files();
-    }
     let tree = context.tree();
     for one in &selection.selected {
         // Each source as if it were alone: the one before may have made the directory that it goes to.
@@ -227,27 +230,36 @@ struct Destination {
     dir: bool,
 }
 
+/// Where a path leads in the tree `root` when links at its end are followed, whether anything is there or not.
+///
+/// # Errors
+/// When a link cannot be read.
+pub(crate) fn end_of(root: &Root, from: &[u8]) -> Result<Vec<u8>> {
+    let mut at = clean_in_root(from);
+    for _ in 0..MAX_LINKS {
+        if at.is_empty() {
+            break;
+        }
+        let Ok(stat) = root.stat(path(&at)) else { break };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            break;
+        }
+        let target = root.readlink(path(&at))?;
+        let target = target.as_os_str().as_bytes();
+        at = if target.starts_with(b"/") {
+            clean_in_root(target)
+        } else {
+            let parent = at.iter().rposition(|&b| b == b'/').map_or(0, |n| n);
+            clean_in_root(&join(at.get(..parent).unwrap_or_default(), target))
+        };
+    }
+    Ok(at)
+}
+
 impl Destination {
     fn find(root: &Root, dest: &[u8]) -> Result<Self> {
-        let mut at = clean_in_root(dest);
-        let says_dir = at.is_empty() || dest.ends_with(b"/") || dest.ends_with(b"/.");
-        for _ in 0..MAX_LINKS {
-            if at.is_empty() {
-                break;
-            }
-            let Ok(stat) = root.stat(path(&at)) else { break };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-                break;
-            }
-            let target = root.readlink(path(&at))?;
-            let target = target.as_os_str().as_bytes();
-            at = if target.starts_with(b"/") {
-                clean_in_root(target)
-            } else {
-                let parent = at.iter().rposition(|&b| b == b'/').map_or(0, |n| n);
-                clean_in_root(&join(at.get(..parent).unwrap_or_default(), target))
-            };
-        }
+        let at = end_of(root, dest)?;
+        let says_dir = clean_in_root(dest).is_empty() || dest.ends_with(b"/") || dest.ends_with(b"/.");
         let dir = says_dir || root.open_dir(path(&at)).is_ok();
         Ok(Self { path: at, dir })
     }

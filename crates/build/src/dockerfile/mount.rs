@@ -155,7 +155,10 @@ impl MountKind {
 
 impl MountSpec {
     /// Reads the value of `--mount`. Values without variables are checked at once.
-    pub(super) fn parse(text: &str) -> Result<Self, MountError> {
+    ///
+    /// # Errors
+    /// For a text that is no mount.
+    pub fn parse(text: &str) -> Result<Self, MountError> {
         let mut fields = Vec::new();
         for field in csv(text)? {
             let (key, value) = match field.split_once('=') {

@@ -23,6 +23,7 @@ use crate::graph::{Graph, Limits, Network, Source as Files, Stamp, StepId, Tree}
 use crate::{Error, Result};
 
 pub use image::{Made, document};
+pub use mounts::{mount_of, secret_of};
 
 use self::stage::Stage;
 

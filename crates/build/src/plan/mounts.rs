@@ -51,60 +51,87 @@ impl Stage {
         AgentUse { id: id.unwrap_or_else(|| "default".to_owned()), target, look, required: mount.required }
     }
 
-    /// Docker's defaults: named by its file, in a file of `/run/secrets` unless it is a variable only
-    /// (docs.docker.com/reference/dockerfile/#run---mounttypesecret).
     fn secret(&self, mount: &dockerfile::Mount, span: Span) -> Result<SecretUse> {
-        let named = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
-        let of_target = || mount.target.rsplit('/').next().unwrap_or_default().to_owned();
-        let id = named.unwrap_or_else(of_target);
-        if id.is_empty() {
-            return Err(at(span, &"a secret needs an id or a target"));
-        }
-        let env = mount.env.clone().map(|name| if name.is_empty() { id.clone() } else { name });
-        let target = match mount.target.as_str() {
-            "" if env.is_some() => None,
-            "" => Some(format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(&id))),
-            target => Some(self.absolute(target)),
-        };
-        let look = (mount.mode.unwrap_or(SECRET_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        Ok(SecretUse { id, target, env, look, required: mount.required })
+        secret_of(mount, |path| self.absolute(path)).map_err(|e| on_line(e, span))
     }
 
     fn mount(&self, planner: &mut Planner<'_>, mount: &dockerfile::Mount, span: Span) -> Result<Mount> {
-        if mount.target.is_empty() {
-            return Err(at(span, &"a mount needs a target"));
-        }
-        let target = self.absolute(&mount.target);
-        if target == "/" {
-            return Err(at(span, &"invalid mount target \"/\": a mount cannot cover the root"));
-        }
         let source = match &mount.from {
-            Some(name) => Some(planner.source(self.index, name, &self.image.platform, span)?),
-            None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
-            None => None,
-        };
-        let path = mount.source.clone().into_bytes();
-        let what = match (mount.kind, source) {
-            (MountKind::Tmpfs, _) => MountOf::Memory { size: mount.size },
-            (MountKind::Cache, None) if !path.is_empty() => {
-                return Err(Error::Unimplemented(format!(
-                    "line {}: a source within a cache mount is not supported yet",
-                    span.line
-                )));
+            // Checked before an image is looked for.
+            Some(name) if !mount.target.is_empty() => {
+                Some(planner.source(self.index, name, &self.image.platform, span)?)
             }
-            (MountKind::Cache, from) => MountOf::Cache {
-                name: mount.id.clone().unwrap_or_else(|| target.clone()),
-                sharing: match mount.sharing {
-                    dockerfile::Sharing::Shared => Sharing::Shared,
-                    dockerfile::Sharing::Private => Sharing::Private,
-                    dockerfile::Sharing::Locked => Sharing::Locked,
-                },
-                from: from.map(|source| (source, path)),
-                look: (mount.mode.unwrap_or(CACHE_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
-            },
-            (_, Some(from)) => MountOf::Files { from, path },
-            (_, None) => return Err(Error::Internal("a mount of nothing".into())),
+            None if mount.kind == MountKind::Bind => Some(Source::Context(0)),
+            _ => None,
         };
-        Ok(Mount { target, what, read_only: mount.read_only })
+        mount_of(mount, |path| self.absolute(path), source).map_err(|e| on_line(e, span))
     }
+}
+
+fn on_line(e: Error, span: Span) -> Error {
+    match e {
+        Error::Invalid(text) => at(span, &text),
+        Error::Unimplemented(text) => Error::Unimplemented(format!("line {}: {text}", span.line)),
+        other => other,
+    }
+}
+
+/// A secret as `--mount=type=secret` asks for it. Docker's defaults: named by its file, in a file of `/run/secrets` unless
+/// it is a variable only (docs.docker.com/reference/dockerfile/#run---mounttypesecret).
+///
+/// # Errors
+/// When it has no name.
+pub fn secret_of(mount: &dockerfile::Mount, absolute: impl Fn(&str) -> String) -> Result<SecretUse> {
+    let named = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
+    let of_target = || mount.target.rsplit('/').next().unwrap_or_default().to_owned();
+    let id = named.unwrap_or_else(of_target);
+    if id.is_empty() {
+        return Err(Error::Invalid("a secret needs an id or a target".into()));
+    }
+    let env = mount.env.clone().map(|name| if name.is_empty() { id.clone() } else { name });
+    let target = match mount.target.as_str() {
+        "" if env.is_some() => None,
+        "" => Some(format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(&id))),
+        target => Some(absolute(target)),
+    };
+    let look = (mount.mode.unwrap_or(SECRET_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    Ok(SecretUse { id, target, env, look, required: mount.required })
+}
+
+/// A mount of files, a cache or memory. `source` is whose files it shows or starts with; a bind mount needs one.
+///
+/// # Errors
+/// When it has no place, or a cache is to start with files of its own.
+pub fn mount_of(
+    mount: &dockerfile::Mount,
+    absolute: impl Fn(&str) -> String,
+    source: Option<Source>,
+) -> Result<Mount> {
+    if mount.target.is_empty() {
+        return Err(Error::Invalid("a mount needs a target".into()));
+    }
+    let target = absolute(&mount.target);
+    if target == "/" {
+        return Err(Error::Invalid("invalid mount target \"/\": a mount cannot cover the root".into()));
+    }
+    let path = mount.source.clone().into_bytes();
+    let what = match (mount.kind, source) {
+        (MountKind::Tmpfs, _) => MountOf::Memory { size: mount.size },
+        (MountKind::Cache, None) if !path.is_empty() => {
+            return Err(Error::Unimplemented("a source within a cache mount is not supported yet".into()));
+        }
+        (MountKind::Cache, from) => MountOf::Cache {
+            name: mount.id.clone().unwrap_or_else(|| target.clone()),
+            sharing: match mount.sharing {
+                dockerfile::Sharing::Shared => Sharing::Shared,
+                dockerfile::Sharing::Private => Sharing::Private,
+                dockerfile::Sharing::Locked => Sharing::Locked,
+            },
+            from: from.map(|source| (source, path)),
+            look: (mount.mode.unwrap_or(CACHE_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
+        },
+        (_, Some(from)) => MountOf::Files { from, path },
+        (_, None) => return Err(Error::Internal("a mount of nothing".into())),
+    };
+    Ok(Mount { target, what, read_only: mount.read_only })
 }

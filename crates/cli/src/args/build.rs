@@ -32,7 +32,7 @@ const ALLOW: Kind = Kind::many("strings", |v| {
     }
 });
 const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
-const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
+pub(crate) const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
 const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
 const ATTEST: Kind = Kind::many("stringArray", check_attest);
@@ -191,7 +191,7 @@ pub(crate) enum SecretFrom {
 impl Secret {
     /// `id=x[,type=file|env][,src=path][,env=name]`, as buildx reads it: without a source it is the variable of the
     /// secret's name if there is one, else the file.
-    fn read(text: &str) -> Result<Self, String> {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
         let (mut id, mut kind, mut file, mut env) = (String::new(), String::new(), None, None);
         for field in csv::fields(text)? {
             let Some((key, value)) = field.split_once('=') else {

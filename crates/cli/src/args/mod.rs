@@ -20,5 +20,6 @@ pub(crate) mod registry;
 pub(crate) mod system;
 mod ulimit;
 pub(crate) mod units;
+pub(crate) mod working;
 
 pub(crate) use body::{Attached, pairs};

@@ -253,6 +253,7 @@ pub(crate) async fn ask(c: &Client, what: Names, given: &[String], current: &str
         Names::Images => images(c).await,
         Names::Volumes => column(c, "/volumes", "Volumes", "Name").await,
         Names::Networks => column(c, "/networks", "", "Name").await,
+        Names::Working => column(c, "/longshore/working", "", "Name").await,
         Names::Objects => {
             let mut all = containers(c, what).await;
             all.extend(images(c).await);
@@ -354,6 +355,10 @@ mod tests {
             ("push -q ", &["Images"]),
             ("logout ", &["Registries"]),
             ("manifest ", &["inspect", "referrers"]),
+            ("working co", &["commit", "config", "copy"]),
+            ("working from ", &["Images"]),
+            ("working rm a ", &["Working"]),
+            ("working run x --", &[]),
             ("nonsense ", &[]),
             ("ps -f sta", &["status="]),
         ] {

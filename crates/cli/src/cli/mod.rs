@@ -5,6 +5,7 @@ pub(crate) mod complete;
 mod registry;
 mod scripts;
 mod tree;
+mod working;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ pub(crate) use tree::{Command, Group, Names};
 use crate::args::build::{BuildArgs, BuilderDuArgs, BuilderPruneArgs};
 use crate::args::create::{CreateArgs, RunOptions};
 use crate::args::layers::Look;
+use crate::args::working::Work;
 use crate::args::{container as c, image as i, object as o, registry as r, system as s};
 use crate::error::{Failure, Result};
 use crate::flags::{self, BOOL, Count, Flag, LIST, Matches, STRING, flag, help};
@@ -92,6 +94,8 @@ pub(crate) enum Action {
     NetworkPrune(s::NetworkPruneArgs),
     /// Seeing into layers.
     Look(Look),
+    /// Images made step by step.
+    Work(Work),
     /// What a shell asks for: the words so far, and whether with descriptions.
     Complete(Vec<String>, bool),
 }

@@ -5,6 +5,7 @@ mod layers;
 use super::Action;
 use super::build::{BUILD, BUILDER, BUILDX};
 use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, MANIFEST_REFERRERS, PULL, PUSH, SEARCH};
+use super::working::WORKING;
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
 use crate::args::{image as i, object as o, system as s};
@@ -29,6 +30,8 @@ pub(crate) enum Names {
     Networks,
     /// Registries whose credentials are kept.
     Registries,
+    /// Working containers.
+    Working,
     /// Containers, images, volumes and networks.
     Objects,
 }
@@ -69,7 +72,7 @@ pub(crate) struct Group {
     pub(crate) later: &'static [&'static str],
 }
 
-const MANY: usize = usize::MAX;
+pub(super) const MANY: usize = usize::MAX;
 
 pub(super) const fn command(
     name: &'static str,
@@ -757,6 +760,7 @@ pub(crate) const GROUPS: &[Group] = &[
         commands: &[&VOLUME_CREATE, &VOLUME_INSPECT, &VOLUME_LS, &VOLUME_PRUNE, &VOLUME_RM],
         later: &["update"],
     },
+    WORKING,
 ];
 
 /// A group by its name.

@@ -276,10 +276,10 @@ async fn put(
 }
 
 /// Writes into a request's body.
-struct Sender {
-    send: mpsc::Sender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
-    total: u64,
+pub(super) struct Sender {
+    pub(super) send: mpsc::Sender<io::Result<Bytes>>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) total: u64,
 }
 
 impl Write for Sender {

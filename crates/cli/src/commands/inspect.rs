@@ -15,10 +15,18 @@ const WRONG_TEMPLATE: i32 = 64;
 /// What is inspected.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    Container { size: bool },
-    Image { platform: String },
-    Network { verbose: bool },
+    Container {
+        size: bool,
+    },
+    Image {
+        platform: String,
+    },
+    Network {
+        verbose: bool,
+    },
     Volume,
+    /// A working container.
+    Working,
 }
 
 /// `inspect`, of the first kind that has the name or of the given one.
@@ -118,6 +126,7 @@ fn path(kind: &Kind, name: &str) -> String {
             query(&format!("/networks/{name}"), &[("verbose", if *verbose { "true" } else { "" })])
         }
         Kind::Volume => format!("/volumes/{name}"),
+        Kind::Working => format!("/longshore/working/{name}"),
     }
 }
 

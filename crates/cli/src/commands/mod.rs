@@ -21,6 +21,7 @@ mod system;
 mod untar;
 mod upkeep;
 mod volume;
+mod working;
 
 use std::io::Write;
 
@@ -94,6 +95,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::NetworkPrune(_)
         | Action::Version(_) => others(&app, action).await,
         Action::Look(look) => layers::look(&app, look).await,
+        Action::Work(work) => working::work(&app, work).await,
         _ => containers(&app, action).await,
     }
 }

@@ -3,6 +3,7 @@
 use futures_util::StreamExt as _;
 use longshore_build::plan::{Base, Images};
 use longshore_build::{Error as BuildError, Result as BuildResult};
+use longshore_oci::image::ImageDocument;
 use longshore_oci::{Kind, Platform, Reference};
 use longshore_store::ImageRecord;
 use longshore_store::lease::Lease;
@@ -12,18 +13,36 @@ use crate::model::{BuildEvent, BuildRequest, PullRequest};
 use crate::{Engine, Error, Result};
 
 /// Where a build's images come from.
-pub(super) struct Bases<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) request: &'a BuildRequest,
+pub(crate) struct Bases<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) request: &'a BuildRequest,
     /// Holds them while the build is under way.
-    pub(super) lease: &'a Lease,
-    pub(super) runtime: &'a tokio::runtime::Handle,
-    pub(super) send: &'a (dyn Fn(BuildEvent) + Send + Sync),
+    pub(crate) lease: &'a Lease,
+    pub(crate) runtime: &'a tokio::runtime::Handle,
+    pub(crate) send: &'a (dyn Fn(BuildEvent) + Send + Sync),
 }
 
 impl Images for Bases<'_> {
     fn base(&self, reference: &str, platform: &Platform) -> BuildResult<Base> {
         let record = self.find(reference, platform).map_err(to_build)?;
+        self.hold(reference, record)
+    }
+}
+
+impl Bases<'_> {
+    /// An image that is here, and held from here on.
+    ///
+    /// # Errors
+    /// When there is none of that name and platform.
+    pub(crate) fn here(&self, reference: &str, platform: &Platform) -> Result<Base> {
+        let record = self.engine.inner.store.images().resolve(reference)?;
+        if !self.fits(&record, platform)? {
+            return Err(Error::not_found(format!("image {reference} is here, but not for {platform}")));
+        }
+        self.hold(reference, record).map_err(super::of_build)
+    }
+
+    fn hold(&self, reference: &str, record: ImageRecord) -> BuildResult<Base> {
         let (_, document) = self.engine.inner.store.images().document(&record.id)?;
         let chain = record.layers.last().copied();
         self.lease.add_blob(record.id)?;
@@ -35,9 +54,7 @@ impl Images for Bases<'_> {
         }
         Ok(Base { id: record.id, chain, document })
     }
-}
 
-impl Bases<'_> {
     fn find(&self, name: &str, platform: &Platform) -> Result<ImageRecord> {
         let images = self.engine.inner.store.images();
         let here = match images.resolve(name) {
@@ -57,13 +74,7 @@ impl Bases<'_> {
 
     fn fits(&self, record: &ImageRecord, wanted: &Platform) -> Result<bool> {
         let (_, document) = self.engine.inner.store.images().document(&record.id)?;
-        let has = Platform {
-            os: document.os,
-            architecture: document.architecture,
-            variant: document.variant,
-            os_version: None,
-        };
-        Ok(has.architecture.is_empty() || has.runs_on(wanted))
+        Ok(fits(&document, wanted))
     }
 
     fn pull(&self, reference: &Reference, platform: &Platform) -> Result<ImageRecord> {
@@ -82,4 +93,15 @@ impl Bases<'_> {
         }
         Ok(self.engine.inner.store.images().resolve(&reference.to_string())?)
     }
+}
+
+/// Whether an image is for a platform; one that does not say what it is for is for all.
+pub(crate) fn fits(document: &ImageDocument, wanted: &Platform) -> bool {
+    let has = Platform {
+        os: document.os.clone(),
+        architecture: document.architecture.clone(),
+        variant: document.variant.clone(),
+        os_version: None,
+    };
+    has.architecture.is_empty() || has.runs_on(wanted)
 }

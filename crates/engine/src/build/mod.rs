@@ -10,8 +10,10 @@ mod rows;
 mod runner;
 mod source;
 
-pub(crate) use self::runner::HIDDEN;
+pub(crate) use self::images::{Bases, fits};
+pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 pub use self::source::BuildInput;
+pub(crate) use self::source::Site;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,9 +30,7 @@ use longshore_store::lease::Lease;
 use tokio::sync::mpsc;
 
 use self::fetch::Fetches;
-use self::images::Bases;
 use self::rows::Rows;
-use self::runner::to_build;
 use self::source::{Incoming, Ready, Start};
 use crate::model::{BuildEvent, BuildRequest};
 use crate::stream::BoxStream;
@@ -221,7 +221,7 @@ fn options(request: &BuildRequest) -> Options {
 }
 
 /// An error of the builder, for those who asked.
-fn of_build(e: BuildError) -> Error {
+pub(crate) fn of_build(e: BuildError) -> Error {
     Error::new(e.kind(), e.to_string())
 }
 

@@ -39,16 +39,13 @@ impl Runner for Engine {
         output: &mut (dyn FnMut(Stream, &[u8]) + Send),
         cancel: &Cancel,
     ) -> longshore_build::Result<i32> {
-        let done = self.run_step(container, run, given, output, cancel);
-        if let Err(e) = remove_dir(&self.inner.paths.container(container)) {
-            tracing::warn!(container, "a build step's files stay until the next start: {e}");
-        }
+        let done = self.with_step(container, run, given, |_| (), |c| self.run_in(c, output, cancel));
         done.map_err(to_build)
     }
 }
 
 /// An error of the engine, for the builder.
-pub(super) fn to_build(e: Error) -> BuildError {
+pub(crate) fn to_build(e: Error) -> BuildError {
     match e.kind() {
         Kind::Cancelled => BuildError::Cancelled,
         kind => BuildError::Host { kind, message: e.to_string() },
@@ -56,14 +53,34 @@ pub(super) fn to_build(e: Error) -> BuildError {
 }
 
 impl Engine {
-    fn run_step(
+    /// Does `work` with the container of a command, which is made for it and gone afterwards. `adjust` has a look at its
+    /// record before.
+    ///
+    /// # Errors
+    /// Those of `work`, and for what is asked wrongly.
+    pub(crate) fn with_step<T>(
         &self,
         id: &str,
         run: &Run,
         given: &Given,
-        output: &mut (dyn FnMut(Stream, &[u8]) + Send),
-        cancel: &Cancel,
-    ) -> Result<i32> {
+        adjust: impl FnOnce(&mut Record),
+        work: impl FnOnce(&Arc<Container>) -> Result<T>,
+    ) -> Result<T> {
+        let done = self.in_step(id, run, given, adjust, work);
+        if let Err(e) = remove_dir(&self.inner.paths.container(id)) {
+            tracing::warn!(container = id, "a build step's files stay until the next start: {e}");
+        }
+        done
+    }
+
+    fn in_step<T>(
+        &self,
+        id: &str,
+        run: &Run,
+        given: &Given,
+        adjust: impl FnOnce(&mut Record),
+        work: impl FnOnce(&Arc<Container>) -> Result<T>,
+    ) -> Result<T> {
         let mut record = self.step_record(id, run, &given.env)?;
         let dir = self.inner.paths.container(id);
         make_dir(&dir, 0o710)?;
@@ -75,8 +92,9 @@ impl Engine {
             mounts.push(mount_point(mount, &dir, &mut hidden, &mut agents)?);
         }
         record.mounts = mounts.into_iter().chain(self.step_files(id, run)?).collect();
+        adjust(&mut record);
         let c = Container::new(record);
-        let done = self.run_in(&c, output, cancel);
+        let done = work(&c);
         self.release_runtime(&c);
         done
     }
@@ -87,20 +105,32 @@ impl Engine {
         output: &mut (dyn FnMut(Stream, &[u8]) + Send),
         cancel: &Cancel,
     ) -> Result<i32> {
-        let (connected, mut socket) = oneshot::channel();
         let request = longshore_runtime::AttachRequest { stdin: false, stdout: true, stderr: true };
+        let (task, socket) = self.start_attached(c, request).map_err(|(_, e)| e)?;
+        let _armed = cancel.on_call(move || kill(&task));
+        finish_step(socket, output, cancel)
+    }
+
+    /// Starts the container of a command and attaches to it before it runs; an error comes with the exit code that stands
+    /// for it.
+    ///
+    /// # Errors
+    /// Why it cannot be started.
+    pub(crate) fn start_attached(
+        &self,
+        c: &Arc<Container>,
+        request: longshore_runtime::AttachRequest,
+    ) -> Result<(Arc<Task>, UnixStream), (i32, Error)> {
+        let (connected, mut socket) = oneshot::channel();
         c.write().pending.push(PendingAttach { request, connected });
         let mut record = c.record();
-        let task = self.try_start(c, &mut record).map_err(|(_, e)| e)?;
-        let killed = task.clone();
-        let _armed = cancel.on_call(move || kill(&killed));
-        let socket =
-            socket.try_recv().map_err(|_| Error::internal("a build step started without its output"))??;
-        let code = relay(socket, output)?;
-        if cancel.is_off() {
-            return Err(Error::new(Kind::Cancelled, "build cancelled"));
-        }
-        code.ok_or_else(|| Error::internal("the monitor of a build step ended without a word"))
+        let task = self.try_start(c, &mut record)?;
+        let own = |e: Error| (125, e);
+        let socket = socket
+            .try_recv()
+            .map_err(|_| own(Error::internal("a build step started without its output")))?
+            .map_err(own)?;
+        Ok((task, socket))
     }
 
     /// A container that nobody else sees.
@@ -270,10 +300,27 @@ fn resources(limits: &Limits) -> Resources {
     }
 }
 
-fn kill(task: &Arc<Task>) {
+/// Ends all processes of a command.
+pub(crate) fn kill(task: &Arc<Task>) {
     if let Err(e) = task.signal(KILL, true) {
         tracing::debug!(container = task.id(), "end a build step: {e}");
     }
+}
+
+/// Hands on what a command writes until it has ended, and gives its exit code.
+///
+/// # Errors
+/// `Cancelled` when it was called off.
+pub(crate) fn finish_step(
+    socket: UnixStream,
+    output: &mut (dyn FnMut(Stream, &[u8]) + Send),
+    cancel: &Cancel,
+) -> Result<i32> {
+    let code = relay(socket, output)?;
+    if cancel.is_off() {
+        return Err(Error::new(Kind::Cancelled, "build cancelled"));
+    }
+    code.ok_or_else(|| Error::internal("the monitor of a build step ended without a word"))
 }
 
 /// Hands on what a command writes, until it ends; its exit code, `None` if nobody knows it.

@@ -43,8 +43,8 @@ pub enum BuildInput {
 }
 
 /// A folder for the files of a build while it is under way; dropped, it is gone.
-pub(super) struct Site {
-    pub(super) dir: PathBuf,
+pub(crate) struct Site {
+    pub(crate) dir: PathBuf,
 }
 
 impl Site {
@@ -52,7 +52,7 @@ impl Site {
     ///
     /// # Errors
     /// When the system refuses what it lies in.
-    pub(super) fn new(engine: &Engine) -> Result<Self> {
+    pub(crate) fn new(engine: &Engine) -> Result<Self> {
         let all = engine.inner.paths.data.join(DIR);
         make_dir(&all, 0o700)?;
         Ok(Self { dir: all.join(names::new_id()?) })

@@ -10,6 +10,7 @@ mod network;
 mod system;
 mod upkeep;
 mod volume;
+mod working;
 
 pub use build::*;
 pub use container::*;
@@ -20,3 +21,4 @@ pub use network::*;
 pub use system::*;
 pub use upkeep::*;
 pub use volume::*;
+pub use working::*;

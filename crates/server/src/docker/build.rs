@@ -19,6 +19,7 @@ use longshore_engine::{
 };
 use longshore_oci::{Kind, Reference};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::build_lines::Lines;
@@ -68,7 +69,7 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
     let kind = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes().to_owned());
     let mut bytes = body::upload(request.into_body(), call.config().upload_idle);
     if kind.as_deref() == Some(build::WITH_HEAD.as_bytes()) {
-        let head;
+        let head: BuildHead;
         (head, bytes) = read_head(bytes).await?;
         take_head(&mut wanted, head)?;
     }
@@ -206,7 +207,9 @@ fn remote(text: &str) -> Result<BuildRemote, ApiError> {
 }
 
 /// What stands before the context: its length in four bytes, the highest first, and JSON.
-async fn read_head(mut body: BodyStream) -> Result<(BuildHead, BodyStream), ApiError> {
+pub(super) async fn read_head<T: DeserializeOwned>(
+    mut body: BodyStream,
+) -> Result<(T, BodyStream), ApiError> {
     let broken = || ApiError::invalid("the request ends before its context");
     let mut read = Vec::new();
     let mut length = None;
@@ -248,7 +251,8 @@ fn take_head(wanted: &mut BuildRequest, head: BuildHead) -> Result<(), ApiError>
     Ok(())
 }
 
-fn secrets(given: BTreeMap<String, String>) -> Result<BuildSecrets, ApiError> {
+/// Secrets by name, out of base64.
+pub(super) fn secrets(given: BTreeMap<String, String>) -> Result<BuildSecrets, ApiError> {
     let mut secrets = BuildSecrets::new();
     for (id, text) in given {
         let bytes =
@@ -289,7 +293,7 @@ fn given(args: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-fn network(text: &str) -> Result<BuildNetwork, ApiError> {
+pub(super) fn network(text: &str) -> Result<BuildNetwork, ApiError> {
     match text {
         "" | "default" | "bridge" => Ok(BuildNetwork::Default),
         "none" => Ok(BuildNetwork::None),

@@ -83,7 +83,7 @@ pub(super) async fn history(call: &Call, name: &str) -> Answer {
 }
 
 /// A repository and a tag given apart. A name without a tag means `latest`.
-fn repo_tag(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
+pub(super) fn repo_tag(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
     if repo.is_empty() {
         return Ok(None);
     }

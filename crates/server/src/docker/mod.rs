@@ -22,6 +22,7 @@ mod streams;
 mod system;
 mod translate;
 mod upkeep;
+mod working;
 
 use std::panic::AssertUnwindSafe;
 
@@ -188,6 +189,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::NoPlugin(name) => Err(ApiError::of(Kind::NotFound, format!("plugin {name:?} not found"))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),
         Route::Layers(op) => layers::answer(call, op).await,
+        Route::Working(op) => working::answer(call, op, request).await,
         Route::Missing(what) => Err(ApiError::unimplemented(what)),
     }
 }

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::layers;
+use super::{layers, working};
 
 /// What a request wants. Names are decoded and not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub(crate) enum Route {
     Swarm,
     /// Of our own, below `/longshore`.
     Layers(layers::Op),
+    /// The same: images made step by step.
+    Working(working::Op),
     /// Known, and not built yet; the text names it.
     Missing(&'static str),
 }
@@ -133,7 +135,9 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("volumes", rest) => return volume(method, rest),
         ("networks", rest) => return network(method, rest),
         ("longshore", rest) => {
-            return own(method, rest).or_else(|| layers::find(method, rest).map(Route::Layers));
+            return own(method, rest)
+                .or_else(|| layers::find(method, rest).map(Route::Layers))
+                .or_else(|| working::find(method, rest).map(Route::Working));
         }
         ("plugins", "") if get => Route::PluginList,
         ("plugins", rest) if !rest.is_empty() => return plugin(method, rest),

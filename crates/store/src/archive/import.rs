@@ -1,7 +1,7 @@
 //! Images of one new layer: from a root file system's tar (`docker import`), or from what a container changed
 //! (`docker commit`).
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, BufWriter, PipeWriter, Read, Write};
 
 use longshore_oci::image::ImageDocument;
 use longshore_oci::{Digest, Reference};
@@ -12,11 +12,14 @@ use crate::image::{ImageRow, now};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::rw::RwLayer;
-use crate::tar::BLOCK;
+use crate::tar::{BLOCK, Entry, Limits, Reader, Time, Writer};
 use crate::{Error, IoContext, Result};
 
 /// The tar of a container that changed nothing: the end marker alone.
 const EMPTY_TAR: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// Bytes on their way from one thread to the next.
+const BUFFER: usize = 256 << 10;
 
 /// What the new layer is, for the maker of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,15 @@ pub fn import(
     finish(&custody, None, Vec::new(), Some(staged), reference.as_slice(), document)
 }
 
+/// How a container's files become a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitOptions {
+    /// All of them get this time, in seconds since 1970; `None`: they keep theirs.
+    pub mtime: Option<i64>,
+    /// The whole tree becomes one layer, which stands on nothing.
+    pub squash: bool,
+}
+
 /// Makes an image from a container's image and what the container changed, as one new layer.
 ///
 /// # Errors
@@ -62,11 +74,35 @@ pub fn commit(
     reference: Option<&Reference>,
     document: impl FnOnce(&NewImage) -> ImageDocument,
 ) -> Result<Digest> {
+    commit_with(store, container, parent, reference, CommitOptions::default(), document)
+}
+
+/// The same in other ways.
+///
+/// # Errors
+/// As [`commit`].
+pub fn commit_with(
+    store: &Store,
+    container: &str,
+    parent: Option<&Digest>,
+    reference: Option<&Reference>,
+    options: CommitOptions,
+    document: impl FnOnce(&NewImage) -> ImageDocument,
+) -> Result<Digest> {
     let rw = store.rw(container)?;
-    let below: Vec<Digest> = chain_of(store, rw.top)?;
+    let top = rw.top.filter(|_| !options.squash);
+    let below: Vec<Digest> = chain_of(store, top)?;
     check_depth(below.len() + 1)?;
     let custody = Custody::new(store, "commit")?;
-    let staged = copy_of(&custody, &rw)?;
+    let write = |out: BufWriter<PipeWriter>| match options.squash {
+        true => store.export(container, out),
+        false => store.write_layer(&rw, out),
+    };
+    let time = options.mtime.map(|secs| Time { secs, nanos: 0 });
+    let staged = match time {
+        None => layer_of(&custody, top, write)?,
+        Some(time) => layer_of(&custody, top, |out| retimed(write, time, out))?,
+    };
     // A layer that says nothing is none.
     let staged = Some(staged).filter(|layer| !says_nothing(layer));
     finish(&custody, parent, below, staged, reference.as_slice(), document)
@@ -79,14 +115,20 @@ pub(super) fn says_nothing(layer: &Staged<'_>) -> bool {
 
 /// What was written into a container's layer, as a layer of its own; the container keeps its own.
 pub(super) fn copy_of<'a>(custody: &'a Custody, rw: &RwLayer) -> Result<Staged<'a>> {
+    layer_of(custody, rw.top, |out| custody.store.write_layer(rw, out))
+}
+
+/// A layer on `top` of the tar that `write` writes.
+fn layer_of<'a>(
+    custody: &'a Custody,
+    top: Option<Digest>,
+    write: impl FnOnce(BufWriter<PipeWriter>) -> Result<()> + Send,
+) -> Result<Staged<'a>> {
     let store = &custody.store;
-    let top = rw.top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
+    let top = top.map(|t| store.layer(&t)).transpose()?.flatten().map(|l| l.cache_id);
     let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
     std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| {
-            let out = std::io::BufWriter::with_capacity(256 << 10, writer);
-            store.write_layer(rw, out)
-        });
+        let feeder = scope.spawn(|| write(BufWriter::with_capacity(BUFFER, writer)));
         let staged = if store.driver().stages() {
             Staged::unpack(custody, &[], &Came::Unannounced, reader)
         } else {
@@ -99,6 +141,50 @@ pub(super) fn copy_of<'a>(custody: &'a Custody, rw: &RwLayer) -> Result<Staged<'
         fed?;
         Ok(staged)
     })
+}
+
+/// The tar that `write` writes, all its entries being of one time.
+fn retimed(
+    write: impl FnOnce(BufWriter<PipeWriter>) -> Result<()> + Send,
+    time: Time,
+    out: BufWriter<PipeWriter>,
+) -> Result<()> {
+    let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
+    std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| write(BufWriter::with_capacity(BUFFER, writer)));
+        let done = set_times(BufReader::with_capacity(BUFFER, reader), time, out);
+        let fed =
+            feeder.join().map_err(|_| Error::Internal("a thread that reads a container panicked".into()))?;
+        match (fed, done) {
+            // Whoever failed first, the other one only saw a broken pipe or an end.
+            (Err(Error::Io { source, .. }), Err(e)) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                Err(e)
+            }
+            (Err(e), _) | (Ok(()), Err(e)) => Err(e),
+            (Ok(()), Ok(())) => Ok(()),
+        }
+    })
+}
+
+fn set_times(from: impl BufRead, time: Time, out: impl Write) -> Result<()> {
+    let mut reader = Reader::new(from, Limits::default());
+    let mut writer = Writer::new(out);
+    let mut entry = Entry::default();
+    while reader.next_entry(&mut entry, &mut ())? {
+        entry.mtime = time;
+        writer.entry(&entry)?;
+        // Only files have any.
+        loop {
+            let data = reader.payload()?;
+            let n = data.len();
+            if n == 0 {
+                break;
+            }
+            writer.data(data)?;
+            reader.consume(n);
+        }
+    }
+    writer.finish()?.flush().context(|| "write a layer")
 }
 
 /// Makes an image of layers that are there already, and gives it names. The layers are made durable with it.

@@ -12,7 +12,7 @@ mod send;
 mod staged;
 mod step;
 
-pub use import::{NewImage, commit, import, record};
+pub use import::{CommitOptions, NewImage, commit, commit_with, import, record};
 pub use load::{LoadEvent, Loaded, load};
 pub use receive::{ReceiveEvent, Reception, Remote, Source};
 pub use save::{SaveItem, save, save_unrecorded};

@@ -13,7 +13,16 @@ use crate::rw::MountRow;
 use crate::{Error, Result};
 
 /// Tables whose records others write.
-const OTHERS: [Table; 3] = [Table::Containers, Table::Networks, Table::Volumes];
+const OTHERS: [Table; 4] = [Table::Containers, Table::Working, Table::Networks, Table::Volumes];
+
+/// How something is removed that has a writable layer.
+fn remedy(table: Table) -> Option<&'static str> {
+    match table {
+        Table::Containers => Some("longshore rm"),
+        Table::Working => Some("longshore working rm"),
+        _ => None,
+    }
+}
 
 fn record(object: impl Into<String>, what: impl Into<String>, fault: Fault) -> Finding {
     Finding::new(FaultKind::Record, object, what, fault)
@@ -162,18 +171,21 @@ impl Store {
         let mut findings = Vec::new();
         for table in OTHERS {
             for (key, value) in self.meta().values(table)? {
-                let object = format!("{} {key}", table.name().trim_end_matches('s'));
+                let object = match table {
+                    Table::Working => format!("working container {key}"),
+                    table => format!("{} {key}", table.name().trim_end_matches('s')),
+                };
                 let wrong = match value {
                     Ok(value) => options.decode.and_then(|decode| decode(table, &key, &value).err()),
                     Err(e) => Some(e.to_string()),
                 };
                 if let Some(what) = wrong {
                     findings.push(record(object, what, Fault::Hopeless));
-                } else if table == Table::Containers
+                } else if let Some(remedy) = remedy(table)
                     && !self.meta().contains(Table::Mounts, &key)?
-                    && self.meta().contains(Table::Containers, &key)?
+                    && self.meta().contains(table, &key)?
                 {
-                    let what = "its writable layer has no record: remove it (longshore rm)";
+                    let what = format!("its writable layer has no record: remove it ({remedy})");
                     findings.push(record(object, what, Fault::Hopeless));
                 }
             }

@@ -44,6 +44,8 @@ pub enum Table {
     Mounts,
     /// Containers by id.
     Containers,
+    /// Working containers (images made step by step) by id.
+    Working,
     /// Networks by id.
     Networks,
     /// Volumes by name.
@@ -66,13 +68,14 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Images,
         Self::Tags,
         Self::Used,
         Self::Layers,
         Self::Mounts,
         Self::Containers,
+        Self::Working,
         Self::Networks,
         Self::Volumes,
         Self::Leases,
@@ -94,6 +97,7 @@ impl Table {
             Self::Layers => "layers",
             Self::Mounts => "mounts",
             Self::Containers => "containers",
+            Self::Working => "working",
             Self::Networks => "networks",
             Self::Volumes => "volumes",
             Self::Leases => "leases",

@@ -62,6 +62,8 @@ impl Owners {
             all.caches.insert(parse_id(&key)?.hex(), record.name);
         }
         all.containers = meta.keys(Table::Containers)?.into_iter().collect();
+        // Commands of builds and working containers have a folder as long as they run.
+        all.containers.extend(all.writable.values().cloned());
         all.volumes = meta.keys(Table::Volumes)?.into_iter().collect();
         Ok(all)
     }

@@ -2,7 +2,7 @@
 
 mod debug;
 mod output;
-mod secrets;
+pub(super) mod secrets;
 mod send;
 mod share;
 mod source;
@@ -352,12 +352,12 @@ fn full(name: &str) -> Option<String> {
 
 /// Whether a path is, or may become, a file that is replaced as a whole; what else there is, such as `/dev/stdout`, is
 /// written to as it is.
-fn is_plain(file: &str) -> bool {
+pub(super) fn is_plain(file: &str) -> bool {
     fs::symlink_metadata(file).map_or(true, |meta| meta.is_file())
 }
 
 /// Writes a file in one step.
-fn write(file: &str, text: &str) -> Result<()> {
+pub(super) fn write(file: &str, text: &str) -> Result<()> {
     let failed = |e: std::io::Error| Failure::new(format!("write {file}: {}", words(&e)));
     if !is_plain(file) {
         return fs::write(file, text).map_err(failed);
@@ -371,7 +371,7 @@ fn write(file: &str, text: &str) -> Result<()> {
 }
 
 /// Removes what an earlier build wrote: whoever finds a file afterwards may trust it.
-fn forget(file: &str) -> Result<()> {
+pub(super) fn forget(file: &str) -> Result<()> {
     match fs::remove_file(file) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::new(format!("removing image ID file {file}: {}", words(&e))))

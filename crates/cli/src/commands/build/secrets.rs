@@ -1,5 +1,6 @@
 //! The secrets and agents that a build is given.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 
@@ -13,15 +14,12 @@ use crate::error::{Failure, Result, words};
 /// Bytes of one secret, as with BuildKit.
 const MAX: usize = 500 << 10;
 
-/// What a build is given besides its files.
+/// Secrets by name, in base64.
 ///
 /// # Errors
 /// For a secret that is not there, or too large.
-pub(super) fn head(secrets: &[Secret], agents: &[Agent]) -> Result<BuildHead> {
-    let mut head = BuildHead::default();
-    for agent in agents {
-        head.agents.insert(agent.id.clone(), socket(agent)?);
-    }
+pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
     for secret in secrets {
         let bytes = read(secret)?;
         if bytes.len() > MAX {
@@ -31,8 +29,21 @@ pub(super) fn head(secrets: &[Secret], agents: &[Agent]) -> Result<BuildHead> {
                 bytes.len()
             )));
         }
-        head.secrets.insert(secret.id.clone(), STANDARD.encode(bytes));
+        all.insert(secret.id.clone(), STANDARD.encode(bytes));
     }
+    Ok(all)
+}
+
+/// What a build is given besides its files.
+///
+/// # Errors
+/// As [`encoded`], and for an agent that is not there.
+pub(super) fn head(secrets: &[Secret], agents: &[Agent]) -> Result<BuildHead> {
+    let mut head = BuildHead::default();
+    for agent in agents {
+        head.agents.insert(agent.id.clone(), socket(agent)?);
+    }
+    head.secrets = encoded(secrets)?;
     Ok(head)
 }
 

@@ -6,3 +6,4 @@ pub(crate) mod image;
 pub(crate) mod layers;
 pub(crate) mod rest;
 pub(crate) mod upkeep;
+pub(crate) mod working;
