@@ -43,10 +43,48 @@ const ONE_SHAPE: &str = "errors of attach have the shape of all others";
 const RUNC: &str = "no other program starts the container";
 const RUNTIME: &str = "the runtime's name";
 const CLIENT: &str = "the client's mistake is answered as one, and named";
+const SETTINGS: &str =
+    "what only changes settings makes no container and no image, and so is neither run nor cached";
+const HISTORY: &str = "history has the words of the file, as BuildKit's has";
+const FROM_FILES: &str = "the time is that of the files: the same input gives the same image";
 const BLOCKS: &str = "what the disk got back, in blocks, directories and all";
 
 /// All of them.
 pub(crate) const ACCEPTED: &[Accepted] = &[
+    accept("builds", "ENV A=1", "/body/lines", SETTINGS),
+    accept(
+        "builds",
+        "LABEL c=d",
+        "/body/lines",
+        "as before, and a label that is asked for besides is no step",
+    ),
+    accept("builds", "ONBUILD", "/body/lines", SETTINGS),
+    accept("builds", "/json", "/body/Parent", SETTINGS),
+    accept("builds", "/history", "/body/*/Id", SETTINGS),
+    accept("builds", "/history", "/body/*/Tags", SETTINGS),
+    accept("builds", "/history", "/body/*/CreatedBy", HISTORY),
+    accept("builds", "/images/b3:2/history", "/body", "a label that is asked for besides is no step"),
+    accept("builds", "/json", "/body/Created", FROM_FILES),
+    accept("builds", "/json", "/body/DockerVersion", "BuildKit names none, either"),
+    accept("builds", "/json", "+/body/Config/ArgsEscaped", "as in BuildKit's images"),
+    accept(
+        "builds",
+        "echo err",
+        "/body/lines/*/stream",
+        "what goes to standard error has no colour and no turn of its own",
+    ),
+    accept("builds", "BAD x", "/body/message", "several instructions are as near"),
+    accept("builds", "COPY nosuch", "/body/lines/*/errorDetail/message", "BuildKit's words"),
+    accept("builds", "COPY nosuch", "/body/lines/*/error", "BuildKit's words"),
+    accept("builds", "<build >", "/body/message", "the same in another order"),
+    accept("builds", "<build RUN x", "/body/message", "with the line, and the remedy"),
+    accept("builds", "t=UPPER", "/status", CLIENT),
+    accept("builds", "t=UPPER", "/body/message", CLIENT),
+    accept("builds", "dockerfile=none", "/status", CLIENT),
+    accept("builds", "FROM b5", "/body/lines", "a trigger is a step like any other"),
+    accept("builds", "memory=x", "/status", NUMBERS),
+    accept("builds", "memory=x", "/body/lines", NUMBERS),
+    accept("builds", "memory=x", "+/body/message", NUMBERS),
     accept("*", "", "+/headers/Api-Version", "every answer names the daemon, also those about unknown pages"),
     accept("*", "", "+/headers/Docker-Experimental", "as before"),
     accept("*", "", "+/headers/Ostype", "as before"),

@@ -144,6 +144,7 @@ scripts! {
     privileged_files_as_docker "files";
     privileged_logs_as_docker "logs";
     privileged_images_as_docker "images";
+    privileged_builds_as_docker "builds";
     privileged_volumes_and_networks_as_docker "volumes";
     privileged_events_as_docker "events";
     privileged_registries_as_docker "registry";

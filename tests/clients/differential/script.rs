@@ -2,7 +2,7 @@
 //!
 //! A line is `METHOD /path?query body`. After the method stand `!` (without a version in the path), `*` (once for every
 //! version) or `@type` (the body's Content-Type). `UPGRADE` is a POST that takes the connection over. `AWAIT name
-//! status` waits for a container (`gone`: for its removal). `{id}` is the last id answered, `{start}` and `{now}` are times, `{registry}` is a
+//! status` waits for a container (`gone`: for its removal). The body `<build TEXT>` is a context of a Dockerfile alone. `{id}` is the last id answered, `{start}` and `{now}` are times, `{registry}` is a
 //! registry beside the daemon.
 
 use std::path::{Path, PathBuf};
@@ -148,6 +148,10 @@ fn requests(verb: &str, path: &str, body: &str) -> Vec<Request> {
         "" => (Vec::new(), ""),
         "<tar>" => (small_tar(), "application/x-tar"),
         "<image>" => (std::fs::read(fixture("busybox")).expect("fixture"), "application/x-tar"),
+        body if body.starts_with("<build ") => {
+            let text = body.trim_start_matches("<build ").trim_end_matches('>').replace("\\n", "\n");
+            (context(&text), "application/x-tar")
+        }
         json => (json.as_bytes().to_vec(), "application/json"),
     };
     let content_type = match content_type {
@@ -179,6 +183,16 @@ fn encode(path: &str) -> String {
 }
 
 /// A folder with a file and a link in it.
+/// A context with nothing but this Dockerfile.
+fn context(dockerfile: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(dockerfile.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).expect("tar");
+    tar.into_inner().expect("tar")
+}
+
 fn small_tar() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();

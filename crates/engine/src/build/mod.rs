@@ -60,6 +60,9 @@ impl Engine {
         let incoming = Incoming::begin(input);
         let asked = request.dockerfile.clone();
         let start = self.blocking(move |e| e.receive(incoming, &asked)).await?;
+        if let Start::Ready(ready) = &start {
+            ready.has_target(request.target.as_deref().unwrap_or_default())?;
+        }
         let (tx, rx) = mpsc::channel(QUEUE);
         let engine = self.clone();
         let cancel = Cancel::new();

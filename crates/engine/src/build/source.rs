@@ -86,6 +86,12 @@ enum Files {
 }
 
 impl Ready {
+    /// Whether its Dockerfile has stages, and one of the name or number `target`.
+    pub(super) fn has_target(&self, target: &str) -> Result<()> {
+        let stages = dockerfile::stages(&self.file).map_err(|e| Error::invalid(e.to_string()))?;
+        stages.target(target).map(drop).map_err(|e| Error::invalid(e.to_string()))
+    }
+
     /// Reads the Dockerfile of the context `root`, which lies in `site`, and what of that a build may see.
     ///
     /// # Errors

@@ -168,7 +168,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         dockerfile: q.text("dockerfile").to_owned(),
         tags: q.all("t").iter().filter(|t| !t.is_empty()).map(|t| tag(t)).collect::<Result<_, _>>()?,
         target: q.given("target").map(str::to_owned),
-        args: given(map::<Option<String>>(q.text("buildargs"), "buildargs")?),
+        args: given(arguments(q.text("buildargs"))?),
         labels: map(q.text("labels"), "labels")?,
         check: false,
         explain: false,
@@ -288,6 +288,16 @@ fn tag(text: &str) -> Result<Reference, ApiError> {
     reference.or_latest().for_a_tag().map_err(|e| ApiError::invalid(format!("invalid tag {text:?}: {e}")))
 }
 
+/// Build arguments, in Docker's words where they are none.
+fn arguments(text: &str) -> Result<BTreeMap<String, Option<String>>, ApiError> {
+    if text.trim().is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let read: Result<Option<_>, _> = json::from_slice(text.as_bytes());
+    let read = read.map_err(|e| ApiError::invalid(format!("error reading build args: {e}")))?;
+    Ok(read.unwrap_or_default())
+}
+
 /// Arguments without a value are not given.
 fn given(args: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -340,8 +350,8 @@ mod tests {
 
     #[test]
     fn arguments_without_a_value_are_not_given() {
-        let args = map::<Option<String>>(r#"{"A":"1","B":null}"#, "buildargs").unwrap();
+        let args = arguments(r#"{"A":"1","B":null}"#).unwrap();
         assert_eq!(given(args), BTreeMap::from([("A".to_owned(), "1".to_owned())]));
-        assert!(map::<Option<String>>("[", "buildargs").unwrap_err().to_string().contains("buildargs"));
+        assert!(arguments("[").unwrap_err().to_string().contains("error reading build args"));
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Ordered {
     at: usize,
     begun: bool,
     text: Text,
+    /// What is told at the end, as Docker does.
+    warnings: Vec<JsonMessage>,
 }
 
 /// What happened to an instruction that was not told yet.
@@ -60,10 +62,11 @@ impl Ordered {
             | BuildEvent::Export { .. }
             | BuildEvent::Exported { .. } => {}
             BuildEvent::Pull(e) => out.push(image::progress(e)),
-            BuildEvent::Warning(text) => out.push(stream(format!("{text}\n"))),
+            BuildEvent::Warning(text) => self.warnings.push(stream(format!("{text}\n"))),
             BuildEvent::Built(id) => {
                 let aux = Some(serde_json::json!({ "ID": id.to_string() }));
                 out.push(JsonMessage { aux, ..JsonMessage::default() });
+                out.append(&mut self.warnings);
                 out.push(stream(format!("Successfully built {}\n", id.short())));
             }
             BuildEvent::Tagged(name) => {
@@ -71,6 +74,7 @@ impl Ordered {
             }
             BuildEvent::Failed { message, code, row } => {
                 self.jump(row, &mut out);
+                out.append(&mut self.warnings);
                 out.push(failed(message, code));
             }
         }
