@@ -1,4 +1,4 @@
-//! The story: look inside a container's storage.
+//! The story: look inside a container's storage; a CI server builds and works in what it built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,4 +113,58 @@ fn privileged_walkthrough_1_with_docker() {
 #[test]
 fn privileged_walkthrough_1_with_our_own_command_line() {
     walk(Client::Longshore);
+}
+
+/// A CI server's pipeline builds an image and works inside it, with the words that its plugin types.
+fn pipeline(client: Client) {
+    let d = Daemon::start();
+    d.load("busybox");
+    d.docker(["tag", "busybox", "alpine:latest"]).ok();
+    let work = d.dir().join("workspace");
+    fs::create_dir(&work).expect("workspace");
+    fs::write(work.join("Dockerfile"), "FROM alpine:latest\nCOPY a.txt /a.txt\nCMD [\"cat\", \"/a.txt\"]\n")
+        .expect("file");
+    fs::write(work.join("a.txt"), "Hello from the pipeline\n").expect("file");
+    let dir = work.to_str().expect("a path");
+    let name = "simple-jenkins-image";
+    let run = |args: &[&str]| {
+        let mut command = d.command(client);
+        let out =
+            command.args(args).env("DOCKER_BUILDKIT", "0").current_dir(&work).output().expect("the client");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
+    };
+    run(&["build", "-t", name, "."]);
+    assert_eq!(run(&["inspect", "-f", ".", name]), ".");
+    let mount = format!("{dir}:{dir}:rw,z");
+    let id =
+        run(&["run", "-t", "-d", "-u", "1000:1000", "-w", dir, "-v", &mount, "-e", "A=b c", name, "cat"]);
+    assert_eq!(id.len(), 64, "only the id goes to standard output");
+    let top = run(&["top", &id, "-eo", "pid,comm"]);
+    assert!(top.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some("cat")), "{top}");
+    assert_eq!(run(&["exec", "--env", "X=y", &id, "sh", "-c", "cat /a.txt; echo $A $X; pwd; id -u"]), {
+        format!("Hello from the pipeline\nb c y\n{dir}\n1000")
+    });
+    run(&["stop", "--time=1", &id]);
+    run(&["rm", "-f", "--volumes", &id]);
+    assert_eq!(run(&["run", "--rm", name]), "Hello from the pipeline");
+    let listed = run(&["image", "ls", name]);
+    let columns: Vec<&str> =
+        listed.lines().next().unwrap_or_default().split("  ").filter(|c| !c.is_empty()).collect();
+    assert_eq!(
+        columns.iter().map(|c| c.trim()).collect::<Vec<_>>(),
+        ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]
+    );
+    assert!(listed.contains(name), "{listed}");
+    d.finish();
+}
+
+#[test]
+fn privileged_walkthrough_2_5_a_pipeline_with_docker() {
+    pipeline(Client::Docker);
+}
+
+#[test]
+fn privileged_walkthrough_2_5_a_pipeline_with_our_own_command_line() {
+    pipeline(Client::Longshore);
 }
