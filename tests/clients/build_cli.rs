@@ -751,3 +751,36 @@ fn privileged_files_are_the_same_however_they_came() {
     assert_eq!(checked.code, 0, "{} {}", checked.stdout, checked.stderr);
     d.finish();
 }
+
+#[test]
+fn privileged_secrets_in_files_of_an_image_are_warned_of() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM busybox\nCOPY . /app\nRUN echo '-----BEGIN PRIVATE KEY-----' > /server.key\nRUN rm /app/id_rsa\n",
+            ),
+            (".env", "NAME=x\nAPI_TOKEN=abc\n"),
+            ("id_rsa", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
+            ("cert.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ],
+    );
+    let said = build(&d, &format!("--progress plain {dir}")).stderr;
+    assert!(said.contains("SecretInLayer: /app/.env has a value for API_TOKEN"), "{said}");
+    assert!(said.contains("SecretInLayer: /server.key has a private key"), "{said}");
+    // It is in a layer although a later one removes it.
+    assert!(
+        said.contains("SecretInLayer: /app/id_rsa has a private key") && !said.contains("cert.pem has"),
+        "{said}"
+    );
+    assert!(!said.contains("abc"), "the value itself is not told: {said}");
+    assert!(
+        !build(&d, &format!("--progress plain {dir}")).stderr.contains("SecretInLayer"),
+        "nothing new was made"
+    );
+    d.finish();
+}

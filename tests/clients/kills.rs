@@ -130,3 +130,46 @@ fn privileged_atk_55_a_volume_that_is_half_filled_is_filled() {
     }
     d.finish();
 }
+
+/// A build leaves nothing of its work, whenever the daemon dies, and the next one goes on from what was done.
+#[test]
+fn privileged_atk_55_builds_killed_at_any_moment() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let dir = d.dir().join("context");
+    std::fs::create_dir_all(dir.join("files")).expect("folder");
+    for n in 0..300 {
+        std::fs::write(dir.join(format!("files/{n}")), noise(n, 3000)).expect("file");
+    }
+    let dockerfile = "FROM busybox AS one\nCOPY files /a\nRUN cp -r /a /b\nFROM busybox\nCOPY --from=one /b /b\n\
+                      COPY --link files /c\nRUN --mount=type=cache,target=/k echo x >> /k/x; cat /b/* /c/* | md5sum > /sum\n";
+    std::fs::write(dir.join("Dockerfile"), dockerfile).expect("file");
+    let dir = dir.to_str().expect("utf-8").to_owned();
+    let args = ["build", "-q", "-t", "killed", &dir];
+    let begun = Instant::now();
+    d.run(Client::Longshore, args).ok();
+    let span = begun.elapsed();
+    let sum = d.docker(["run", "--rm", "--network", "none", "killed", "cat", "/sum"]).ok();
+    let (kills, mut died) = (kills(), 0);
+    for i in 0..kills {
+        d.docker(["rmi", "killed"]).ok();
+        d.run(Client::Longshore, ["builder", "prune", "-af"]).ok();
+        let mut client = d.command(Client::Longshore);
+        client.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut client = client.spawn().expect("longshore");
+        std::thread::sleep(span * i / kills);
+        d.kill9();
+        died += u32::from(!client.wait().expect("longshore").success());
+        d.launch();
+        let what = format!("kill {i} of {kills}, {:?} of {span:?}", span * i / kills);
+        crate::build::nothing_at_work(&d);
+        d.run(Client::Longshore, args).ok();
+        assert_eq!(
+            d.docker(["run", "--rm", "--network", "none", "killed", "cat", "/sum"]).ok(),
+            sum,
+            "{what}"
+        );
+    }
+    assert!(died > kills / 3, "it died only {died} times in the middle of it");
+    d.finish();
+}

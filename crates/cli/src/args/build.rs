@@ -115,6 +115,10 @@ options! {
         filter: Vec<String> = flag("filter", FILTER, "Provide filter values (e.g. \"until=24h\")"),
         force: bool = flag("force", BOOL, "Do not prompt for confirmation").short('f'),
         keep_storage: Option<String> = flag("keep-storage", BYTES, "Amount of disk space to keep for cache"),
+        max_used_space: Option<String> =
+            flag("max-used-space", BYTES, "Maximum amount of disk space allowed to keep for cache"),
+        min_free_space: Option<String> =
+            flag("min-free-space", BYTES, "Target amount of free disk space after pruning"),
         reserved_space: Option<String> =
             flag("reserved-space", BYTES, "Amount of disk space to keep for cache: what was used last stays"),
         ;

@@ -117,19 +117,31 @@ pub(crate) async fn build_cache(app: &App<'_>, args: &BuilderPruneArgs) -> Resul
     if !args.force && !confirmed(&question)? {
         return Ok(());
     }
-    let kept = args.reserved_space.as_deref().or(args.keep_storage.as_deref());
-    let kept = kept.map(units::bytes_or_unlimited).transpose()?.unwrap_or(0);
-    report(&prune_build_cache(&app.client, args.all, kept, &configured(app, &args.filter)).await?)
+    let bytes = |text: Option<&str>| {
+        let bytes = text.map(units::bytes_or_unlimited).transpose()?.filter(|bytes| *bytes > 0);
+        Ok::<_, Failure>(bytes.map(|bytes| bytes.to_string()).unwrap_or_default())
+    };
+    let kept = bytes(args.reserved_space.as_deref().or(args.keep_storage.as_deref()))?;
+    // Daemons before API 1.48 call the first one otherwise.
+    let keep = [
+        ("reserved-space", kept.clone()),
+        ("keep-storage", kept),
+        ("max-used-space", bytes(args.max_used_space.as_deref())?),
+        ("min-free-space", bytes(args.min_free_space.as_deref())?),
+    ];
+    report(&prune_build_cache(&app.client, args.all, &keep, &configured(app, &args.filter)).await?)
 }
 
-async fn prune_build_cache(c: &Client, all: bool, kept: i64, wanted: &[String]) -> Result<Pruned> {
-    let kept = if kept > 0 { kept.to_string() } else { String::new() };
-    let all = if all { "1" } else { "" };
-    // Daemons before API 1.48 call it otherwise.
-    let path = query(
-        "/build/prune",
-        &[("all", all), ("reserved-space", &kept), ("keep-storage", &kept), ("filters", &filters(wanted)?)],
-    );
+async fn prune_build_cache(
+    c: &Client,
+    all: bool,
+    keep: &[(&str, String)],
+    wanted: &[String],
+) -> Result<Pruned> {
+    let filters = filters(wanted)?;
+    let mut pairs = vec![("all", if all { "1" } else { "" }), ("filters", filters.as_str())];
+    pairs.extend(keep.iter().map(|(name, bytes)| (*name, bytes.as_str())));
+    let path = query("/build/prune", &pairs);
     let done: Value = c.json(Method::POST, &path, Payload::Empty).await?;
     Ok(pruned(&done, "Deleted build cache objects:", names(&done["CachesDeleted"])))
 }
@@ -166,7 +178,7 @@ pub(crate) async fn system(app: &App<'_>, args: &SystemPruneArgs) -> Result<()> 
         tell(prune_volumes(c, &wanted).await?)?;
     }
     tell(prune_images(c, args.all, &wanted).await?)?;
-    tell(prune_build_cache(c, args.all, 0, &wanted).await?)?;
+    tell(prune_build_cache(c, args.all, &[], &wanted).await?)?;
     if args.compressed {
         tell(prune_compressed(c).await?)?;
     }

@@ -8,7 +8,7 @@ use longshore_store::usage::Kind;
 
 use super::of_build;
 use crate::filters;
-use crate::model::{BuildCacheEntry, BuildCacheKind, BuildPruneRequest, BuildPruned, Filters};
+use crate::model::{BuildCacheEntry, BuildCacheKind, BuildKeep, BuildPruneRequest, BuildPruned, Filters};
 use crate::time::now;
 use crate::{Engine, Error, Result};
 
@@ -120,11 +120,21 @@ impl Engine {
         Ok(done)
     }
 
+    /// Bytes that are free on the data root's file system.
+    fn free_space(&self) -> Result<u64> {
+        let root = self.inner.store.root();
+        let stat =
+            rustix::fs::statvfs(root).map_err(|e| Error::io(format!("look at {}", root.display()), e))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     fn prune_build_cache_blocking(&self, request: &BuildPruneRequest) -> Result<BuildPruned> {
         let chosen = Chosen::read(&request.filters)?;
         let mut found = self.cache_entries()?;
         found.retain(|f| !f.entry.in_use && (request.all || !f.entry.shared) && chosen.fits(&f.entry));
-        if let Some(keep) = request.reserved_space.filter(|keep| *keep > 0) {
+        if request.keep != BuildKeep::default() {
+            let total = found.iter().map(|f| f.entry.size).sum();
+            let keep = request.keep.bytes(total, self.free_space()?);
             // The last used ones stay, as far as they fit.
             let mut kept = 0u64;
             found.retain(|f| {
@@ -194,4 +204,28 @@ impl<'a> Chosen<'a> {
 fn duration(text: &str) -> Option<i64> {
     let span: jiff::SignedDuration = text.parse().ok()?;
     i64::try_from(span.as_nanos()).ok().filter(|n| *n >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_prune_keeps() {
+        let keep = |reserved, max_used, min_free| BuildKeep { reserved, max_used, min_free };
+        for (keep, free, want) in [
+            (keep(30, 0, 0), 0, 30),
+            (keep(0, 40, 0), 0, 40),
+            (keep(50, 40, 0), 0, 50),
+            (keep(0, 0, 20), 5, 85),
+            (keep(0, 0, 20), 20, 100),
+            (keep(0, 40, 20), 5, 40),
+            (keep(0, 90, 20), 5, 85),
+            (keep(95, 90, 20), 5, 95),
+            (keep(0, 0, 500), 5, 0),
+            (keep(10, 0, 500), 5, 10),
+        ] {
+            assert_eq!(keep.bytes(100, free), want, "{keep:?} with {free} free");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod fetch;
 mod images;
 mod rows;
 mod runner;
+mod secrets;
 mod source;
 
 pub(crate) use self::images::{Bases, fits};
@@ -15,6 +16,7 @@ pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 pub use self::source::BuildInput;
 pub(crate) use self::source::Site;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +40,9 @@ use crate::{Engine, Error, Result};
 
 /// Events of a build; a failure is the last.
 pub type BuildStream = BoxStream<BuildEvent>;
+
+/// What each step gave, and the chain ids of the layers that were made for this build.
+type Solved = (Vec<Option<longshore_build::Outcome>>, BTreeSet<Digest>);
 
 /// Lines that may wait for a client; then its build waits.
 const QUEUE: usize = 256;
@@ -119,7 +124,7 @@ impl Engine {
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
         let fetches = Fetches::new(self, runtime, &request.secrets).map_err(to_build)?;
-        let outcomes = self.with_contexts(ready, &plan, send, |contexts| {
+        let (outcomes, made) = self.with_contexts(ready, &plan, send, |contexts| {
             let files = Sources { contexts, fetches: &fetches };
             self.solve(&plan, &files, request, &lease, cancel, send)
         })?;
@@ -142,6 +147,7 @@ impl Engine {
             return Ok(());
         }
         let id = archive::record(&self.inner.store, top, &request.tags, document)?;
+        self.warn_of_secrets(&id, &made, send)?;
         self.announce(&id, request, send);
         tracing::debug!(image = %id, "built");
         Ok(())
@@ -155,7 +161,7 @@ impl Engine {
         lease: &Lease,
         cancel: &Cancel,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
-    ) -> Result<Vec<Option<longshore_build::Outcome>>, BuildError> {
+    ) -> Result<Solved, BuildError> {
         let rows = Rows::new(plan, send);
         let failed = Mutex::default();
         let job = Job {
@@ -181,7 +187,7 @@ impl Engine {
             }
             rows.failed(e);
         }
-        done
+        Ok((done?, rows.made()))
     }
 
     fn announce(&self, id: &Digest, request: &BuildRequest, send: &(dyn Fn(BuildEvent) + Send + Sync)) {

@@ -1,6 +1,6 @@
 //! What happens to the steps of a build, told of the instructions that they are for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ struct State {
     outcomes: Vec<Option<Outcome>>,
     told: Vec<bool>,
     failed: Option<usize>,
+    /// Chain ids of the layers that were made.
+    made: BTreeSet<Digest>,
 }
 
 impl<'a> Rows<'a> {
@@ -30,7 +32,7 @@ impl<'a> Rows<'a> {
         let rows = plan.rows.as_slice();
         let of_step = rows.iter().enumerate().filter_map(|(n, row)| Some((row.step?.0, n))).collect();
         let outcomes = vec![None; plan.graph.steps().len()];
-        let state = State { outcomes, told: vec![false; rows.len()], failed: None };
+        let state = State { outcomes, told: vec![false; rows.len()], failed: None, made: BTreeSet::new() };
         Self { rows, send, of_step, state: Mutex::new(state) }
     }
 
@@ -44,6 +46,11 @@ impl<'a> Rows<'a> {
             |row: &Row| BuildRow { text: row.text.clone(), stage: row.stage.clone(), line: row.span.line };
         (self.send)(BuildEvent::Plan(self.rows.iter().map(row).collect()));
         self.note(&mut self.lock());
+    }
+
+    /// Chain ids of the layers that were made, rather than found.
+    pub(super) fn made(&self) -> BTreeSet<Digest> {
+        std::mem::take(&mut self.lock().made)
     }
 
     /// Tells why the build failed, and where.
@@ -126,6 +133,9 @@ impl Watcher for Rows<'_> {
                 let mut state = self.lock();
                 if let Some(slot) = state.outcomes.get_mut(step.0) {
                     *slot = Some((*outcome).clone());
+                }
+                if *done == Done::Made && outcome.diff_id.is_some() {
+                    state.made.extend(outcome.chain);
                 }
                 let done = match done {
                     Done::Made => BuildDone::Made,

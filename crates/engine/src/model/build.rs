@@ -185,8 +185,36 @@ pub struct BuildPruneRequest {
     pub all: bool,
     #[allow(missing_docs)]
     pub filters: Filters,
-    /// Bytes of the cache that stay, those last used first.
-    pub reserved_space: Option<u64>,
+    /// How much of the cache stays, what was last used first.
+    pub keep: BuildKeep,
+}
+
+/// How much of the build cache a prune keeps. Where nothing is said, it keeps nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BuildKeep {
+    /// Bytes that always stay; 0: none.
+    pub reserved: u64,
+    /// Bytes that stay at most; 0: no limit of its own.
+    pub max_used: u64,
+    /// Bytes that are to be free on the file system; 0: any number.
+    pub min_free: u64,
+}
+
+impl BuildKeep {
+    /// The bytes that stay of a cache of `total` bytes, where so many are free on the file system: as BuildKit reckons.
+    #[must_use]
+    pub fn bytes(self, total: u64, free: u64) -> u64 {
+        let mut keep = self.max_used;
+        let excess = self.min_free.saturating_sub(free);
+        if excess > 0 {
+            let left = total.saturating_sub(excess);
+            keep = if keep == 0 { left } else { keep.min(left) };
+        } else if keep == 0 && self.min_free > 0 {
+            // There is enough.
+            keep = total;
+        }
+        keep.max(self.reserved)
+    }
 }
 
 /// What a prune of the build cache removed.

@@ -1,7 +1,7 @@
 //! The store's upkeep: what builds left, compressed forms, the disk budget, the check.
 
 use futures_util::StreamExt as _;
-use longshore_engine::model::{BuildPruneRequest, CheckRequest, CollectRequest, DiskBudget};
+use longshore_engine::model::{BuildKeep, BuildPruneRequest, CheckRequest, CollectRequest, DiskBudget};
 
 use super::translate::upkeep as translate;
 use super::{Answer, Call, reply};
@@ -10,17 +10,16 @@ use crate::errors::ApiError;
 /// `POST /build/prune`.
 pub(super) async fn prune_build_cache(call: &Call) -> Answer {
     let query = &call.query;
-    for name in ["max-used-space", "min-free-space"] {
-        if query.number::<u64>(name)?.is_some_and(|n| n > 0) {
-            return Err(ApiError::unimplemented(&format!("pruning the build cache by {name}")));
-        }
-    }
-    let kept = query.number::<u64>("reserved-space")?;
+    // As clients before 1.48 call it.
+    let reserved = query.number::<u64>("reserved-space")?.or(query.number::<u64>("keep-storage")?);
     let request = BuildPruneRequest {
         all: query.flag("all"),
         filters: query.filters()?,
-        // As clients before 1.48 call it.
-        reserved_space: kept.or(query.number::<u64>("keep-storage")?),
+        keep: BuildKeep {
+            reserved: reserved.unwrap_or(0),
+            max_used: query.number::<u64>("max-used-space")?.unwrap_or(0),
+            min_free: query.number::<u64>("min-free-space")?.unwrap_or(0),
+        },
     };
     let done = call.engine().prune_build_cache(request).await?;
     let removed = Some(done.removed).filter(|l| !l.is_empty());
