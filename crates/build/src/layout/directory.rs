@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use longshore_oci::{Digest, Sha256};
 
+use super::sweep::unneeded;
 use super::{DATA, END, FAILED, HAS, HELLO, INDEX, MAX_INDEX, NO, PUT, READ, WRITE, YES};
 use super::{broken, receive, send, send_all};
 
@@ -110,6 +111,7 @@ impl Place {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let aside = path.with_file_name(format!(".new-{}-{number}", std::process::id()));
         let mut made = self.begin(blob.is_none(), &aside);
+        let before = if blob.is_none() { fs::read(&path).unwrap_or_default() } else { Vec::new() };
         // All has to be read, also where nothing can be done with it.
         let (mut hash, mut size) = (Sha256::new(), 0u64);
         loop {
@@ -143,6 +145,10 @@ impl Place {
         });
         if placed.is_err() {
             let _ = fs::remove_file(&aside);
+        } else if blob.is_none() {
+            let after = fs::read(&path).unwrap_or_default();
+            // What cannot be removed does no harm.
+            unneeded(&self.dir, &before, &after).iter().for_each(|blob| drop(fs::remove_file(blob)));
         }
         placed
     }

@@ -17,6 +17,7 @@
 
 mod directory;
 mod peer;
+mod sweep;
 #[cfg(test)]
 mod tests;
 

@@ -119,3 +119,42 @@ fn an_engine_gets_nothing_else() {
         assert!(output.is_empty());
     }
 }
+
+#[test]
+fn what_only_a_replaced_cache_needed_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = |bytes: &[u8]| dir.path().join("cache/blobs/sha256").join(Digest::of(bytes).hex()).exists();
+    with(&place(&dir, true), |peer| {
+        let put = |bytes: &[u8]| {
+            peer.write(&Digest::of(bytes), &mut &bytes[..]).unwrap();
+            descriptor(bytes)
+        };
+        let manifest = |document: &[u8], layers: &[&[u8]]| {
+            put(document);
+            let layers: Vec<_> = layers.iter().map(|layer| put(layer)).collect();
+            serde_json::to_vec(&crate::portable::manifest(document, &layers)).unwrap()
+        };
+        let index = |manifests: &[(&[u8], bool)]| {
+            let manifests = manifests.iter().map(|(bytes, ours)| Descriptor {
+                media_type: longshore_oci::image::media::OCI_MANIFEST.into(),
+                artifact_type: ours.then(|| crate::portable::ARTIFACT.to_owned()),
+                ..put(bytes)
+            });
+            let manifests: Vec<_> = manifests.collect();
+            serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "manifests": manifests})).unwrap()
+        };
+        let (one, two) = (manifest(b"one", &[b"first", b"both"]), manifest(b"two", &[b"both", b"second"]));
+        let image = manifest(b"image", &[b"of the image"]);
+        put(b"somebody's");
+        peer.put_index(&index(&[(&one, true), (&image, false)])).unwrap();
+        peer.put_index(&index(&[(&two, true)])).unwrap();
+        let gone = [&b"one"[..], b"first", &one];
+        let kept = [&b"two"[..], b"both", b"second", &two, b"image", b"of the image", &image, b"somebody's"];
+        assert!(gone.iter().all(|bytes| !there(bytes)) && kept.iter().all(|bytes| there(bytes)));
+        // Nothing goes where it cannot be told what is needed.
+        put(b"no manifest");
+        peer.put_index(&index(&[(b"no manifest", false)])).unwrap();
+        assert!(there(b"two") && there(b"second"));
+    })
+    .unwrap();
+}
