@@ -313,7 +313,8 @@ fn privileged_bad_input_has_a_clear_answer() {
     }
     let dir = context(&d, "c", "FROM busybox\n", &[]);
     assert!(build(&d, &dir, &["--squash"]).fails(1).contains("squash"));
-    assert!(build(&d, &dir, &["--cache-from", "x"]).fails(1).contains("cachefrom"));
+    let without = build(&d, &dir, &["--cache-from", "x"]).ok();
+    assert!(without.contains("the cache x:latest is not used: No such image: x:latest"), "{without}");
     assert!(build(&d, &dir, &["-f", "none"]).stderr.contains("none"));
     nothing_at_work(&d);
     d.finish();

@@ -7,6 +7,7 @@ mod api;
 mod apparmor;
 mod attacks;
 mod build;
+mod build_cache;
 mod build_cli;
 mod build_diff;
 mod build_fetch;

@@ -40,6 +40,76 @@ pub struct BuildHead {
     /// Names for images that stand for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub named_images: BTreeMap<String, String>,
+    /// Caches that are asked for what the daemon's own has not, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cache_from: Vec<BuildCacheFrom>,
+    /// Where the cache goes in the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cache_to: Vec<BuildCacheTo>,
+}
+
+/// A cache of elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum BuildCacheFrom {
+    /// What a registry has under a name: a cache, or an image with one in it.
+    Registry {
+        #[serde(rename = "ref")]
+        reference: String,
+    },
+    /// What an image has in it: one that the daemon has, else the registry's.
+    Image {
+        #[serde(rename = "ref")]
+        reference: String,
+    },
+    Local(BuildDirectory),
+}
+
+/// A directory of the client's, offered by `POST /longshore/build/directory` for as long as that connection lasts:
+/// `longshore_build::layout` describes what goes over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildDirectory {
+    /// What the daemon said that it goes by.
+    pub id: String,
+    /// What messages call it.
+    pub name: String,
+    /// What the cache is called in it.
+    pub tag: String,
+    /// Its manifest, instead of what the tag says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// Where a cache goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildCacheTo {
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub to: BuildCachePlace,
+    /// All steps of the build, not only those whose layers the image has.
+    #[serde(default)]
+    pub max: bool,
+    /// Cache mounts go with it.
+    #[serde(default)]
+    pub mounts: bool,
+    /// The build goes on when it fails.
+    #[serde(default)]
+    pub ignore_error: bool,
+}
+
+/// See [`BuildCacheTo`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum BuildCachePlace {
+    Registry {
+        #[serde(rename = "ref")]
+        reference: String,
+    },
+    Local(BuildDirectory),
+    /// Into the image itself.
+    Inline,
 }
 
 impl fmt::Debug for BuildHead {
@@ -113,6 +183,14 @@ pub enum BuildLine {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
     },
+    /// Something besides the instructions goes on, by its name.
+    Task {
+        name: String,
+        state: BuildTask,
+        /// What is to be said of it; why it failed.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        text: String,
+    },
     /// The image is there; its id.
     Built { id: String },
     /// It has a name.
@@ -139,6 +217,17 @@ pub enum BuildExport {
     Tree,
     /// The image as an archive that is Docker's and an OCI layout.
     Archive,
+}
+
+/// How far something besides the instructions is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum BuildTask {
+    Running,
+    Done,
+    /// The build may go on all the same.
+    Failed,
 }
 
 /// How an instruction came to be done.

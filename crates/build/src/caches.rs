@@ -58,6 +58,16 @@ impl Caches {
         self.users().contains_key(name)
     }
 
+    /// Takes a cache for oneself, if nobody uses it.
+    pub(crate) fn take_now(&self, name: &str) -> Option<InUse<'_>> {
+        let mut users = self.users();
+        if users.contains_key(name) {
+            return None;
+        }
+        users.insert(name.to_owned(), User { count: 1, alone: true });
+        Some(InUse { caches: self, name: name.to_owned() })
+    }
+
     /// Takes a cache into use; waits where it has to.
     ///
     /// # Errors

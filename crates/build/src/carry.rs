@@ -14,6 +14,7 @@ use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::{self, Look, Placer, Selection};
+use crate::elsewhere::Elsewhere;
 use crate::graph::{Copy, Mkdir, Op, Part, Run, Source, Step, StepId};
 use crate::host::{Event, Fetcher, Runner, Stream};
 use crate::mounts::{self, Mounted};
@@ -36,6 +37,7 @@ pub(crate) struct Site<'a> {
     pub(crate) agents: &'a Agents,
     /// Where what a failed command left is kept, if it is to be.
     pub(crate) failed: Option<&'a Mutex<Option<FailedRun>>>,
+    pub(crate) elsewhere: Option<&'a dyn Elsewhere>,
     /// The tree that it stands on.
     pub(crate) base: Option<Digest>,
     /// The trees that it reads, in the order of [`Op::reads`].

@@ -2,7 +2,7 @@
 //!
 //! A step is described by what it does, never by where in a Dockerfile it stands, so that equal steps are one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_oci::Digest;
 
@@ -342,6 +342,17 @@ impl Graph {
             step.op.reads().into_iter().filter_map(|t| if let Tree::Step(id) = t { Some(id) } else { None }),
         );
         needs
+    }
+
+    /// The names of the cache mounts that commands among `wanted` see, each once, in the order of names.
+    #[must_use]
+    pub fn cache_mounts(&self, wanted: &[StepId]) -> BTreeSet<String> {
+        let steps = wanted.iter().filter_map(|id| self.step(*id));
+        let runs = steps.filter_map(|step| if let Op::Run(run) = &step.op { Some(run) } else { None });
+        let name = |mount: &Mount| {
+            if let MountOf::Cache { name, .. } = &mount.what { Some(name.clone()) } else { None }
+        };
+        runs.flat_map(|run| run.mounts.iter().filter_map(name)).collect()
     }
 
     /// What the steps that `wanted` needs, and these, take of the context of this number.

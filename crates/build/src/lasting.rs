@@ -197,6 +197,7 @@ impl Builder {
             cancel: job.cancel,
             caches: self.caches(),
             secrets: job.secrets,
+            elsewhere: None,
             agents: &NO_AGENTS,
             fetcher: &Nowhere,
             failed: None,

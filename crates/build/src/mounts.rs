@@ -146,8 +146,9 @@ impl<'a> Mounted<'a> {
                 let used = site.caches.take(name, *sharing, site.cancel)?;
                 let cache = site.store.cache_mount(&used.name)?;
                 if cache.fresh {
-                    let start =
-                        from.as_ref().zip(origin).map(|((_, path), origin)| (origin, path.as_slice()));
+                    let filled = site.elsewhere.is_some_and(|e| e.fill(&used.name, site.cancel));
+                    let start = from.as_ref().zip(origin).filter(|_| !filled);
+                    let start = start.map(|((_, path), origin)| (origin, path.as_slice()));
                     begin(site, &cache.path, start, *look)?;
                 }
                 self._caches.push(used);

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use crate::agents::Agents;
 use crate::caches::Caches;
 use crate::cancel::Cancel;
 use crate::context::Context;
+use crate::elsewhere::{Elsewhere, Promises};
 use crate::graph::{Graph, Run, StepId, Tree};
 use crate::host::{Done, Event, Fetcher, Runner, Watcher};
 use crate::secrets::Secrets;
@@ -22,6 +25,9 @@ use crate::{Error, Result, carry, explain};
 
 /// How often those who wait for something else look whether they were called off.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a build begins anew because a cache of elsewhere has not what it said: each time there is one less.
+const ROUNDS: usize = 100;
 
 /// What a step gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +40,19 @@ pub struct Outcome {
     pub size: u64,
     /// When the newest file of its layer was changed, nanoseconds since 1970; 0 without a layer.
     pub newest: i64,
+    /// What it is known by in the cache, the key that covers everything first, if it is known.
+    pub keys: Vec<Digest>,
 }
 
-impl From<&StepRecord> for Outcome {
-    fn from(record: &StepRecord) -> Self {
-        Self { chain: record.chain, diff_id: record.diff_id, size: record.size, newest: record.newest }
+impl Outcome {
+    fn new(record: &StepRecord, keys: [Option<Digest>; 2]) -> Self {
+        Self {
+            chain: record.chain,
+            diff_id: record.diff_id,
+            size: record.size,
+            newest: record.newest,
+            keys: keys.into_iter().flatten().collect(),
+        }
     }
 }
 
@@ -82,6 +96,10 @@ pub struct Job<'a> {
     pub parallel: usize,
     /// Holds what the steps give, until an image names it.
     pub lease: &'a Lease,
+    /// Caches that are asked for what the store has not.
+    pub elsewhere: Option<&'a dyn Elsewhere>,
+    /// Trees whose layers are in the store in the end; of others a cache of elsewhere may have them.
+    pub kept: &'a [Tree],
 }
 
 /// A command that failed, and what it left.
@@ -111,6 +129,9 @@ struct Work {
     changed: Condvar,
     /// Calls off what runs of this job when one step fails; the caller's switch is not touched.
     cancel: Cancel,
+    promises: Promises,
+    /// A promise was not kept.
+    broken: AtomicBool,
 }
 
 struct States {
@@ -147,18 +168,40 @@ impl Builder {
         self.caches.is_used(name)
     }
 
+    /// Gives `work` the directory of a cache mount while no command uses it; `None` where there is none, or it is in use.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read; those of `work`.
+    pub fn with_cache<T>(&self, name: &str, work: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
+        let Some(_alone) = self.caches.take_now(name) else { return Ok(None) };
+        let Some(dir) = self.store.cache_mount_at(name)? else { return Ok(None) };
+        work(&dir).map(Some)
+    }
+
     /// Carries out what is wanted of a graph; gives what each step gave, `None` for those that nothing needed. The first
     /// failure ends the job: what runs is called off, what was done before stays in the cache.
     ///
     /// # Errors
     /// That of the step that failed first; [`Error::Cancelled`].
     pub fn solve(&self, job: &Job<'_>) -> Result<Vec<Option<Outcome>>> {
+        for _ in 0..ROUNDS {
+            if let Some(outcomes) = self.try_solve(job)? {
+                return Ok(outcomes);
+            }
+        }
+        Err(Error::Internal("the caches of a build contradict themselves: build without --cache-from".into()))
+    }
+
+    /// The same; `None` where a cache has not what it said, and what stands on it is to be done again.
+    fn try_solve(&self, job: &Job<'_>) -> Result<Option<Vec<Option<Outcome>>>> {
         let steps = states(job.graph, job.wanted);
         let count = steps.iter().filter(|s| **s == State::Waiting).count();
         let work = Work {
             states: Mutex::new(States { steps, failed: None }),
             changed: Condvar::new(),
             cancel: Cancel::new(),
+            promises: Promises::default(),
+            broken: AtomicBool::new(false),
         };
         let both = work.cancel.clone();
         let _armed = job.cancel.on_call(move || both.call_off());
@@ -167,21 +210,44 @@ impl Builder {
                 scope.spawn(|| self.work(job, &work));
             }
         });
+        let mut result = self.keep(job, &work);
         let states = work.states.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match states.failed {
-            Some(_) if job.cancel.is_off() => Err(Error::Cancelled),
-            Some(e) => Err(e),
-            None if job.cancel.is_off() => Err(Error::Cancelled),
-            None => Ok(states.steps.into_iter().map(State::into_outcome).collect()),
+        if let Some(e) = states.failed {
+            result = Err(e);
         }
+        match result {
+            _ if job.cancel.is_off() => Err(Error::Cancelled),
+            Err(_) if work.broken.load(Ordering::Relaxed) => Ok(None),
+            Err(e) => Err(e),
+            Ok(()) => Ok(Some(states.steps.into_iter().map(State::into_outcome).collect())),
+        }
+    }
+
+    /// Brings what is to be in the store in the end.
+    fn keep(&self, job: &Job<'_>, work: &Work) -> Result<()> {
+        if work.lock().failed.is_some() {
+            return Ok(());
+        }
+        let trees: Vec<_> = job.kept.iter().map(|tree| work.lock().tree(*tree)).collect();
+        trees.into_iter().try_for_each(|tree| self.bring(job, work, tree))
+    }
+
+    /// Makes sure that the layers of a tree are in the store.
+    fn bring(&self, job: &Job<'_>, work: &Work, tree: Option<Digest>) -> Result<()> {
+        let Some(elsewhere) = job.elsewhere else { return Ok(()) };
+        if work.promises.keep(&self.store, tree, elsewhere, job.lease, &work.cancel)? {
+            return Ok(());
+        }
+        work.broken.store(true, Ordering::Relaxed);
+        Err(Error::NotFound("a cache has not what it said that it has".into()))
     }
 
     /// What one thread does: the next step that is ready, until there is none.
     fn work(&self, job: &Job<'_>, work: &Work) {
         while let Some((id, inputs)) = work.next(job.graph) {
             // A defect in one step ends its build, not the others.
-            let done = catch_unwind(AssertUnwindSafe(|| self.step(job, &work.cancel, id, &inputs)))
-                .unwrap_or_else(|_| {
+            let done =
+                catch_unwind(AssertUnwindSafe(|| self.step(job, work, id, &inputs))).unwrap_or_else(|_| {
                     Err(Error::Internal(format!("step {} failed; see the daemon's log", id.0 + 1)))
                 });
             let mut states = work.lock();
@@ -198,15 +264,17 @@ impl Builder {
     }
 
     /// One step, from the cache or carried out.
-    fn step(&self, job: &Job<'_>, cancel: &Cancel, id: StepId, inputs: &Inputs) -> Result<Outcome> {
+    fn step(&self, job: &Job<'_>, work: &Work, id: StepId, inputs: &Inputs) -> Result<Outcome> {
         let begin = Instant::now();
         job.watcher.event(&Event::Started { step: id });
-        let result = self.step_result(job, cancel, id, inputs);
+        let result = self.step_result(job, work, id, inputs);
         match &result {
             Ok((outcome, done)) => {
                 job.watcher.event(&Event::Done { step: id, done: *done, outcome, took: begin.elapsed() })
             }
             Err(Error::Cancelled) => {}
+            // It is done again.
+            Err(_) if work.broken.load(Ordering::Relaxed) => {}
             Err(error) => job.watcher.event(&Event::Failed { step: id, error }),
         }
         result.map(|(outcome, _)| outcome)
@@ -215,7 +283,7 @@ impl Builder {
     fn step_result(
         &self,
         job: &Job<'_>,
-        cancel: &Cancel,
+        work: &Work,
         id: StepId,
         inputs: &Inputs,
     ) -> Result<(Outcome, Done)> {
@@ -226,13 +294,14 @@ impl Builder {
             runner: job.runner,
             fetcher: job.fetcher,
             lease: job.lease,
-            cancel,
+            cancel: &work.cancel,
             base: inputs.base,
             from: &inputs.from,
             caches: &self.caches,
             secrets: job.secrets,
             agents: job.agents,
             failed: job.failed,
+            elsewhere: job.elsewhere,
             step,
         };
         let explain = |why: &dyn Fn() -> Result<String>| -> Result<()> {
@@ -243,24 +312,28 @@ impl Builder {
         };
         let quick = site.quick_key();
         if let Some(key) = &quick
-            && let Some(found) = self.cached(job, step.fresh, key)?
+            && let Some(found) = self.cached(job, work, step.fresh, key, inputs.base)?
         {
             explain(&|| Ok(explain::hit()))?;
-            return Ok((found, Done::Cached));
+            return Ok((Outcome::new(&found, [found.of, quick]), Done::Cached));
         }
+        inputs.from.iter().try_for_each(|tree| self.bring(job, work, *tree))?;
         let prepared = site.prepare()?;
         let key = prepared.key();
-        if let Some(found) = self.cached(job, step.fresh, key)? {
+        let keys = [Some(*key), quick];
+        if let Some(found) = self.cached(job, work, step.fresh, key, inputs.base)? {
             explain(&|| Ok(explain::hit()))?;
-            if let Some(quick) = &quick {
-                self.store.alias_step(key, quick)?;
+            if let Some(quick) = quick {
+                work.promises.alias(found.chain, key, quick);
+                self.store.alias_step(key, &quick)?;
             }
-            return Ok((found, Done::Cached));
+            return Ok((Outcome::new(&found, keys), Done::Cached));
         }
-        let (_flight, waited) = self.take_off(key, cancel)?;
+        self.bring(job, work, inputs.base)?;
+        let (_flight, waited) = self.take_off(key, &work.cancel)?;
         // Whoever flew before has left its result.
-        if waited && let Some(found) = self.cached(job, false, key)? {
-            return Ok((found, Done::Shared));
+        if waited && let Some(found) = self.here(job, key)? {
+            return Ok((Outcome::new(&found, keys), Done::Shared));
         }
         explain(&|| match step.fresh {
             true => Ok(explain::fresh()),
@@ -271,14 +344,35 @@ impl Builder {
         if let Some(quick) = &quick {
             self.store.alias_step(key, quick)?;
         }
-        Ok(((&record).into(), Done::Made))
+        Ok((Outcome::new(&record, keys), Done::Made))
     }
 
-    /// What the cache has, held by the job's lease.
-    fn cached(&self, job: &Job<'_>, fresh: bool, key: &Digest) -> Result<Option<Outcome>> {
+    /// What the store has, or caches of elsewhere say.
+    fn cached(
+        &self,
+        job: &Job<'_>,
+        work: &Work,
+        fresh: bool,
+        key: &Digest,
+        below: Option<Digest>,
+    ) -> Result<Option<StepRecord>> {
         if fresh {
             return Ok(None);
         }
+        if let Some(record) = self.here(job, key)? {
+            return Ok(Some(record));
+        }
+        let Some(claim) = job.elsewhere.and_then(|elsewhere| elsewhere.find(key)) else { return Ok(None) };
+        let record = work.promises.take(*key, below, claim);
+        // It may be here all the same, as a layer of an image.
+        if let Some(chain) = &record.chain {
+            job.lease.add_layer(*chain)?;
+        }
+        Ok(Some(record))
+    }
+
+    /// What the store has, held by the job's lease.
+    fn here(&self, job: &Job<'_>, key: &Digest) -> Result<Option<StepRecord>> {
         let Some(record) = self.store.step(key)? else { return Ok(None) };
         if let Some(chain) = &record.chain {
             // In this order: from the lease on it stays, and before it may have gone.
@@ -288,7 +382,7 @@ impl Builder {
             }
         }
         self.store.touch_steps(&[*key])?;
-        Ok(Some((&record).into()))
+        Ok(Some(record))
     }
 
     /// Waits until nobody else carries out the step with this key; true if somebody did.

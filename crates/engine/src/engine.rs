@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) registry: Registry,
     pub(crate) builder: Arc<longshore_build::Builder>,
+    /// Directories of clients that builds may use.
+    pub(crate) layouts: Arc<crate::build::Layouts>,
     pub(crate) runtimes: Runtimes,
     pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,

@@ -412,6 +412,8 @@ impl Engine {
                     container: Some(record.id.clone()),
                     comment: Some(request.comment).filter(|c| !c.is_empty()),
                     docker_version: None,
+                    // What the container changed no step gave.
+                    build_cache: None,
                     ..base
                 }
             })?;

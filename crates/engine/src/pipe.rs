@@ -31,6 +31,13 @@ pub(crate) fn from_writer(
     Box::pin(stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|item| (item, rx)) }))
 }
 
+/// A writer for a thread that may block, and what it writes as a stream. A reader that goes away makes it fail.
+pub(crate) fn writer() -> (ChannelWriter, ByteStream) {
+    let (tx, rx) = mpsc::channel::<Result<Bytes>>(QUEUE);
+    let stream = stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|item| (item, rx)) });
+    (ChannelWriter { tx, buffer: Vec::new() }, Box::pin(stream))
+}
+
 /// Writes into the channel.
 pub(crate) struct ChannelWriter {
     tx: mpsc::Sender<Result<Bytes>>,

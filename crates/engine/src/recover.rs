@@ -89,6 +89,7 @@ impl Engine {
             _exec_lock: exec_lock,
             registry: Registry::new(&store, &options)?,
             builder: crate::build::builder(&store),
+            layouts: Arc::default(),
             store,
             runtimes,
             networks,

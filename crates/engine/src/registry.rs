@@ -23,8 +23,8 @@ use crate::{Engine, EngineOptions, Error, Result, filters};
 #[derive(Debug)]
 pub(crate) struct Registry {
     client: Client,
-    puller: Puller,
-    pusher: Pusher,
+    pub(crate) puller: Puller,
+    pub(crate) pusher: Pusher,
 }
 
 impl Registry {
@@ -169,7 +169,7 @@ impl Engine {
         }))
     }
 
-    fn repository(&self, reference: &Reference, credentials: &Credentials) -> Repository {
+    pub(crate) fn repository(&self, reference: &Reference, credentials: &Credentials) -> Repository {
         self.inner.registry.client.repository(reference, credentials.clone())
     }
 
@@ -431,7 +431,7 @@ impl Engine {
 /// Manifests of an index that are fetched to be shown.
 const MAX_ENTRIES: usize = 200;
 
-fn manifest_ref(reference: &Reference) -> ManifestRef {
+pub(crate) fn manifest_ref(reference: &Reference) -> ManifestRef {
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => ManifestRef::Digest(*digest),
         (None, tag) => ManifestRef::Tag(tag.unwrap_or("latest").to_owned()),

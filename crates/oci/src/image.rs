@@ -71,6 +71,9 @@ pub struct ImageDocument {
     /// Docker's: the comment of the last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// Ours: which steps of a build gave the layers, as JSON (`longshore_build::portable`).
+    #[serde(default, rename = "longshore.build.cache.v1", skip_serializing_if = "Option::is_none")]
+    pub build_cache: Option<String>,
 }
 
 /// `rootfs` of an image document.

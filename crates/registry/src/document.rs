@@ -188,7 +188,11 @@ pub fn check_image(manifest: &Manifest) -> Result<()> {
     manifest.layers.iter().try_for_each(|layer| check_layer(&layer.media_type))
 }
 
-fn check_layer(media_type: &str) -> Result<()> {
+/// Whether layers of this media type can be unpacked here.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming what it is instead.
+pub fn check_layer(media_type: &str) -> Result<()> {
     const KNOWN: [&str; 6] = [
         media::OCI_LAYER,
         media::OCI_LAYER_GZIP,

@@ -38,7 +38,7 @@ pub use challenge::{Challenge, parse_challenges};
 pub use client::{Client, Login, SearchHit};
 pub use config::{Config, InsecureRule, Limits, Mirror};
 pub use credentials::Credentials;
-pub use document::{Document, check_image};
+pub use document::{Document, check_image, check_layer};
 pub use error::{Error, Refusal, RegistryError, Result};
 pub use fetch::Fetcher;
 pub use platform::choose;

@@ -2,16 +2,19 @@
 //! wanted twice at once is fetched once.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_oci::image::{Descriptor, Manifest};
 use longshore_oci::{Digest, Platform, Reference};
 use longshore_store::Store;
 use longshore_store::archive::{ReceiveEvent, Reception, Remote, Source};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::arrival::{self, Feeder};
+use crate::fetch::arriving;
 use crate::{Document, Error, Fetched, ManifestRef, Repository, Result, check_image, choose};
 
 /// Bytes of an image's configuration at most.
@@ -186,6 +189,25 @@ impl Puller {
             }
         }
         Fetch { puller: self, resolved, progress }.run(reception, remote, missing).await
+    }
+
+    /// Begins to download a blob for a thread that may block, with the pulls' limit of how many come at once. Of its bytes
+    /// only the number is checked.
+    ///
+    /// # Errors
+    /// When no server begins to send it; later failures come out of the reader.
+    pub fn read(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        runtime: &Handle,
+    ) -> Result<impl Read + Send + 'static> {
+        let begin = async {
+            let permit = self.permit().await;
+            Ok::<_, Error>((permit, repository.blob(blob).await?.unverified()))
+        };
+        let (permit, body) = runtime.block_on(begin)?;
+        Ok(arriving(runtime, body, blob.size, permit))
     }
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use longshore_oci::image::{Descriptor, media};
+use longshore_oci::image::Descriptor;
 use longshore_oci::{Digest, Reference};
 use longshore_store::Store;
 use longshore_store::archive::{Dispatch, SentManifest};
@@ -78,37 +78,68 @@ impl Pusher {
     ) -> Result<Pushed> {
         let store = self.store.clone();
         let dispatch = Arc::new(blocking(move || Ok(Dispatch::new(&store, &id)?)).await?);
-        let descriptors = self.layers(&dispatch, repository, &origins, &progress).await?;
-        let config = Descriptor {
-            media_type: media::DOCKER_CONFIG.into(),
-            digest: id,
-            size: dispatch.config().len() as u64,
-            urls: Vec::new(),
-            annotations: BTreeMap::new(),
-            platform: None,
-            artifact_type: None,
-        };
-        if repository.has_blob(&id).await?.is_none() {
-            let held = Arc::clone(&dispatch);
-            let file = blocking(move || Ok(held.open(&id)?)).await?;
-            repository.upload_blob(id, config.size, file, |_| {}).await?;
-        }
-        let SentManifest { bytes, media_type, digest } = dispatch.manifest(&descriptors)?;
-        let sent = SentManifest { bytes: bytes.clone(), media_type: media_type.clone(), digest };
-        let size = bytes.len() as u64;
-        let answered = repository
-            .put_manifest(&ManifestRef::Tag(tag.to_owned()), &media_type, Bytes::from(bytes))
-            .await?;
-        if answered != digest {
-            return Err(Error::DigestMismatch {
-                what: format!("manifest pushed to {}", repository.name().familiar_name()),
-                expected: digest,
-                actual: answered,
-            });
-        }
+        let (sent, descriptors) =
+            self.send(&dispatch, repository, tag, origins, progress, |d| Ok(dispatch.manifest(d)?)).await?;
+        let (digest, size) = (sent.digest, sent.bytes.len() as u64);
         let name: Reference = repository.name().clone().with_digest(digest);
         blocking(move || Ok(dispatch.sent(&sent, &descriptors, &name)?)).await?;
         Ok(Pushed { digest, size })
+    }
+
+    /// Sends layers with another document than an image's, under the manifest that `manifest` makes of what the layers are
+    /// there, and names that `tag`.
+    ///
+    /// # Errors
+    /// As [`Pusher::push`].
+    pub async fn push_layers(
+        &self,
+        dispatch: Arc<Dispatch>,
+        repository: &Repository,
+        tag: &str,
+        origins: Arc<Origins>,
+        progress: Arc<PushProgress>,
+        manifest: impl FnOnce(&[Descriptor]) -> Result<SentManifest>,
+    ) -> Result<Pushed> {
+        let (sent, descriptors) = self.send(&dispatch, repository, tag, origins, progress, manifest).await?;
+        let source = format!("{}/{}", repository.name().registry(), repository.name().repository());
+        let store = self.store.clone();
+        blocking(move || {
+            Ok(descriptors.iter().try_for_each(|layer| store.add_source(&layer.digest, &source))?)
+        })
+        .await?;
+        drop(dispatch);
+        Ok(Pushed { digest: sent.digest, size: sent.bytes.len() as u64 })
+    }
+
+    /// Sends the layers, the document and the manifest, in this order.
+    async fn send(
+        &self,
+        dispatch: &Arc<Dispatch>,
+        repository: &Repository,
+        tag: &str,
+        origins: Arc<Origins>,
+        progress: Arc<PushProgress>,
+        manifest: impl FnOnce(&[Descriptor]) -> Result<SentManifest>,
+    ) -> Result<(SentManifest, Vec<Descriptor>)> {
+        let descriptors = self.layers(dispatch, repository, &origins, &progress).await?;
+        let id = dispatch.id();
+        if repository.has_blob(&id).await?.is_none() {
+            let held = Arc::clone(dispatch);
+            let file = blocking(move || Ok(held.open(&id)?)).await?;
+            repository.upload_blob(id, dispatch.config().len() as u64, file, |_| {}).await?;
+        }
+        let sent = manifest(&descriptors)?;
+        let bytes = Bytes::from(sent.bytes.clone());
+        let answered =
+            repository.put_manifest(&ManifestRef::Tag(tag.to_owned()), &sent.media_type, bytes).await?;
+        if answered != sent.digest {
+            return Err(Error::DigestMismatch {
+                what: format!("manifest pushed to {}", repository.name().familiar_name()),
+                expected: sent.digest,
+                actual: answered,
+            });
+        }
+        Ok((sent, descriptors))
     }
 
     /// Brings all layers to the registry; gives what they are there, lowest first.

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use longshore_oci::Digest;
+use longshore_oci::image::Descriptor;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::check_announced;
 use crate::image::now;
+use crate::layer::{self, ApplyOptions, WhiteoutFormat};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::snapshot::make_private_dir;
 use crate::usage::{Allocated, allocated};
-use crate::{IoContext, Result, remove_tree};
+use crate::{Error, IoContext, Result, remove_tree};
 
 /// Where they lie, below the data root; each under the digest of its name.
 pub(crate) const DIR: &str = "caches";
@@ -65,6 +69,54 @@ impl Store {
         record.uses += 1;
         self.meta().commit_lazy(Batch::new().put(Table::Caches, &key.to_string(), &record))?;
         Ok(CacheDir { path: dir.join("data"), fresh })
+    }
+
+    /// Where the cache mount of this name lies, if there is one.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn cache_mount_at(&self, name: &str) -> Result<Option<PathBuf>> {
+        let key = Digest::of(name.as_bytes());
+        let dir = self.cache_dir(&key).join("data");
+        Ok((self.meta().contains(Table::Caches, &key.to_string())? && dir.is_dir()).then_some(dir))
+    }
+
+    /// Fills a cache mount that was just made with an archive, which has to be what is said of it; else it stays empty.
+    /// There will be no devices in it.
+    ///
+    /// # Errors
+    /// `Corrupt` or `DigestMismatch` for other bytes; when they cannot be unpacked.
+    pub fn fill_cache_mount(
+        &self,
+        name: &str,
+        diff_id: &Digest,
+        blob: &Descriptor,
+        source: impl Read + Send,
+    ) -> Result<()> {
+        let dir = self.cache_dir(&Digest::of(name.as_bytes()));
+        let aside = dir.join("coming");
+        let unpack = || {
+            remove_tree(&aside)?;
+            fs::create_dir(&aside).context(|| format!("make {}", aside.display()))?;
+            let options = ApplyOptions {
+                whiteouts: WhiteoutFormat::Literal,
+                skip_devices: true,
+                ..ApplyOptions::default()
+            };
+            let done = layer::apply(&aside, source.take(blob.size), &options)?;
+            check_announced(blob, done.compressed, done.compressed_size)?;
+            if done.diff_id != *diff_id {
+                let what = format!("cache mount {name}");
+                return Err(Error::DigestMismatch { what, expected: *diff_id, actual: done.diff_id });
+            }
+            // It takes the place of an empty directory.
+            fs::rename(&aside, dir.join("data")).context(|| format!("place {}", aside.display()))
+        };
+        let filled = unpack();
+        if filled.is_err() {
+            remove_tree(&aside)?;
+        }
+        filled
     }
 
     /// All cache mounts by key, with what they take.

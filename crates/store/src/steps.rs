@@ -36,6 +36,9 @@ pub struct StepRecord {
     pub uses: u64,
     /// What it was, for people.
     pub what: String,
+    /// The key that covers everything that the step depends on, where this record is under a second one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Digest>,
     /// The boot on which it was made, until its layer is known to be on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsynced: Option<String>,
@@ -100,9 +103,24 @@ impl Store {
     /// When the metadata cannot be read or written.
     pub fn alias_step(&self, key: &Digest, second: &Digest) -> Result<()> {
         match self.step(key)? {
-            Some(step) => self.meta().commit_lazy(Batch::new().put(Table::Steps, &second.to_string(), &step)),
+            Some(step) => {
+                let step = StepRecord { of: Some(*key), ..step };
+                self.meta().commit_lazy(Batch::new().put(Table::Steps, &second.to_string(), &step))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Records steps that were carried out elsewhere, and whose layers were just received: a lease holds these.
+    ///
+    /// # Errors
+    /// When the metadata cannot be written.
+    pub fn record_steps(&self, steps: &[(Digest, StepRecord)]) -> Result<()> {
+        let put = |batch: Batch, (key, step): &(Digest, StepRecord)| {
+            let boot = step.diff_id.filter(|_| self.is_durable()).map(|_| self.boot().to_owned());
+            batch.put(Table::Steps, &key.to_string(), &StepRecord { unsynced: boot, ..step.clone() })
+        };
+        self.meta().commit_lazy(steps.iter().fold(Batch::new(), put))
     }
 
     /// Notes that steps were wanted again.

@@ -50,6 +50,7 @@ pub fn document(image: &Image, outcomes: &[Option<Outcome>]) -> ImageDocument {
         container: None,
         docker_version: None,
         comment: None,
+        build_cache: None,
     }
 }
 

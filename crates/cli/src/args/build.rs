@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::build_cache::{From as CacheFrom, To as CacheTo};
 use super::csv;
 use super::kinds::{BYTES, ENV, HOST, LABEL, SWAP, ULIMIT, host};
 use super::output::{Made, Output};
@@ -33,6 +34,8 @@ const ALLOW: Kind = Kind::many("strings", |v| {
 });
 const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
 pub(crate) const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
+const CACHE_FROM: Kind = Kind::many("stringArray", |v| CacheFrom::read(v).map(drop));
+const CACHE_TO: Kind = Kind::many("stringArray", |v| CacheTo::read(v).map(drop));
 const PROVENANCE: Kind = Kind::one("string", |v| check_off(v, "provenance"));
 const SBOM: Kind = Kind::one("string", |v| check_off(v, "a bill of materials"));
 const ATTEST: Kind = Kind::many("stringArray", check_attest);
@@ -47,6 +50,14 @@ options! {
         build_arg: Vec<String> = flag("build-arg", ENV, "Set build-time variables"),
         build_context: Vec<String> = flag(
             "build-context", CONTEXT, "Additional build contexts (e.g., name=path, name=docker-image://image)",
+        ),
+        cache_from: Vec<String> = flag(
+            "cache-from", CACHE_FROM,
+            "External cache sources (e.g. \"user/app:cache\", \"type=local,src=path/to/dir\")",
+        ),
+        cache_to: Vec<String> = flag(
+            "cache-to", CACHE_TO,
+            "Cache export destinations (e.g. \"type=registry,ref=user/app:cache\", \"type=local,dest=path/to/dir\", \"type=inline\")",
         ),
         cgroup_parent: String =
             flag("cgroup-parent", STRING, "Set the parent cgroup for the \"RUN\" instructions during build"),
@@ -147,8 +158,6 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 /// What is not there yet.
 pub(crate) const BUILD_LATER: &[Flag] = &[
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
-    flag("cache-from", LIST, "External cache sources").refused(LATER),
-    flag("cache-to", LIST, "Cache export destinations").refused(LATER),
     flag("security-opt", STRINGS, "Security options").refused(LATER),
     flag("squash", BOOL, "Squash newly built layers into a single new layer").refused(LATER),
 ];
@@ -348,6 +357,8 @@ impl BuildArgs {
             ("--ssh", !self.ssh.is_empty()),
             ("--allow", !self.allow.is_empty()),
             ("--no-cache-filter", !self.no_cache_filter.is_empty()),
+            ("--cache-from", !self.cache_from.is_empty()),
+            ("--cache-to", !self.cache_to.is_empty()),
             ("--explain", self.explain),
             ("--verify-reproducible", self.verify_reproducible),
             ("--debug-shell", self.debug_shell),
@@ -386,6 +397,16 @@ impl BuildArgs {
     /// What commands may ask for.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         self.secret.iter().filter_map(|s| Secret::read(s).ok()).collect()
+    }
+
+    /// Where the cache comes from, besides the daemon's own.
+    pub(crate) fn cache_from(&self) -> Vec<CacheFrom> {
+        self.cache_from.iter().filter_map(|f| CacheFrom::read(f).ok()).flatten().collect()
+    }
+
+    /// Where the cache goes.
+    pub(crate) fn cache_to(&self) -> Vec<CacheTo> {
+        self.cache_to.iter().filter_map(|t| CacheTo::read(t).ok()).flatten().collect()
     }
 
     /// Whether registries get it.
@@ -576,8 +597,8 @@ mod tests {
             ("--ssh a= .", "invalid ssh agent \"a=\""),
             ("--ssh a=b,c .", "several keys are not implemented yet"),
             ("--allow all .", "invalid entitlement \"all\""),
-            ("--cache-from x .", "--cache-from is not implemented yet"),
-            ("--cache-to x .", "--cache-to is not implemented yet"),
+            ("--cache-from type=s3 .", "type=s3 is not implemented yet"),
+            ("--cache-to type=inline,mode=max .", "mode=max: an image has room"),
             ("--squash .", "--squash is not implemented yet"),
             ("--annotation a=b .", "--annotation is not implemented yet"),
             ("--build-context a .", "invalid context value: a, expected key=value"),

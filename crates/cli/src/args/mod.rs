@@ -2,6 +2,7 @@
 
 mod body;
 pub(crate) mod build;
+pub(crate) mod build_cache;
 mod caps;
 pub(crate) mod container;
 pub(crate) mod create;

@@ -10,11 +10,13 @@ mod rows;
 mod runner;
 mod secrets;
 mod source;
+mod travel;
 
 pub(crate) use self::images::{Bases, fits};
 pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 pub use self::source::BuildInput;
 pub(crate) use self::source::Site;
+pub(crate) use self::travel::Layouts;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +36,7 @@ use tokio::sync::mpsc;
 use self::fetch::Fetches;
 use self::rows::Rows;
 use self::source::{Incoming, Ready, Start};
+use self::travel::{Imports, Made, export_all, inline};
 use crate::model::{BuildEvent, BuildRequest};
 use crate::stream::BoxStream;
 use crate::{Engine, Error, Result};
@@ -53,6 +56,16 @@ pub(crate) const DIR: &str = "builds";
 struct Sources<'a> {
     contexts: &'a [Context],
     fetches: &'a Fetches<'a>,
+}
+
+/// What a plan is carried out with.
+#[derive(Clone, Copy)]
+struct With<'a> {
+    request: &'a BuildRequest,
+    imports: &'a Imports<'a>,
+    lease: &'a Lease,
+    cancel: &'a Cancel,
+    send: &'a (dyn Fn(BuildEvent) + Send + Sync),
 }
 
 impl Engine {
@@ -124,9 +137,11 @@ impl Engine {
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
         let fetches = Fetches::new(self, runtime, &request.secrets).map_err(to_build)?;
-        let (outcomes, made) = self.with_contexts(ready, &plan, send, |contexts| {
+        let imports = Imports::open(self, request, runtime, cancel, send);
+        let with = With { request, imports: &imports, lease: &lease, cancel, send };
+        let (outcomes, new) = self.with_contexts(ready, &plan, send, |contexts| {
             let files = Sources { contexts, fetches: &fetches };
-            self.solve(&plan, &files, request, &lease, cancel, send)
+            self.solve(&plan, &files, &with)
         })?;
         if cancel.is_off() {
             return Err(BuildError::Cancelled);
@@ -141,27 +156,22 @@ impl Engine {
                 plan.unused_args.join(" ")
             )));
         }
-        let document = document(&plan.image, &outcomes);
+        let mut document = document(&plan.image, &outcomes);
+        let made = Made { plan: &plan, outcomes: &outcomes, imports: &imports };
+        document.build_cache = inline(&made, request)?;
         self.export_build(request, top, &document, cancel, send)?;
         if request.unrecorded {
-            return Ok(());
+            return export_all(self, request, &made, runtime, cancel, send);
         }
         let id = archive::record(&self.inner.store, top, &request.tags, document)?;
-        self.warn_of_secrets(&id, &made, send)?;
+        self.warn_of_secrets(&id, &new, send)?;
         self.announce(&id, request, send);
         tracing::debug!(image = %id, "built");
-        Ok(())
+        export_all(self, request, &made, runtime, cancel, send)
     }
 
-    fn solve(
-        &self,
-        plan: &Plan,
-        files: &Sources<'_>,
-        request: &BuildRequest,
-        lease: &Lease,
-        cancel: &Cancel,
-        send: &(dyn Fn(BuildEvent) + Send + Sync),
-    ) -> Result<Solved, BuildError> {
+    fn solve(&self, plan: &Plan, files: &Sources<'_>, with: &With<'_>) -> Result<Solved, BuildError> {
+        let With { request, imports, lease, cancel, send } = *with;
         let rows = Rows::new(plan, send);
         let failed = Mutex::default();
         let job = Job {
@@ -178,6 +188,8 @@ impl Engine {
             cancel,
             parallel: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             lease,
+            elsewhere: if imports.is_empty() { None } else { Some(imports) },
+            kept: &[plan.image.tree],
         };
         rows.begin();
         let done = self.inner.builder.solve(&job);

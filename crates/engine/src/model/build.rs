@@ -57,6 +57,60 @@ pub struct BuildRequest {
     pub unrecorded: bool,
     /// What registries are told, by the registry's name.
     pub credentials: BTreeMap<String, Credentials>,
+    /// Caches of elsewhere that are asked for what the own has not, in this order.
+    pub cache_from: Vec<CacheFrom>,
+    /// Where the cache goes in the end.
+    pub cache_to: Vec<CacheTo>,
+}
+
+/// A cache of elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheFrom {
+    /// What a registry has under a name: a cache, or an image with one in it.
+    Registry(Reference),
+    /// What an image has in it: one that is here, else the registry's.
+    Image(Reference),
+    /// What an image has in it that is here; no registry is asked.
+    Here(Reference),
+    /// A directory of the client's.
+    Directory(CacheDirectory),
+}
+
+/// A directory of a client's that [`crate::Engine::open_layout`] made usable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheDirectory {
+    /// What it goes by.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// What the cache is called in it.
+    pub tag: String,
+    /// Its manifest, instead of what the tag says.
+    pub digest: Option<Digest>,
+}
+
+/// Where a cache goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheTo {
+    #[allow(missing_docs)]
+    pub to: CachePlace,
+    /// All steps of the build, not only those whose layers the image has.
+    pub max: bool,
+    /// Cache mounts go with it.
+    pub mounts: bool,
+    /// The build goes on when it fails.
+    pub ignore_error: bool,
+}
+
+/// See [`CacheTo`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachePlace {
+    /// The name gets a tag.
+    Registry(Reference),
+    #[allow(missing_docs)]
+    Directory(CacheDirectory),
+    /// Into the image itself; its steps only.
+    Inline,
 }
 
 /// What may be made of what was built, in the form of a tar.
@@ -125,12 +179,25 @@ pub enum BuildEvent {
     Export { what: BuildExport, bytes: Vec<u8> },
     /// That tar is whole. For an archive, `id` is the image's.
     Exported { what: BuildExport, id: Option<Digest> },
+    /// Something besides the instructions, by what people call it.
+    Task { name: String, said: BuildTask },
     /// The image is there.
     Built(Digest),
     /// It has a name.
     Tagged(Reference),
     /// The build failed, at an instruction if it is known; `code` is that of a command.
     Failed { message: String, code: Option<i32>, row: Option<usize> },
+}
+
+/// What is told of something that is done besides the instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BuildTask {
+    Begun,
+    Note(String),
+    Done,
+    /// The build may go on all the same.
+    Failed(String),
 }
 
 /// What something in the build cache is.

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::build_lines::Lines;
 use super::build_order::{Ordered, quietly};
 use super::hijack::Session;
-use super::{Answer, Call, body, images, registry, reply, streams};
+use super::{Answer, Call, body, build_cache, images, registry, reply, streams};
 use crate::errors::ApiError;
 
 /// Parameters that change what is built and are not there yet.
@@ -158,9 +158,6 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
     if q.flag("squash") {
         return Err(ApiError::unimplemented("squashing the layers of a build (squash)"));
     }
-    if !list(q.text("cachefrom"), "cachefrom")?.is_empty() {
-        return Err(ApiError::unimplemented("taking a build's cache from images (cachefrom)"));
-    }
     if !matches!(q.text("isolation"), "" | "default") {
         return Err(ApiError::invalid("invalid isolation: only \"default\" is there on Linux"));
     }
@@ -187,6 +184,8 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         exports: Vec::new(),
         unrecorded: false,
         credentials: registry::all_credentials(headers)?,
+        cache_from: build_cache::images(&list(q.text("cachefrom"), "cachefrom")?)?,
+        cache_to: Vec::new(),
     })
 }
 
@@ -241,6 +240,8 @@ pub(super) async fn read_head<T: DeserializeOwned>(
 
 /// Takes what every build may be given besides its files.
 fn take_head(wanted: &mut BuildRequest, head: BuildHead) -> Result<(), ApiError> {
+    wanted.cache_from.extend(build_cache::from(head.cache_from)?);
+    wanted.cache_to = build_cache::to(head.cache_to)?;
     for (id, socket) in head.agents {
         if !socket.starts_with('/') {
             return Err(ApiError::invalid(format!("ssh agent {id}: {socket} is no absolute path")));

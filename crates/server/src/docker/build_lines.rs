@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow};
+use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow, BuildTask};
 use longshore_engine::BuildAsk;
 use longshore_engine::model::{self, BuildEvent};
 
@@ -77,6 +77,15 @@ impl Lines {
             BuildEvent::Warning(text) => BuildLine::Warning { text },
             BuildEvent::Lint { rule, message, line } => {
                 BuildLine::Warning { text: format!("{rule}: {message} (line {line})") }
+            }
+            BuildEvent::Task { name, said } => {
+                let (state, text) = match said {
+                    model::BuildTask::Begun => (BuildTask::Running, String::new()),
+                    model::BuildTask::Note(text) => (BuildTask::Running, text),
+                    model::BuildTask::Done => (BuildTask::Done, String::new()),
+                    model::BuildTask::Failed(text) => (BuildTask::Failed, text),
+                };
+                BuildLine::Task { name, state, text }
             }
             BuildEvent::Checked(count) => BuildLine::Checked { count },
             BuildEvent::Export { what, bytes } => {

@@ -60,7 +60,8 @@ impl Ordered {
             | BuildEvent::Explained { .. }
             | BuildEvent::Left(_)
             | BuildEvent::Export { .. }
-            | BuildEvent::Exported { .. } => {}
+            | BuildEvent::Exported { .. }
+            | BuildEvent::Task { .. } => {}
             BuildEvent::Pull(e) => out.push(image::progress(e)),
             BuildEvent::Warning(text) => self.warnings.push(stream(format!("{text}\n"))),
             BuildEvent::Built(id) => {

@@ -3,6 +3,7 @@
 mod archive;
 mod body;
 mod build;
+mod build_cache;
 mod build_lines;
 mod build_order;
 mod containers;
@@ -172,6 +173,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::Commit => images::commit(call, request).await,
         Route::Build => build::build(call, request).await,
         Route::BuildLines => build::lines(call, request).await,
+        Route::BuildDirectory => build_cache::directory(call, request).await,
         Route::BuildPrune => upkeep::prune_build_cache(call).await,
         Route::CompressedPrune => upkeep::prune_compressed(call).await,
         Route::Collect => upkeep::collect(call).await,

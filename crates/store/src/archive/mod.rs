@@ -4,6 +4,7 @@
 mod custody;
 mod feed;
 mod import;
+mod layers;
 mod load;
 mod manifest;
 mod receive;
@@ -13,10 +14,11 @@ mod staged;
 mod step;
 
 pub use import::{CommitOptions, NewImage, commit, commit_with, import, record};
+pub use layers::{Coming, PackedTree};
 pub use load::{LoadEvent, Loaded, load};
 pub use receive::{ReceiveEvent, Reception, Remote, Source};
 pub use save::{SaveItem, save, save_unrecorded};
-pub use send::{Dispatch, SentManifest};
+pub use send::{Absent, Dispatch, Part, SentManifest, oci_type};
 
 pub(crate) use custody::Custody;
-pub(crate) use staged::{Came, Chain, Staged, rebuild, tar_size};
+pub(crate) use staged::{Came, Chain, Staged, check_announced, rebuild, tar_size};

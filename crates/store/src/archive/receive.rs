@@ -170,7 +170,7 @@ impl Drop for Reception {
 
 /// A layer that came.
 #[derive(Debug)]
-enum Arrived<'a> {
+pub(super) enum Arrived<'a> {
     /// It is unpacked.
     Staged(Staged<'a>),
     /// It lies in the content store, where the driver needs the parent first.
@@ -178,7 +178,7 @@ enum Arrived<'a> {
 }
 
 /// Takes in all layers at once, a thread for each: how many of them come at a time is for the sources to say.
-fn receive<'a>(
+pub(super) fn receive<'a>(
     custody: &'a Custody,
     sources: Vec<(Descriptor, Source)>,
     progress: &(dyn Fn(ReceiveEvent) + Sync),
@@ -270,36 +270,8 @@ fn add<'a>(
     let graph = store.adding();
     let mut chain = Chain::default();
     let placed = (|| {
-        for (i, (diff_id, layer)) in diff_ids.iter().zip(&image.layers).enumerate() {
-            if chain.reuse(store, diff_id)? {
-                continue;
-            }
-            let name = layer.digest.to_string();
-            let more = image.layers[i + 1..].iter().any(|l| l.digest == layer.digest);
-            match arrived.remove(&layer.digest) {
-                Some(Arrived::Staged(staged)) => {
-                    check_diff(&name, diff_id, &staged.diff_id)?;
-                    let mut slot = Some(staged);
-                    chain.place(store, &mut slot, more)?;
-                    if let Some(copy) = slot {
-                        arrived.insert(layer.digest, Arrived::Staged(copy));
-                    }
-                }
-                Some(Arrived::Kept(kept)) => {
-                    let parent = chain.parent_snapshot(store)?;
-                    let (start, file) = open_kept(custody, &kept)?;
-                    let came = Came::Kept(&kept);
-                    let staged = Staged::unpack_on(custody, parent.as_deref(), &start, &came, file)?;
-                    check_diff(&name, diff_id, &staged.diff_id)?;
-                    chain.push(store, staged)?;
-                    if more {
-                        arrived.insert(layer.digest, Arrived::Kept(kept));
-                    }
-                }
-                // It was here when the image was begun, and somebody removed it by force.
-                None => return Err(Error::Unavailable(format!("layer {name} is gone: try again"))),
-            }
-        }
+        let layers: Vec<_> = diff_ids.iter().copied().zip(image.layers.iter().map(|l| l.digest)).collect();
+        place(custody, &mut chain, &layers, arrived)?;
         custody.put(&image.config)?;
         let manifest = ManifestRecord {
             digest: custody.put(&image.manifest)?,
@@ -326,4 +298,45 @@ fn add<'a>(
         chain.undo(store, &graph);
     }
     placed
+}
+
+/// Puts layers, each by its diff id and the digest of its blob, on top of a chain; what is there already is taken.
+pub(super) fn place<'a>(
+    custody: &'a Custody,
+    chain: &mut Chain,
+    layers: &[(Digest, Digest)],
+    arrived: &mut BTreeMap<Digest, Arrived<'a>>,
+) -> Result<()> {
+    let store = &custody.store;
+    for (i, (diff_id, blob)) in layers.iter().enumerate() {
+        if chain.reuse(store, diff_id)? {
+            continue;
+        }
+        let name = blob.to_string();
+        let more = layers[i + 1..].iter().any(|(_, other)| other == blob);
+        match arrived.remove(blob) {
+            Some(Arrived::Staged(staged)) => {
+                check_diff(&name, diff_id, &staged.diff_id)?;
+                let mut slot = Some(staged);
+                chain.place(store, &mut slot, more)?;
+                if let Some(copy) = slot {
+                    arrived.insert(*blob, Arrived::Staged(copy));
+                }
+            }
+            Some(Arrived::Kept(kept)) => {
+                let parent = chain.parent_snapshot(store)?;
+                let (start, file) = open_kept(custody, &kept)?;
+                let came = Came::Kept(&kept);
+                let staged = Staged::unpack_on(custody, parent.as_deref(), &start, &came, file)?;
+                check_diff(&name, diff_id, &staged.diff_id)?;
+                chain.push(store, staged)?;
+                if more {
+                    arrived.insert(*blob, Arrived::Kept(kept));
+                }
+            }
+            // It was here when this was begun, and somebody removed it by force.
+            None => return Err(Error::Unavailable(format!("layer {name} is gone: try again"))),
+        }
+    }
+    Ok(())
 }

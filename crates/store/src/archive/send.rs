@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 
 use longshore_oci::image::{Descriptor, Manifest, media};
 use longshore_oci::{Digest, Reference};
 
 use super::custody::Custody;
-use super::staged::rebuild;
+use super::layers::PackedTree;
+use super::staged::{check_announced, rebuild};
 use crate::compressed::Compressed;
 use crate::image::{BlobRecord, ImageRow, LayerRecord, MAX_CONFIG, ManifestRecord, Origin};
 use crate::layer::Compressor;
 use crate::meta::{Batch, Table};
 use crate::open::Store;
-use crate::{Error, Result};
+use crate::{Error, IoContext, Result};
 
 /// An image that is being sent. What it needs stays as long as it lives.
 #[derive(Debug)]
@@ -25,6 +26,39 @@ pub struct Dispatch {
     layers: Vec<(Digest, LayerRecord)>,
     /// The manifest that it came with, if that can be sent again.
     known: Option<(ManifestRecord, Vec<u8>, Manifest)>,
+    _trees: Vec<PackedTree>,
+    /// Layers that are not here, by their place.
+    absent: BTreeMap<usize, Absent>,
+}
+
+/// Something that is sent as a layer.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Part {
+    /// By its chain id.
+    Layer(Digest),
+    Tree(PackedTree),
+    /// A layer that is not here; its blob is fetched if it has to be sent.
+    Elsewhere(Absent),
+}
+
+/// See [`Part::Elsewhere`].
+pub struct Absent {
+    /// Digest of its tar; nobody checks that here.
+    pub diff_id: Digest,
+    #[allow(missing_docs)]
+    pub blob: Descriptor,
+    /// Begins to fetch the blob, which is checked.
+    pub fetch: Box<dyn Fn() -> std::io::Result<Box<dyn Read + Send>> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Absent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Absent")
+            .field("diff_id", &self.diff_id)
+            .field("blob", &self.blob)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A finished manifest.
@@ -59,10 +93,56 @@ impl Dispatch {
         custody.hold(*id)?;
         drop(graph);
         let known = image.manifests.into_iter().rev().find_map(|m| known(store, m, &layers));
-        Ok(Self { custody, id: *id, config, layers, known })
+        Ok(Self { custody, id: *id, config, layers, known, _trees: Vec::new(), absent: BTreeMap::new() })
     }
 
-    /// The image's configuration.
+    /// Begins to send layers and packed directories, in their order, under another document than an image's, which is kept as
+    /// long as this lives.
+    ///
+    /// # Errors
+    /// `NotFound` for a layer that is not there; when the metadata fails.
+    pub fn of_parts(store: &Store, config: Vec<u8>, parts: Vec<Part>, reason: &str) -> Result<Self> {
+        let custody = Custody::new(store, reason)?;
+        let graph = store.adding();
+        let (mut layers, mut trees, mut absent) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (n, part) in parts.into_iter().enumerate() {
+            let (chain, record) = match part {
+                Part::Layer(chain) => {
+                    custody.hold_layer(chain)?;
+                    let record = store.layer(&chain)?;
+                    (chain, record.ok_or_else(|| Error::NotFound(format!("layer {chain} is not there")))?)
+                }
+                Part::Tree(tree) => {
+                    let record = tree.record.clone();
+                    trees.push(tree);
+                    (record.diff_id, record)
+                }
+                Part::Elsewhere(layer) => {
+                    let blob = &layer.blob;
+                    let blob =
+                        BlobRecord::new(blob.digest, blob.size, blob.media_type.clone(), Origin::Registry);
+                    let (diff_id, cache_id) = (layer.diff_id, String::new());
+                    absent.insert(n, layer);
+                    (diff_id, LayerRecord { diff_id, parent: None, cache_id, size: 0, blob: Some(blob) })
+                }
+            };
+            if let Some(blob) = &record.blob {
+                custody.hold(blob.digest)?;
+            }
+            layers.push((chain, record));
+        }
+        drop(graph);
+        let id = custody.put(&config)?;
+        Ok(Self { custody, id, config, layers, known: None, _trees: trees, absent })
+    }
+
+    /// The image's id, or the digest of the document in the configuration's place.
+    #[must_use]
+    pub fn id(&self) -> Digest {
+        self.id
+    }
+
+    /// The image's configuration, or the document in its place.
     #[must_use]
     pub fn config(&self) -> &[u8] {
         &self.config
@@ -98,6 +178,9 @@ impl Dispatch {
         {
             return Ok(wanted.clone());
         }
+        if let Some(absent) = self.absent.get(&layer) {
+            return self.fetch(absent);
+        }
         let snapshot = &record.cache_id;
         if wanted.as_ref().is_some_and(|w| w.digest == record.diff_id) {
             let mut ingest = store.content().ingest()?;
@@ -126,6 +209,17 @@ impl Dispatch {
         let blob = BlobRecord::new(digest, size, media::DOCKER_LAYER_GZIP, origin);
         self.keep(chain, &blob)?;
         Ok(describe(&blob))
+    }
+
+    fn fetch(&self, absent: &Absent) -> Result<Descriptor> {
+        let blob = &absent.blob;
+        let mut ingest = self.custody.store.content().ingest()?;
+        ingest.set_limit(blob.size);
+        let mut from = (absent.fetch)().context(|| format!("fetch blob {}", blob.digest))?;
+        std::io::copy(&mut from, &mut ingest).context(|| format!("fetch blob {}", blob.digest))?;
+        check_announced(blob, ingest.digest(), ingest.size())?;
+        self.custody.commit(ingest, blob.digest)?;
+        Ok(blob.clone())
     }
 
     /// Keeps what was compressed here, so that the next push of the layer sends the same.
@@ -199,6 +293,16 @@ impl Dispatch {
     }
 }
 
+/// The media type of a layer in OCI's words.
+#[must_use]
+pub fn oci_type(media_type: &str) -> &str {
+    match media_type {
+        media::DOCKER_LAYER_GZIP => media::OCI_LAYER_GZIP,
+        media::DOCKER_LAYER => media::OCI_LAYER,
+        other => other,
+    }
+}
+
 /// A manifest that came with the image, if it is whole and speaks of these layers.
 fn known(
     store: &Store,
@@ -240,11 +344,6 @@ fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
         media::DOCKER_LAYER | media::OCI_LAYER => Some(media::DOCKER_LAYER),
         _ => None,
     };
-    let oci = |t: &str| match t {
-        media::DOCKER_LAYER_GZIP => media::OCI_LAYER_GZIP.to_owned(),
-        media::DOCKER_LAYER => media::OCI_LAYER.to_owned(),
-        other => other.to_owned(),
-    };
     let all_docker = layers.iter().all(|l| docker(&l.media_type).is_some());
     let (own, config) = match all_docker {
         true => (media::DOCKER_MANIFEST, media::DOCKER_CONFIG),
@@ -253,7 +352,7 @@ fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
     let layer = |l: &Descriptor| {
         let media_type = match docker(&l.media_type).filter(|_| all_docker) {
             Some(t) => t.to_owned(),
-            None => oci(&l.media_type),
+            None => oci_type(&l.media_type).to_owned(),
         };
         descriptor(l.digest, l.size, media_type)
     };

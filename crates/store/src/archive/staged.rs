@@ -240,7 +240,7 @@ impl<'a> Staged<'a> {
 }
 
 /// Refuses bytes that are not what their descriptor says.
-pub(super) fn check_announced(announced: &Descriptor, digest: Digest, size: u64) -> Result<()> {
+pub(crate) fn check_announced(announced: &Descriptor, digest: Digest, size: u64) -> Result<()> {
     if size != announced.size {
         return Err(Error::Corrupt(format!(
             "blob {} has {size} bytes, {} were announced",

@@ -27,7 +27,7 @@ impl Store {
         lease: &Lease,
     ) -> Result<StepRecord> {
         let mut record =
-            StepRecord { chain: below, below, made: now(), used: now(), uses: 0, ..step.clone() };
+            StepRecord { chain: below, below, made: now(), used: now(), uses: 0, of: None, ..step.clone() };
         let layer =
             step.chain.filter(|_| step.diff_id.is_some()).map(|c| self.layer(&c)).transpose()?.flatten();
         let (Some(layer), Some(diff_id)) = (layer, step.diff_id) else {
@@ -90,6 +90,7 @@ impl Store {
             used: now(),
             uses: 0,
             what: what.to_owned(),
+            of: None,
             unsynced: None,
         };
         let graph = self.adding();

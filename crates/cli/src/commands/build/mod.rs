@@ -1,5 +1,6 @@
 //! `build`.
 
+mod cache;
 mod debug;
 mod output;
 pub(super) mod secrets;
@@ -41,6 +42,8 @@ struct Asked {
     users: String,
     /// What errors call the Dockerfile, and what is in it.
     dockerfile: Option<(String, Vec<u8>)>,
+    /// Directories with caches that the daemon may use meanwhile.
+    _offers: Vec<cache::Offer>,
 }
 
 /// `build`.
@@ -157,11 +160,17 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     }
     let pairs: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let route = if own { "/longshore/build" } else { "/build" };
-    let asked = Asked { path: query(route, &pairs), users: header_of_all(&users), dockerfile: source.shown };
-    let head = secrets::head(&args.secrets(), &args.agents())?;
+    let mut head = secrets::head(&args.secrets(), &args.agents())?;
     if let Some(option) = args.ours_alone().filter(|_| !own) {
         return Err(Failure::new(format!("{option} needs a Longshore daemon: this one is another")));
     }
+    let offers = cache::offer(app, args, &mut head).await?;
+    let asked = Asked {
+        path: query(route, &pairs),
+        users: header_of_all(&users),
+        dockerfile: source.shown,
+        _offers: offers,
+    };
     Ok((asked, Sender::new(source.files, head)?))
 }
 

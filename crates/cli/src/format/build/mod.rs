@@ -11,7 +11,7 @@ mod tty;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow};
+use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow, BuildTask};
 use longshore_build::dockerfile::{Span, parse, render};
 
 pub(crate) use plain::Plain;
@@ -74,6 +74,8 @@ pub(crate) struct Build {
     export: Option<usize>,
     /// The step for what comes to this side, and the bytes that came.
     coming: Option<(usize, u64)>,
+    /// The steps of what is done besides the instructions, by name.
+    tasks: HashMap<String, usize>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) warnings: Vec<String>,
     /// The image of what a failed command left.
@@ -101,6 +103,14 @@ impl Build {
             step.begun = now;
             out.push(Change::Begun(at));
         }
+    }
+
+    /// A step that the cache had is carried out after all: the cache has not what it said.
+    fn reopen(&mut self, at: usize, now: Duration, out: &mut Vec<Change>) {
+        if let Some(step) = self.steps.get_mut(at).filter(|step| step.state == State::Cached) {
+            step.state = State::Waiting;
+        }
+        self.begin(at, now, out);
     }
 
     fn note(&mut self, at: usize, key: &str, text: String, out: &mut Vec<Change>) {
@@ -169,7 +179,7 @@ impl Build {
             | BuildLine::Unknown => {}
             BuildLine::Output { row, stderr, text } => {
                 if let Some(at) = self.step_of(row, true) {
-                    self.begin(at, now, &mut out);
+                    self.reopen(at, now, &mut out);
                     let lines = self.steps.get_mut(at).map(|step| step.output(&text, stderr, now));
                     let lines = lines.into_iter().flatten();
                     out.extend(lines.map(|text| Change::Line { step: at, stderr, text }));
@@ -198,6 +208,7 @@ impl Build {
                 self.outcome.get_or_insert(Outcome::Exported);
             }
             BuildLine::Left { id } => self.left = Some(id),
+            BuildLine::Task { name, state, text } => self.task(&name, state, &text, now, &mut out),
             BuildLine::Checked { count } => self.outcome = Some(Outcome::Checked(count)),
             BuildLine::Built { id } => {
                 let at = self.exporting(now, &mut out);
@@ -248,6 +259,34 @@ impl Build {
         }
     }
 
+    /// Something besides the instructions; each name is a step.
+    fn task(&mut self, name: &str, state: BuildTask, text: &str, now: Duration, out: &mut Vec<Change>) {
+        let name = one_line(name);
+        let at = match self.tasks.get(&name) {
+            Some(at) => *at,
+            None => {
+                if let Some(image) = self.export {
+                    let begun = self.steps.get(image).map_or(now, |step| step.begun);
+                    self.end(image, State::Done, now.saturating_sub(begun), out);
+                }
+                let at = self.add(name.clone());
+                self.begin(at, now, out);
+                self.tasks.insert(name, at);
+                at
+            }
+        };
+        let text = one_line(text);
+        if state == BuildTask::Running && !text.is_empty() {
+            self.note(at, &text, text.clone(), out);
+        }
+        let begun = self.steps.get(at).map_or(now, |step| step.begun);
+        match state {
+            BuildTask::Running => {}
+            BuildTask::Done => self.end(at, State::Done, now.saturating_sub(begun), out),
+            BuildTask::Failed => self.end(at, State::Failed(text), now.saturating_sub(begun), out),
+        }
+    }
+
     fn exporting(&mut self, now: Duration, out: &mut Vec<Change>) -> usize {
         match self.export {
             Some(at) => at,
@@ -282,7 +321,11 @@ impl Build {
 
     fn done(&mut self, row: usize, how: BuildDone, took: u64, now: Duration, out: &mut Vec<Change>) {
         let Some(at) = self.step_of(row, false) else { return };
-        self.begin(at, now, out);
+        if how == BuildDone::Cached {
+            self.begin(at, now, out)
+        } else {
+            self.reopen(at, now, out)
+        }
         let state = match how {
             BuildDone::Cached => State::Cached,
             BuildDone::Shared => {
@@ -297,7 +340,7 @@ impl Build {
     fn failed(&mut self, message: String, row: Option<usize>, now: Duration, out: &mut Vec<Change>) {
         let step = row.and_then(|row| self.step_of(row, true));
         if let Some(at) = step {
-            self.begin(at, now, out);
+            self.reopen(at, now, out);
             let begun = self.steps.get(at).map_or(now, |step| step.begun);
             self.end(at, State::Failed(one_line(&message)), now.saturating_sub(begun), out);
         }
