@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::harness::{Client, Daemon, Done, fixture, signal, wait_until};
+use crate::harness::{Client, Daemon, Done, fixture, signal, wait_until, wait_until_with};
 
 /// A folder with a Dockerfile and files beside it.
 pub(crate) fn context(d: &Daemon, name: &str, dockerfile: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -44,9 +44,11 @@ fn entries(dir: PathBuf) -> usize {
 
 /// What a build leaves when it is over: its layers, and nothing of its work.
 pub(crate) fn nothing_at_work(d: &Daemon) {
-    wait_until("builds are over", || {
-        entries(d.data_root().join("builds")) == 0 && entries(d.data_root().join("containers")) == 0
-    });
+    let left = || {
+        let all = ["builds", "containers"].map(|dir| fs::read_dir(d.data_root().join(dir)));
+        all.into_iter().flatten().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>()
+    };
+    wait_until_with(|| format!("builds are over: {:?}", left()), || left().is_empty());
     let check = d.run(Client::Longshore, ["system", "check"]).ok();
     assert!(check.contains("nothing is damaged"), "{check}");
     let df = d.run(Client::Longshore, ["system", "df", "-v"]).ok();

@@ -111,6 +111,9 @@ impl Engine {
         let found = engine.read_containers()?;
         engine.read_working()?;
         engine.sweep();
+        if let Err(e) = engine.inner.store.tidy() {
+            tracing::warn!("removing what is left of snapshots: {e}");
+        }
         engine.recover_working();
         engine.sweep_builds();
         Ok((engine, found))
@@ -267,6 +270,14 @@ impl Engine {
         let ids: BTreeSet<String> = all.iter().map(|c| c.id.clone()).collect();
         let warn = |what: &str, e: &dyn std::fmt::Display| tracing::warn!("sweeping {what}: {e}");
         let working = self.working_ids();
+        // First what still runs: it writes into what is removed below.
+        for name in entries(self.inner.paths.exec.join("containers")) {
+            if !ids.contains(&name)
+                && let Err(e) = self.inner.runtimes.any().delete(&name)
+            {
+                warn("processes", &e);
+            }
+        }
         match self.inner.store.rw_containers() {
             Ok(list) => {
                 for id in list.into_iter().filter(|id| !ids.contains(id) && !working.contains(id)) {
@@ -294,13 +305,6 @@ impl Engine {
             }
             if let Err(e) = remove_dir(&dir) {
                 warn("a directory", &e);
-            }
-        }
-        for name in entries(self.inner.paths.exec.join("containers")) {
-            if !ids.contains(&name)
-                && let Err(e) = self.inner.runtimes.any().delete(&name)
-            {
-                warn("processes", &e);
             }
         }
         for id in notes::ids(&self.inner.paths).into_iter().filter(|id| !ids.contains(id)) {

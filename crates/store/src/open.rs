@@ -297,6 +297,14 @@ impl Store {
         }
     }
 
+    /// Removes what is left of snapshots whose removal was begun. For a start, once nothing runs in them any more.
+    ///
+    /// # Errors
+    /// When files cannot be removed.
+    pub fn tidy(&self) -> Result<()> {
+        self.driver().tidy()
+    }
+
     /// Takes away the record of every layer that no image, no container, no step of a build and no lease uses. The files are the caller's to
     /// [`Self::discard`]; a crash between leaves files without a record, which the next start removes.
     pub(crate) fn collect_layers(&self, _graph: &Collecting<'_>) -> Result<Unused> {
@@ -482,10 +490,15 @@ impl Store {
                     continue;
                 }
                 tracing::info!(snapshot = %id, "removing a snapshot that nothing names");
-                self.drop_snapshot(&id)?;
+                // A command of a build may still run in it: see `Store::tidy`.
+                if let Err(e) = self.drop_snapshot(&id) {
+                    tracing::warn!(snapshot = %id, error = %e, "it cannot be removed yet");
+                }
             }
         }
-        self.driver().tidy()?;
+        if let Err(e) = self.driver().tidy() {
+            tracing::warn!(error = %e, "what is left of removed snapshots cannot be removed yet");
+        }
         let beside = self.inner.root.join("layers");
         for entry in fs::read_dir(&beside).context(|| format!("read {}", beside.display()))? {
             let entry = entry.context(|| format!("read {}", beside.display()))?;
