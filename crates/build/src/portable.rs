@@ -169,21 +169,12 @@ impl Document {
 /// The manifest over a document and its layers, which come in the document's order.
 #[must_use]
 pub fn manifest(document: &[u8], layers: &[Descriptor]) -> Manifest {
-    let descriptor = |media_type: &str, digest, size| Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size,
-        urls: Vec::new(),
-        annotations: BTreeMap::new(),
-        platform: None,
-        artifact_type: None,
-    };
     Manifest {
         schema_version: 2,
         media_type: Some(media::OCI_MANIFEST.to_owned()),
         artifact_type: Some(ARTIFACT.to_owned()),
-        config: descriptor(DOCUMENT, Digest::of(document), document.len() as u64),
-        layers: layers.iter().map(|l| descriptor(oci_type(&l.media_type), l.digest, l.size)).collect(),
+        config: Descriptor::new(DOCUMENT, Digest::of(document), document.len() as u64),
+        layers: layers.iter().map(|l| Descriptor::new(oci_type(&l.media_type), l.digest, l.size)).collect(),
         subject: None,
         annotations: BTreeMap::new(),
     }

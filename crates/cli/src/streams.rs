@@ -4,9 +4,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use longshore_api::stream::{Decoder, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::client::{Client, Hijacked, escape, query};
 use crate::error::{Context, Failure, Result};
@@ -117,6 +119,32 @@ pub(crate) fn demultiplex(decoder: &mut Decoder, mut bytes: &[u8]) -> Result<()>
         show(stream, data)?;
     }
     Ok(())
+}
+
+/// Bytes of a channel, for a thread that may wait.
+pub(crate) struct ChannelReader {
+    pieces: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl ChannelReader {
+    pub(crate) fn new(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self { pieces, current: Bytes::new() }
+    }
+}
+
+impl io::Read for ChannelReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(next) => self.current = next,
+                None => return Ok(0),
+            }
+        }
+        let n = buf.len().min(self.current.len());
+        buf[..n].copy_from_slice(&self.current.split_to(n));
+        Ok(n)
+    }
 }
 
 /// Writes output where it belongs. A closed pipe ends the program as it would end `cat`.

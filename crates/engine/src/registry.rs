@@ -439,15 +439,7 @@ pub(crate) fn manifest_ref(reference: &Reference) -> ManifestRef {
 }
 
 fn describe(fetched: &longshore_registry::Fetched) -> Descriptor {
-    Descriptor {
-        media_type: fetched.media_type.clone(),
-        digest: fetched.digest,
-        size: fetched.bytes.len() as u64,
-        urls: Vec::new(),
-        annotations: Default::default(),
-        platform: None,
-        artifact_type: None,
-    }
+    Descriptor::new(fetched.media_type.clone(), fetched.digest, fetched.bytes.len() as u64)
 }
 
 /// An error of a pull in Docker's words, which clients parse.

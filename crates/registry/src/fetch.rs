@@ -1,6 +1,5 @@
 //! Blobs fetched again, for a store that mends itself.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 
 use futures_util::StreamExt as _;
@@ -31,15 +30,7 @@ impl Fetcher {
 
 impl Fetch for Fetcher {
     fn fetch(&self, blob: &BlobRecord, sources: &[String]) -> Result<Box<dyn Read + Send>, StoreError> {
-        let descriptor = Descriptor {
-            media_type: blob.media_type.clone(),
-            digest: blob.digest,
-            size: blob.size,
-            urls: Vec::new(),
-            annotations: BTreeMap::new(),
-            platform: None,
-            artifact_type: None,
-        };
+        let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest, blob.size);
         let mut refusals = Vec::new();
         for source in sources {
             let Ok(name) = source.parse::<Reference>() else { continue };

@@ -148,15 +148,7 @@ impl Repository {
                 (got.digest, got.bytes.len() as u64, got.media_type)
             }
         };
-        Ok(Some(Descriptor {
-            media_type,
-            digest,
-            size,
-            urls: Vec::new(),
-            annotations: std::collections::BTreeMap::new(),
-            platform: None,
-            artifact_type: None,
-        }))
+        Ok(Some(Descriptor::new(media_type, digest, size)))
     }
 
     /// The bytes of a blob. The address in the descriptor's `urls` is never used.

@@ -8,6 +8,7 @@ pub(crate) mod container;
 pub(crate) mod create;
 mod csv;
 pub(crate) mod env;
+pub(crate) mod given;
 mod gpus;
 pub(crate) mod image;
 mod kinds;

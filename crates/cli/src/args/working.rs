@@ -1,6 +1,7 @@
 //! Options of `working`: Buildah's words.
 
-use super::build::{SECRET, Secret};
+use super::build::SECRET;
+use super::given::Secret;
 use super::kinds::{ENV, HOST};
 use crate::flags::{BOOL, Flag, INT, Kind, LIST, STRING, STRINGS, flag, options};
 

@@ -2,7 +2,7 @@
 //! moved from there: no link of the archive can lead a later entry elsewhere.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Context, Failure, Result};
+use crate::streams::ChannelReader;
 
 /// A fresh folder, removed with what is left in it.
 pub(super) struct Temp(PathBuf);
@@ -66,7 +67,7 @@ impl Untar {
 }
 
 fn unpack(chunks: mpsc::Receiver<Bytes>, into: &Path, owners: bool) -> io::Result<()> {
-    let mut tar = tar::Archive::new(Chunks { chunks, current: Bytes::new() });
+    let mut tar = tar::Archive::new(ChannelReader::new(chunks));
     tar.set_preserve_permissions(true);
     tar.set_preserve_ownerships(owners && rustix::process::geteuid().is_root());
     for entry in tar.entries()? {
@@ -80,26 +81,6 @@ fn unpack(chunks: mpsc::Receiver<Bytes>, into: &Path, owners: bool) -> io::Resul
     }
     // What follows the end is read, so that the sender is not cut off.
     io::copy(&mut tar.into_inner(), &mut io::sink()).map(drop)
-}
-
-/// Bytes of a channel.
-struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(next) => self.current = next,
-                None => return Ok(0),
-            }
-        }
-        let n = buf.len().min(self.current.len());
-        buf[..n].copy_from_slice(&self.current.split_to(n));
-        Ok(n)
-    }
 }
 
 /// Moves a file or a tree into place; directories that are there already are filled.

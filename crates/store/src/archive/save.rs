@@ -119,13 +119,9 @@ impl<W: Write> Saving<W> {
             os_version: None,
         };
         let descriptor = |tag: Option<&Reference>| Descriptor {
-            media_type: media::OCI_MANIFEST.into(),
-            digest,
-            size: manifest.len() as u64,
-            urls: Vec::new(),
             annotations: tag.map(annotations).unwrap_or_default(),
             platform: Some(platform.clone()).filter(|p| !p.os.is_empty()),
-            artifact_type: None,
+            ..Descriptor::new(media::OCI_MANIFEST, digest, manifest.len() as u64)
         };
         if tags.is_empty() {
             self.index.push(descriptor(None));
@@ -172,21 +168,12 @@ fn annotations(tag: &Reference) -> BTreeMap<String, String> {
 }
 
 fn manifest(id: &Digest, raw: &[u8], layers: &[Layer]) -> Manifest {
-    let descriptor = |media_type: &str, digest: Digest, size: u64| Descriptor {
-        media_type: media_type.into(),
-        digest,
-        size,
-        urls: Vec::new(),
-        annotations: BTreeMap::new(),
-        platform: None,
-        artifact_type: None,
-    };
     Manifest {
         schema_version: 2,
         media_type: Some(media::OCI_MANIFEST.into()),
         artifact_type: None,
-        config: descriptor(media::OCI_CONFIG, *id, raw.len() as u64),
-        layers: layers.iter().map(|l| descriptor(media::OCI_LAYER, l.diff_id, l.tar_size)).collect(),
+        config: Descriptor::new(media::OCI_CONFIG, *id, raw.len() as u64),
+        layers: layers.iter().map(|l| Descriptor::new(media::OCI_LAYER, l.diff_id, l.tar_size)).collect(),
         subject: None,
         annotations: BTreeMap::new(),
     }

@@ -188,7 +188,7 @@ impl Dispatch {
             let size = ingest.size();
             self.custody.commit(ingest, record.diff_id)?;
             let media_type = wanted.map_or_else(|| media::OCI_LAYER.to_owned(), |w| w.media_type);
-            return Ok(descriptor(record.diff_id, size, media_type));
+            return Ok(Descriptor::new(media_type, record.diff_id, size));
         }
         if let Some(wanted) = wanted
             && record.blob.as_ref().is_some_and(|b| b.digest == wanted.digest)
@@ -321,19 +321,7 @@ fn known(
 }
 
 fn describe(blob: &BlobRecord) -> Descriptor {
-    descriptor(blob.digest, blob.size, blob.media_type.clone())
-}
-
-fn descriptor(digest: Digest, size: u64, media_type: String) -> Descriptor {
-    Descriptor {
-        media_type,
-        digest,
-        size,
-        urls: Vec::new(),
-        annotations: BTreeMap::new(),
-        platform: None,
-        artifact_type: None,
-    }
+    Descriptor::new(blob.media_type.clone(), blob.digest, blob.size)
 }
 
 /// A manifest in Docker's form, which every registry and client reads; in OCI's where a layer has a form that Docker's
@@ -354,13 +342,13 @@ fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
             Some(t) => t.to_owned(),
             None => oci_type(&l.media_type).to_owned(),
         };
-        descriptor(l.digest, l.size, media_type)
+        Descriptor::new(media_type, l.digest, l.size)
     };
     Manifest {
         schema_version: 2,
         media_type: Some(own.into()),
         artifact_type: None,
-        config: descriptor(*id, config_size, config.to_owned()),
+        config: Descriptor::new(config, *id, config_size),
         layers: layers.iter().map(layer).collect(),
         subject: None,
         annotations: BTreeMap::new(),

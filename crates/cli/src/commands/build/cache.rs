@@ -1,9 +1,8 @@
 //! Caches of elsewhere: what the daemon is told of them, and the directories that it may use.
 
-use std::io::{self, Read};
 use std::path::PathBuf;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use longshore_api::build::{BuildCacheFrom, BuildCachePlace, BuildCacheTo, BuildDirectory, BuildHead};
 use longshore_build::layout::{Place, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,6 +15,7 @@ use crate::args::build::BuildArgs;
 use crate::args::build_cache::{self, From, To};
 use crate::client::Payload;
 use crate::error::{Failure, Result};
+use crate::streams::ChannelReader;
 
 /// A directory that the daemon may use until this is dropped.
 pub(super) struct Offer(Vec<AbortHandle>);
@@ -90,30 +90,9 @@ async fn open(app: &App<'_>, dir: &str, writable: bool) -> Result<(String, Offer
             let _ = tell.take().map(|tell| tell.send(id));
         };
         // The daemon says what it could not do, and a connection that is gone is noticed by the build.
-        let _ = serve(&place, &mut Asked { asked, piece: Bytes::new() }, &mut out, hello);
+        let _ = serve(&place, &mut ChannelReader::new(asked), &mut out, hello);
     });
     let offer = Offer(vec![reading.abort_handle(), writing.abort_handle()]);
     let id = told.await.map_err(|_| failed("it closed the connection".into()))?;
     Ok((id, offer))
-}
-
-/// What the daemon asks.
-struct Asked {
-    asked: mpsc::Receiver<Bytes>,
-    piece: Bytes,
-}
-
-impl Read for Asked {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.asked.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let n = buf.len().min(self.piece.len());
-        let (now, _) = buf.split_at_mut(n);
-        self.piece.copy_to_slice(now);
-        Ok(n)
-    }
 }

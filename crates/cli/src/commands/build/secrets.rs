@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use longshore_api::build::BuildHead;
 
-use crate::args::build::{Agent, Secret, SecretFrom};
+use crate::args::given::{Agent, Secret, SecretFrom};
 use crate::error::{Failure, Result, words};
 
 /// Bytes of one secret, as with BuildKit.

@@ -11,7 +11,7 @@ use longshore_build::ignore::{self, Ignore};
 use longshore_build::remote::{Address, parse_context};
 
 use super::share::Directory;
-use crate::args::build::AdditionalFrom;
+use crate::args::given::AdditionalFrom;
 use crate::error::{Failure, Result, words};
 
 const DEFAULT: &str = "Dockerfile";

@@ -1,0 +1,119 @@
+//! What a build is given besides its files: secrets, agents of SSH, contexts with names.
+
+use super::csv;
+
+/// Where a secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Secret {
+    pub(crate) id: String,
+    pub(crate) from: SecretFrom,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretFrom {
+    File(String),
+    Variable(String),
+}
+
+impl Secret {
+    /// `id=x[,type=file|env][,src=path][,env=name]`, as buildx reads it: without a source it is the variable of the
+    /// secret's name if there is one, else the file.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let (mut id, mut kind, mut file, mut env) = (String::new(), String::new(), None, None);
+        for field in csv::fields(text)? {
+            let Some((key, value)) = field.split_once('=') else {
+                return Err(format!("invalid field '{field}' must be a key=value pair"));
+            };
+            match key.trim().to_ascii_lowercase().as_str() {
+                "id" => value.clone_into(&mut id),
+                "type" if matches!(value, "file" | "env") => value.clone_into(&mut kind),
+                "type" => return Err(format!("unsupported secret type {value:?}")),
+                "source" | "src" if kind == "env" => env = Some(value.to_owned()),
+                "source" | "src" => file = Some(value.to_owned()),
+                "env" => env = Some(value.to_owned()),
+                key => return Err(format!("unexpected key '{key}' in '{field}'")),
+            }
+        }
+        if id.is_empty() {
+            return Err("a secret needs an id".into());
+        }
+        let from = match (file, env) {
+            (Some(file), None) if kind == "env" => SecretFrom::Variable(file),
+            (Some(file), None) => SecretFrom::File(file),
+            (None, Some(env)) => SecretFrom::Variable(env),
+            (None, None) if kind != "file" && std::env::var_os(&id).is_some() => {
+                SecretFrom::Variable(id.clone())
+            }
+            (None, None) if kind == "env" => SecretFrom::Variable(id.clone()),
+            (None, None) => SecretFrom::File(id.clone()),
+            (Some(_), Some(_)) => return Err("a secret comes from a file or from a variable".into()),
+        };
+        Ok(Self { id, from })
+    }
+}
+
+/// An agent of SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agent {
+    pub(crate) id: String,
+    /// Its socket; `None`: that of this session.
+    pub(crate) socket: Option<String>,
+}
+
+impl Agent {
+    /// `id[=socket]`.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let (id, socket) = match text.split_once('=') {
+            Some((id, socket)) => (id, Some(socket.to_owned())),
+            None => (text, None),
+        };
+        if id.is_empty() || socket.as_deref() == Some("") {
+            return Err(format!("invalid ssh agent {text:?}: want default or id=socket"));
+        }
+        if socket.as_deref().is_some_and(|socket| socket.contains(',')) {
+            return Err(
+                "several keys are not implemented yet: give the socket of an agent that has them".into()
+            );
+        }
+        Ok(Self { id: id.to_owned(), socket })
+    }
+}
+
+/// A context with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Additional {
+    pub(crate) name: String,
+    pub(crate) from: AdditionalFrom,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdditionalFrom {
+    Directory(String),
+    Image(String),
+}
+
+impl Additional {
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let bad = || format!("invalid context value: {text}, expected key=value");
+        let (name, value) = text.split_once('=').ok_or_else(bad)?;
+        if name.is_empty() || value.is_empty() {
+            return Err(bad());
+        }
+        let from = match value.split_once("://") {
+            Some(("docker-image", image)) => {
+                image.parse::<longshore_oci::Reference>().map_err(|e| format!("context {name}: {e}"))?;
+                AdditionalFrom::Image(image.to_owned())
+            }
+            Some((kind, _)) => {
+                return Err(format!(
+                    "context {name}: contexts of the kind {kind}:// are not implemented yet"
+                ));
+            }
+            None if value.starts_with("git@") => {
+                return Err(format!("context {name}: contexts from Git are not implemented yet"));
+            }
+            None => AdditionalFrom::Directory(value.to_owned()),
+        };
+        Ok(Self { name: name.to_lowercase(), from })
+    }
+}
