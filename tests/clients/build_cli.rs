@@ -784,3 +784,41 @@ fn privileged_secrets_in_files_of_an_image_are_warned_of() {
     );
     d.finish();
 }
+
+#[test]
+fn privileged_what_was_built_may_become_one_layer() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let dir = folder(
+        &d,
+        "context",
+        &[
+            (
+                "Dockerfile",
+                "FROM busybox\nCOPY . /all\nRUN rm -r /all/b /bin/true && echo new > /all/a && mkdir -m 751 /d && ln -s a /all/l\nENV A=1\nRUN echo x > /d/x\n",
+            ),
+            ("a", "old"),
+            ("b/c", "gone"),
+        ],
+    );
+    build(&d, &format!("-q -t apart {dir}")).ok();
+    for _ in 0..2 {
+        build(&d, &format!("-q --squash -t one {dir}")).ok();
+        let layers = |image: &str| d.inspect("{{len .RootFS.Layers}}", image);
+        assert_eq!((layers("busybox"), layers("apart"), layers("one")), ("1".into(), "4".into(), "2".into()));
+        assert_eq!(d.inspect("{{.Config.Env}}", "one"), d.inspect("{{.Config.Env}}", "apart"));
+        let diff = done(run(ours(&d, "image diff --content apart one"), &[])).ok();
+        assert_eq!(diff, "", "the same files");
+        let files = done(run(ours(&d, "image layers --format {{.DiffID}} one"), &[])).ok();
+        assert_eq!(files.lines().count(), 2, "{files}");
+    }
+    // What is gone in the end is in no layer.
+    let saved = format!("{dir}.tar");
+    d.docker(["save", "-o", &saved, "one"]).ok();
+    assert!(!String::from_utf8_lossy(&fs::read(&saved).expect("archive")).contains("gone"));
+    assert_eq!(
+        in_image(&d, "one", "cat /all/a /d/x; ls /all; test ! -e /bin/true; stat -c %a /d"),
+        "new\nx\nDockerfile\na\nl\n751"
+    );
+    d.finish();
+}

@@ -106,6 +106,7 @@ options! {
             "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")",
         ),
         shm_size: Option<String> = flag("shm-size", BYTES, "Size of \"/dev/shm\""),
+        squash: bool = flag("squash", BOOL, "Squash newly built layers into a single new layer"),
         ssh: Vec<String> = flag(
             "ssh", SSH, "SSH agent socket to expose to the build (format: \"default|<id>[=<socket>]\")",
         ),
@@ -160,7 +161,6 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 pub(crate) const BUILD_LATER: &[Flag] = &[
     flag("annotation", LIST, "Add annotation to the image").refused(LATER),
     flag("security-opt", STRINGS, "Security options").refused(LATER),
-    flag("squash", BOOL, "Squash newly built layers into a single new layer").refused(LATER),
 ];
 
 /// How a build is shown.
@@ -317,6 +317,7 @@ impl BuildArgs {
             ("dockerfile", dockerfile.to_owned()),
             ("check", flag(self.checks())),
             ("explain", flag(self.explain)),
+            ("squash", flag(self.squash)),
             ("keepfailed", flag(self.debug_shell)),
             ("nocache", flag(self.no_cache)),
             ("pull", flag(self.pull)),
@@ -421,6 +422,7 @@ mod tests {
         check(".", &[]);
         check("-t a -t b:1 .", &[("t", "a"), ("t", "b:1")]);
         check("-o type=image,\"name=x,y\",push=true .", &[("t", "x"), ("t", "y")]);
+        check("--squash .", &[("squash", "1")]);
         check("--no-cache --pull --target x .", &[("nocache", "1"), ("pull", "1"), ("target", "x")]);
         check("--network none .", &[("networkmode", "none")]);
         check(
@@ -484,7 +486,6 @@ mod tests {
             ("--allow all .", "invalid entitlement \"all\""),
             ("--cache-from type=s3 .", "type=s3 is not implemented yet"),
             ("--cache-to type=inline,mode=max .", "mode=max: an image has room"),
-            ("--squash .", "--squash is not implemented yet"),
             ("--annotation a=b .", "--annotation is not implemented yet"),
             ("--build-context a .", "invalid context value: a, expected key=value"),
             (

@@ -10,6 +10,7 @@ mod rows;
 mod runner;
 mod secrets;
 mod source;
+mod squash;
 mod travel;
 
 pub(crate) use self::images::{Bases, fits};
@@ -159,6 +160,7 @@ impl Engine {
         let mut document = document(&plan.image, &outcomes);
         let made = Made { plan: &plan, outcomes: &outcomes, imports: &imports };
         document.build_cache = inline(&made, request)?;
+        let top = if request.squash { self.squash(&plan, top, &mut document, &lease)? } else { top };
         self.export_build(request, top, &document, cancel, send)?;
         if request.unrecorded {
             return export_all(self, request, &made, runtime, cancel, send);

@@ -53,6 +53,8 @@ pub struct BuildRequest {
     pub contexts: BTreeMap<String, Named>,
     /// What else is made of what was built, besides or instead of an image.
     pub exports: Vec<BuildExport>,
+    /// What is built becomes one layer on the image that it starts from.
+    pub squash: bool,
     /// No image is kept.
     pub unrecorded: bool,
     /// What registries are told, by the registry's name.

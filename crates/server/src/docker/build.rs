@@ -155,9 +155,6 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
     if q.text("version") == "2" {
         return Err(ApiError::unimplemented("BuildKit through POST /build (version=2)"));
     }
-    if q.flag("squash") {
-        return Err(ApiError::unimplemented("squashing the layers of a build (squash)"));
-    }
     if !matches!(q.text("isolation"), "" | "default") {
         return Err(ApiError::invalid("invalid isolation: only \"default\" is there on Linux"));
     }
@@ -182,6 +179,7 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         agents: BTreeMap::new(),
         allowed: BuildAllowed::default(),
         exports: Vec::new(),
+        squash: q.flag("squash"),
         unrecorded: false,
         credentials: registry::all_credentials(headers)?,
         cache_from: build_cache::images(&list(q.text("cachefrom"), "cachefrom")?)?,

@@ -10,6 +10,7 @@ mod manifest;
 mod receive;
 mod save;
 mod send;
+mod squash;
 mod staged;
 mod step;
 
