@@ -181,13 +181,14 @@ impl Maker<'_> {
         let file = match create(dir, name, &entry.path) {
             Ok(fd) => fd,
             // What an earlier source left under this name.
-            Err(_) => {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                 rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| match e {
                     Errno::ISDIR | Errno::PERM => in_the_way(&entry.path, true),
                     e => Error::io(format!("replace {}", shown()), e),
                 })?;
                 create(dir, name, &entry.path)?
             }
+            Err(e) => return Err(e),
         };
         let mut file = File::from(file);
         content(&source, &mut file, buffer, self.cancel).context(|| format!("copy {}", shown()))?;
