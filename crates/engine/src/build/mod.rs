@@ -16,7 +16,6 @@ mod travel;
 pub(crate) use self::images::{Bases, fits};
 pub(crate) use self::runner::{HIDDEN, finish_step, kill, to_build};
 pub use self::source::BuildInput;
-pub(crate) use self::source::Site;
 pub(crate) use self::travel::Layouts;
 
 use std::collections::BTreeSet;
@@ -51,7 +50,7 @@ type Solved = (Vec<Option<longshore_build::Outcome>>, BTreeSet<Digest>);
 /// Lines that may wait for a client; then its build waits.
 const QUEUE: usize = 256;
 /// Where the contexts of builds that are under way lie, below the data root.
-pub(crate) const DIR: &str = "builds";
+const DIR: &str = "builds";
 
 /// Where the files of a build's steps come from.
 struct Sources<'a> {

@@ -129,11 +129,23 @@ impl Engine {
 
     /// Unpacks a context and reads its Dockerfile.
     fn unpacked(&self, reader: BodyReader, asked: &str) -> Result<Ready> {
+        let (site, root) = self.unpack(reader)?;
+        Ready::new(site, root, asked)
+    }
+
+    /// Unpacks a tar of files that commands shall see.
+    pub(crate) fn unpack_context(&self, reader: BodyReader) -> Result<(Site, Context)> {
+        let (site, root) = self.unpack(reader)?;
+        Ok((site, context(root, &Ignore::default())?))
+    }
+
+    fn unpack(&self, reader: BodyReader) -> Result<(Site, Root)> {
         let site = Site::new(self)?;
         // A client's users are nobody's in an image.
         let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
         let tree = unpack(reader, &site.dir, &options).map_err(|e| of_build(e.into()))?.root;
-        Ready::new(site, Root::open(&tree)?, asked)
+        let root = Root::open(&tree)?;
+        Ok((site, root))
     }
 
     /// Gives `work` the contexts of a build, of which what the steps need is there.

@@ -1,28 +1,24 @@
 //! `copy` and `add`: files into a working container.
 
-use longshore_build::context::{Context, Options as ContextOptions, UnpackOptions, unpack};
 use longshore_build::graph::{Copy, Part, Source};
-use longshore_build::ignore::Ignore;
 use longshore_build::{BadMode, Cancel, Lasting, Mode, Origin, Secrets};
 use longshore_oci::Digest;
 use longshore_oci::image::History;
 use longshore_store::lease::Lease;
-use longshore_sys::root::Root;
 
 use super::Working;
-use crate::build::{DIR, Site, of_build};
-use crate::engine::make_dir;
+use crate::build::of_build;
 use crate::model::{ImageAccess, WorkingCopy};
 use crate::stream::BodyStream;
 use crate::time::{now, rfc3339};
-use crate::{Engine, Error, Result, names, pipe};
+use crate::{Engine, Error, Result, pipe};
 
 impl Engine {
     /// Copies files into a working container, by the rules of `COPY` and `ADD`. `files` is a tar of what a client sends,
     /// if nothing else is named. Gives a digest of what was copied.
     ///
     /// # Errors
-    /// When a source is not there, which changes nothing; else the error says that a part may have been copied.
+    /// When a source is not there, which changes nothing. Another failure may leave a part copied.
     pub async fn copy_working(
         &self,
         name: &str,
@@ -33,7 +29,7 @@ impl Engine {
         self.find_working(name)?;
         // Received before its turn comes: a client may take its time.
         let reader = files.filter(|_| request.from.is_none()).map(pipe::into_reader);
-        let sent = self.blocking(move |e| reader.map(|r| e.receive_files(r)).transpose()).await?;
+        let sent = self.blocking(move |e| reader.map(|r| e.unpack_context(r)).transpose()).await?;
         let turn = self.working_turn(name).await?;
         let runtime = tokio::runtime::Handle::current();
         self.blocking(move |e| {
@@ -49,19 +45,6 @@ impl Engine {
             e.copy_working_blocking(&turn.working, &request, &origin, &lease)
         })
         .await
-    }
-
-    /// Unpacks what a client sends.
-    fn receive_files(&self, reader: pipe::BodyReader) -> Result<(Site, Context)> {
-        let all = self.inner.paths.data.join(DIR);
-        make_dir(&all, 0o700)?;
-        let site = Site { dir: all.join(names::new_id()?) };
-        let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
-        let tree = unpack(reader, &site.dir, &options).map_err(|e| of_build(e.into()))?.root;
-        let options = ContextOptions { owner: Some((0, 0)), ..ContextOptions::default() };
-        let context = Context::walk(Root::open(&tree)?, &Ignore::default(), &options)
-            .map_err(|e| of_build(e.into()))?;
-        Ok((site, context))
     }
 
     /// What a name stands for: a working container, else an image.
