@@ -9,6 +9,7 @@ mod attacks;
 mod build;
 mod build_cache;
 mod build_cli;
+mod build_cli_options;
 mod build_diff;
 mod build_fetch;
 mod build_git;
