@@ -13,6 +13,7 @@ mod build_cli_options;
 mod build_diff;
 mod build_fetch;
 mod build_git;
+mod build_platforms;
 mod build_remote;
 mod cli;
 mod crash;

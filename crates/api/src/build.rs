@@ -46,6 +46,35 @@ pub struct BuildHead {
     /// Where the cache goes in the end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cache_to: Vec<BuildCacheTo>,
+    /// What manifests and the index say besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<BuildAnnotation>,
+}
+
+/// What a manifest or an index says besides (OCI image spec, annotations.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct BuildAnnotation {
+    pub of: BuildAnnotated,
+    /// Of this platform's manifest only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    pub key: String,
+    pub value: String,
+}
+
+/// What is annotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuildAnnotated {
+    /// The manifest of each image.
+    Manifest,
+    /// What names that in the index.
+    ManifestDescriptor,
+    /// The index over several.
+    Index,
+    /// What names that in a layout.
+    IndexDescriptor,
 }
 
 /// A cache of elsewhere.
@@ -128,6 +157,9 @@ pub struct BuildRow {
     pub text: String,
     /// The stage that it is in: its name, or its number.
     pub stage: String,
+    /// What that is made for, where images for several platforms are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
     /// Its line in the Dockerfile, from 1.
     pub line: u32,
 }

@@ -27,7 +27,7 @@ pub enum Tree {
 }
 
 /// What is carried out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Where it starts.
     pub base: Tree,
@@ -62,7 +62,7 @@ impl Stamp {
 }
 
 /// What a step does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Runs a command.
     Run(Box<Run>),

@@ -30,15 +30,36 @@ pub(crate) struct ImageUser {
 }
 
 impl Engine {
-    /// One image.
+    /// One image; of several under a name the one for `platform`, if there is one.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn image(&self, name: &str) -> Result<ImageView> {
+    pub async fn image(&self, name: &str, platform: Option<&Platform>) -> Result<ImageView> {
+        let (name, platform) = (name.to_owned(), platform.cloned());
+        self.blocking(move |e| {
+            let images = e.inner.store.images();
+            let record = match platform {
+                Some(platform) => images.resolve_for(&name, &platform)?,
+                None => images.resolve(&name)?,
+            };
+            e.image_view(record)
+        })
+        .await
+    }
+
+    /// The images that a name stands for, of whatever platform.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn images_of(&self, name: &str) -> Result<BTreeSet<Digest>> {
         let name = name.to_owned();
         self.blocking(move |e| {
-            let record = e.inner.store.images().resolve(&name)?;
-            e.image_view(record)
+            let images = e.inner.store.images();
+            let own = images.resolve(&name)?.id;
+            let reference = name.parse::<Reference>().ok().map(Reference::or_latest);
+            let index = reference.map(|reference| images.index(&reference)).transpose()?.flatten();
+            let others = index.filter(|index| index.of == own).into_iter().flat_map(|index| index.images);
+            Ok(others.map(|image| image.id).chain([own]).collect())
         })
         .await
     }
@@ -94,10 +115,13 @@ impl Engine {
         let users = self.image_users();
         let mut out = Vec::new();
         for r in all.clone() {
-            let is_dangling = r.tags.is_empty();
+            let elsewhere = !r.elsewhere.is_empty();
+            let is_dangling = r.tags.is_empty() && !elsewhere;
             // Steps of an image that lives on under a name.
             let intermediate = is_dangling && parents.contains(&r.id);
-            if (intermediate && !request.all) || dangling.is_some_and(|d| d != is_dangling) {
+            // One of another platform stands behind its name.
+            let hidden = intermediate || (elsewhere && r.tags.is_empty());
+            if (hidden && !request.all) || dangling.is_some_and(|d| d != is_dangling) {
                 continue;
             }
             let Ok(mut view) = self.image_view(r) else { continue };
@@ -190,8 +214,14 @@ impl Engine {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
         self.blocking(move |e| {
-            let record = e.inner.store.images().resolve(&name)?;
-            e.inner.store.images().tag(&record.id, &to)?;
+            let images = e.inner.store.images();
+            let record = images.resolve(&name)?;
+            let from = name.parse::<Reference>().ok().map(Reference::or_latest);
+            let index = from.map(|from| images.index(&from)).transpose()?.flatten();
+            match index.filter(|index| index.of == record.id) {
+                Some(index) => images.set_index(&to, &index)?,
+                None => images.tag(&record.id, &to)?,
+            }
             e.image_event("tag", &record.id, &to.familiar());
             Ok(())
         })

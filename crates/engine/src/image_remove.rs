@@ -123,9 +123,27 @@ impl Engine {
     }
 
     fn drop_name(&self, reference: &Reference, out: &mut Removal) -> Result<()> {
-        self.inner.store.images().untag(reference)?;
+        let images = self.inner.store.images();
+        let index = images.index(reference)?;
+        images.untag(reference)?;
         out.deleted.push(ImageDeleted::Untagged(reference.familiar()));
-        Ok(())
+        let Some(index) = index else { return Ok(()) };
+        let others = index.images.iter().filter(|image| image.id != index.of);
+        others.map(|image| image.id).try_for_each(|id| self.drop_elsewhere(&id, reference, out))
+    }
+
+    /// Removes an image that a name stood for on another platform, unless something else needs it.
+    fn drop_elsewhere(&self, id: &Digest, reference: &Reference, out: &mut Removal) -> Result<()> {
+        let Ok(record) = self.inner.store.images().get(id) else { return Ok(()) };
+        let own =
+            |r: &Reference| (r.registry(), r.repository()) == (reference.registry(), reference.repository());
+        if !record.tags.is_empty() || !record.elsewhere.is_empty() || !record.digests.iter().all(own) {
+            return Ok(());
+        }
+        if self.conflict(&record, false, true)?.is_some() {
+            return Ok(());
+        }
+        self.delete_chain(*id, false, true, true, out)
     }
 
     /// Why an image cannot be removed: images made from it and containers that run always count, its names and stopped
@@ -146,6 +164,10 @@ impl Engine {
         }
         if force {
             return Ok(None);
+        }
+        if let Some(name) = record.elsewhere.first() {
+            let why = format!("image is the one of {} for another platform", name.familiar());
+            return conflict("must be forced", false, why);
         }
         let named = !record.tags.is_empty() || !record.digests.is_empty();
         if named && !single {

@@ -38,7 +38,7 @@ impl Engine {
         let images = self.inner.store.images();
         let mut out = Removal::measured();
         for image in images.list()? {
-            let named = !image.tags.is_empty();
+            let named = !image.tags.is_empty() || !image.elsewhere.is_empty();
             // One that went with its child is gone already.
             if users.contains_key(&image.id) || (dangling_only && named) || images.get(&image.id).is_err() {
                 continue;

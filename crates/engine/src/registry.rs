@@ -7,10 +7,10 @@ use longshore_oci::image::Descriptor;
 use longshore_oci::{Digest, Kind, Platform, Reference};
 use longshore_registry::{
     Ask, Client, Credentials, Document, Downloaded, Error as RegistryError, Fetcher, ManifestRef,
-    ProxyConfig, PullStep, Puller, PushStep, Pusher, Repository, Resolved,
+    ProxyConfig, PullStep, Puller, PushStep, Pusher, Put, Repository, Resolved,
 };
-use longshore_store::Store;
 use longshore_store::image::MAX_CONFIG;
+use longshore_store::{IndexForm, IndexedImage, Store};
 use tokio::sync::mpsc;
 
 use crate::model::{
@@ -122,6 +122,13 @@ fn lines<F: Future<Output = Result<()>> + Send + 'static>(work: impl FnOnce(Line
     Box::pin(stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|item| (item, rx)) }))
 }
 
+/// The names that an image gets that is pulled by a name.
+fn names_of(resolved: &Resolved, reference: &Reference) -> Vec<Reference> {
+    let by_digest = reference.clone().with_digest(resolved.digest);
+    let tagged = reference.digest().is_none();
+    if tagged { vec![reference.clone(), by_digest] } else { vec![by_digest] }
+}
+
 impl Engine {
     /// Fetches an image, or all tags of a repository. What can be known at once fails at once; later failures come as
     /// events. A client that goes away ends the pull.
@@ -148,10 +155,15 @@ impl Engine {
         let resolved = self.resolve(&repository, &first, request.platform.as_ref()).await?;
         let engine = self.clone();
         Ok(lines(move |lines| async move {
-            let (mut id, mut newer) = engine.pull_one(&resolved, &first, &lines).await?;
+            if request.beside {
+                return engine.pull_beside(&resolved, &first, &lines).await;
+            }
+            let names = names_of(&resolved, &first);
+            let (mut id, mut newer) = engine.pull_one(&resolved, &first, names, &lines).await?;
             for reference in wanted {
                 let resolved = engine.resolve(&repository, &reference, request.platform.as_ref()).await?;
-                let (pulled, changed) = engine.pull_one(&resolved, &reference, &lines).await?;
+                let names = names_of(&resolved, &reference);
+                let (pulled, changed) = engine.pull_one(&resolved, &reference, names, &lines).await?;
                 (id, newer) = (pulled, newer || changed);
             }
             let asked = if request.all_tags { &request.reference } else { &first };
@@ -183,18 +195,32 @@ impl Engine {
         Puller::resolve(repository, &at, platform).await.map_err(|e| pull_error(reference, e))
     }
 
-    /// Pulls one image; whether its name meant another one before, or none.
+    /// Pulls an image for the sake of its platform: what its name stands for to others does not change.
+    async fn pull_beside(&self, resolved: &Resolved, reference: &Reference, lines: &Lines) -> Result<()> {
+        let (id, _) = self.pull_one(resolved, reference, Vec::new(), lines).await?;
+        let reference = reference.clone();
+        self.blocking(move |e| {
+            let images = e.inner.store.images();
+            let (_, document) = images.document(&id)?;
+            images.add_platform(&reference, IndexedImage::new(id, document.platform()), &Platform::host())?;
+            Ok(())
+        })
+        .await?;
+        lines.send(ProgressEvent { pulled: Some(id), ..Default::default() });
+        self.image_added();
+        Ok(())
+    }
+
+    /// Pulls one image and gives it `names`; whether the first meant another one before, or none.
     async fn pull_one(
         &self,
         resolved: &Resolved,
         reference: &Reference,
+        names: Vec<Reference>,
         lines: &Lines,
     ) -> Result<(Digest, bool)> {
         let at = manifest_ref(reference).to_string();
         lines.titled(&at, format!("Pulling from {}", reference.repository()));
-        let by_digest = reference.clone().with_digest(resolved.digest);
-        let tagged = reference.digest().is_none();
-        let names = if tagged { vec![reference.clone(), by_digest] } else { vec![by_digest] };
         let known = names.first().cloned();
         let before = self
             .blocking(move |e| Ok(known.map(|n| e.inner.store.images().lookup(&n)).transpose()?.flatten()))
@@ -216,9 +242,7 @@ impl Engine {
 
     /// An image of another platform than was asked for is worth a word.
     async fn warn_of_platform(&self, reference: &Reference, wanted: &Platform, lines: &Lines) -> Result<()> {
-        let has = self.image(&reference.to_string()).await?.document;
-        let has =
-            Platform { os: has.os, architecture: has.architecture, variant: has.variant, os_version: None };
+        let has = self.image(&reference.to_string(), None).await?.document.platform();
         if !has.runs_on(wanted) {
             lines.status(format!(
                 "WARNING: image with reference {} was found but its platform ({has}) does not match the specified platform ({wanted})",
@@ -253,7 +277,7 @@ impl Engine {
             let wanted = request.clone();
             let mut last = None;
             for (reference, id) in engine.blocking(move |e| e.to_push(&wanted)).await? {
-                engine.push_one(&repository, &reference, id, &lines).await?;
+                engine.push_named(&repository, &reference, id, request.platform.as_ref(), &lines).await?;
                 last = Some(id);
             }
             if let Some(id) = last {
@@ -285,13 +309,66 @@ impl Engine {
         Ok(one)
     }
 
-    async fn push_one(
+    /// Sends what a name stands for: an image, or of several platforms the one that was asked for, or the index of all.
+    async fn push_named(
         &self,
         repository: &Repository,
         reference: &Reference,
         id: Digest,
+        platform: Option<&Platform>,
         lines: &Lines,
     ) -> Result<()> {
+        let (name, tag) = (reference.clone(), reference.tag().unwrap_or_default());
+        let index = self.blocking(move |e| Ok(e.inner.store.images().index(&name)?)).await?;
+        let pushed = match (index, platform) {
+            (Some(index), None) if index.form == IndexForm::Index => {
+                let mut manifests = Vec::new();
+                for image in &index.images {
+                    lines.status(format!("{tag}: pushing the image for {}", image.platform));
+                    let put = Put { tag: None, annotations: Some(&image.annotations) };
+                    manifests.push(self.push_one(repository, put, image.id, lines).await?);
+                }
+                let pushed = self.inner.registry.pusher.push_index(&index, &manifests, repository, tag).await;
+                pushed.map_err(push_error)?
+            }
+            (index, platform) => {
+                let image = match (&index, platform) {
+                    (Some(index), Some(platform)) => index.runs_on(platform),
+                    (Some(index), None) => index.own(),
+                    (None, _) => None,
+                };
+                let id = image.map_or(id, |image| image.id);
+                if let Some(wanted) = platform {
+                    self.check_platform(reference, id, wanted).await?;
+                }
+                let annotations = image.map(|image| &image.annotations).filter(|a| !a.is_empty());
+                self.push_one(repository, Put { tag: Some(tag), annotations }, id, lines).await?
+            }
+        };
+        lines.status(format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
+        let aux = Pushed { tag: tag.to_owned(), digest: pushed.digest, size: pushed.size };
+        lines.send(ProgressEvent { pushed: Some(aux), ..Default::default() });
+        Ok(())
+    }
+
+    async fn check_platform(&self, reference: &Reference, id: Digest, wanted: &Platform) -> Result<()> {
+        let has = self.image(&id.to_string(), None).await?.document.platform();
+        match has.runs_on(wanted) {
+            true => Ok(()),
+            false => Err(Error::not_found(format!(
+                "image {} is there for {has}, but not for {wanted}",
+                reference.familiar()
+            ))),
+        }
+    }
+
+    async fn push_one(
+        &self,
+        repository: &Repository,
+        put: Put<'_>,
+        id: Digest,
+        lines: &Lines,
+    ) -> Result<longshore_registry::Pushed> {
         let told = lines.clone();
         let progress = move |layer: &Digest, step: PushStep| match step {
             PushStep::Preparing => told.layer(layer, "Preparing", None),
@@ -302,15 +379,10 @@ impl Engine {
             PushStep::Exists => told.layer(layer, "Layer already exists", None),
             PushStep::Mounted(from) => told.layer(layer, format!("Mounted from {from}"), None),
         };
-        let tag = reference.tag().unwrap_or_default();
         let store = self.inner.store.clone();
         let origins = Arc::new(move |blob: &Digest| store.sources(blob).unwrap_or_default());
-        let pushed = self.inner.registry.pusher.push(id, repository, tag, origins, Arc::new(progress)).await;
-        let pushed = pushed.map_err(push_error)?;
-        lines.status(format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
-        let aux = Pushed { tag: tag.to_owned(), digest: pushed.digest, size: pushed.size };
-        lines.send(ProgressEvent { pushed: Some(aux), ..Default::default() });
-        Ok(())
+        let pushed = self.inner.registry.pusher.push(id, repository, put, origins, Arc::new(progress)).await;
+        pushed.map_err(push_error)
     }
 
     /// What a registry has under a name, and for which platforms.

@@ -87,6 +87,19 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
+impl ImageDocument {
+    /// What the image is for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+            os_version: None,
+        }
+    }
+}
+
 /// One step of an image's making.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

@@ -44,6 +44,6 @@ pub use fetch::Fetcher;
 pub use platform::choose;
 pub use proxy::{ProxyConfig, basic_authorization};
 pub use pull::{PullProgress, PullStep, Puller, Resolved};
-pub use push::{Origins, PushProgress, PushStep, Pushed, Pusher};
+pub use push::{Origins, PushProgress, PushStep, Pushed, Pusher, Put};
 pub use repository::{Fetched, ManifestRef, Repository};
 pub use web::{Ask, Downloaded, Validators};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use longshore_oci::image::Descriptor;
+use longshore_oci::image::{Descriptor, media};
 use longshore_oci::{Digest, Reference};
-use longshore_store::Store;
-use longshore_store::archive::{Dispatch, SentManifest};
+use longshore_store::archive::{Dispatch, SentManifest, index_of};
+use longshore_store::{NamedIndex, Store};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -40,6 +40,15 @@ pub type PushProgress = dyn Fn(&Digest, PushStep) + Send + Sync;
 /// Repositories that may have a blob, by its digest: `registry/repository`.
 pub type Origins = dyn Fn(&Digest) -> Vec<String> + Send + Sync;
 
+/// How an image's manifest is put.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Put<'a> {
+    /// Under which tag; `None`: under its digest only.
+    pub tag: Option<&'a str>,
+    /// It is one of OCI's with these annotations; `None`: as the image came, or in Docker's form.
+    pub annotations: Option<&'a BTreeMap<String, String>>,
+}
+
 /// What was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
@@ -63,7 +72,7 @@ impl Pusher {
         Self { store, uploads: Arc::new(Semaphore::new(uploads.max(1))) }
     }
 
-    /// Sends an image and names it `tag` there. It is known by the manifest's digest afterwards.
+    /// Sends an image and puts it there as `put` says. It is known by the manifest's digest afterwards.
     ///
     /// # Errors
     /// When a layer cannot be read or sent. Dropping the future gives the push up; what the registry got stays there
@@ -72,17 +81,20 @@ impl Pusher {
         &self,
         id: Digest,
         repository: &Repository,
-        tag: &str,
+        put: Put<'_>,
         origins: Arc<Origins>,
         progress: Arc<PushProgress>,
     ) -> Result<Pushed> {
         let store = self.store.clone();
         let dispatch = Arc::new(blocking(move || Ok(Dispatch::new(&store, &id)?)).await?);
+        let manifest = |layers: &[Descriptor]| Ok(dispatch.manifest(layers, put.annotations)?);
         let (sent, descriptors) =
-            self.send(&dispatch, repository, tag, origins, progress, |d| Ok(dispatch.manifest(d)?)).await?;
+            self.send(&dispatch, repository, put.tag, origins, progress, manifest).await?;
         let (digest, size) = (sent.digest, sent.bytes.len() as u64);
         let name: Reference = repository.name().clone().with_digest(digest);
-        blocking(move || Ok(dispatch.sent(&sent, &descriptors, &name)?)).await?;
+        // Annotations are of a name, and not of the image.
+        let remembered = put.annotations.is_none();
+        blocking(move || Ok(dispatch.sent(&sent, &descriptors, &name, remembered)?)).await?;
         Ok(Pushed { digest, size })
     }
 
@@ -100,7 +112,8 @@ impl Pusher {
         progress: Arc<PushProgress>,
         manifest: impl FnOnce(&[Descriptor]) -> Result<SentManifest>,
     ) -> Result<Pushed> {
-        let (sent, descriptors) = self.send(&dispatch, repository, tag, origins, progress, manifest).await?;
+        let (sent, descriptors) =
+            self.send(&dispatch, repository, Some(tag), origins, progress, manifest).await?;
         let source = format!("{}/{}", repository.name().registry(), repository.name().repository());
         let store = self.store.clone();
         blocking(move || {
@@ -111,12 +124,36 @@ impl Pusher {
         Ok(Pushed { digest: sent.digest, size: sent.bytes.len() as u64 })
     }
 
+    /// Names `tag` an index of manifests that are there, those of the images of `index` in its order. The image that the
+    /// index stands for is known by the index's digest afterwards.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn push_index(
+        &self,
+        index: &NamedIndex,
+        manifests: &[Pushed],
+        repository: &Repository,
+        tag: &str,
+    ) -> Result<Pushed> {
+        let known: Vec<_> = manifests.iter().map(|m| (m.digest, m.size)).collect();
+        let bytes = serde_json::to_vec(&index_of(index, &known))
+            .map_err(|e| Error::Internal(format!("write an index: {e}")))?;
+        let sent =
+            SentManifest { digest: Digest::of(&bytes), bytes, media_type: media::OCI_INDEX.to_owned() };
+        put(repository, Some(tag), &sent).await?;
+        let name = repository.name().clone().with_digest(sent.digest);
+        let (store, of) = (self.store.clone(), index.of);
+        blocking(move || Ok(store.images().tag(&of, &name)?)).await?;
+        Ok(Pushed { digest: sent.digest, size: sent.bytes.len() as u64 })
+    }
+
     /// Sends the layers, the document and the manifest, in this order.
     async fn send(
         &self,
         dispatch: &Arc<Dispatch>,
         repository: &Repository,
-        tag: &str,
+        tag: Option<&str>,
         origins: Arc<Origins>,
         progress: Arc<PushProgress>,
         manifest: impl FnOnce(&[Descriptor]) -> Result<SentManifest>,
@@ -129,16 +166,7 @@ impl Pusher {
             repository.upload_blob(id, dispatch.config().len() as u64, file, |_| {}).await?;
         }
         let sent = manifest(&descriptors)?;
-        let bytes = Bytes::from(sent.bytes.clone());
-        let answered =
-            repository.put_manifest(&ManifestRef::Tag(tag.to_owned()), &sent.media_type, bytes).await?;
-        if answered != sent.digest {
-            return Err(Error::DigestMismatch {
-                what: format!("manifest pushed to {}", repository.name().familiar_name()),
-                expected: sent.digest,
-                actual: answered,
-            });
-        }
+        put(repository, tag, &sent).await?;
         Ok((sent, descriptors))
     }
 
@@ -193,6 +221,21 @@ impl Pusher {
             .map(|d| sent.get(d).cloned().ok_or_else(|| Error::Internal(format!("layer {d} was not sent"))))
             .collect()
     }
+}
+
+/// Puts a manifest or an index under a tag, or under its digest.
+async fn put(repository: &Repository, tag: Option<&str>, sent: &SentManifest) -> Result<()> {
+    let at = tag.map_or(ManifestRef::Digest(sent.digest), |tag| ManifestRef::Tag(tag.to_owned()));
+    let bytes = Bytes::from(sent.bytes.clone());
+    let answered = repository.put_manifest(&at, &sent.media_type, bytes).await?;
+    if answered != sent.digest {
+        return Err(Error::DigestMismatch {
+            what: format!("manifest pushed to {}", repository.name().familiar_name()),
+            expected: sent.digest,
+            actual: answered,
+        });
+    }
+    Ok(())
 }
 
 /// One layer on its way.

@@ -105,6 +105,8 @@ pub struct ImageRecord {
     pub tags: Vec<Reference>,
     /// Names with a digest.
     pub digests: Vec<Reference>,
+    /// Names that stand for it on another platform than this machine's only.
+    pub elsewhere: Vec<Reference>,
     /// Nanoseconds since 1970; 0: never tagged here.
     pub last_tagged: i64,
     /// The manifests by which registries know it.
@@ -128,7 +130,7 @@ pub struct HistoryRow {
 /// The images of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Images<'a> {
-    store: &'a Store,
+    pub(crate) store: &'a Store,
 }
 
 impl<'a> Images<'a> {
@@ -146,13 +148,16 @@ impl<'a> Images<'a> {
         for (reference, id) in self.references()? {
             names.entry(id).or_default().push(reference);
         }
+        let mut elsewhere = self.elsewhere()?;
         let used: BTreeMap<String, i64> = self.store.meta().list(Table::Used)?.into_iter().collect();
         let rows = self.store.meta().list::<ImageRow>(Table::Images)?;
         rows.into_iter()
             .map(|(key, row)| {
                 let id = parse_id(&key)?;
                 let used = used.get(&key).copied();
-                Ok(record(id, row, used, names.remove(&id).unwrap_or_default(), &sizes))
+                let mut record = record(id, row, used, names.remove(&id).unwrap_or_default(), &sizes);
+                record.elsewhere = elsewhere.remove(&id).unwrap_or_default();
+                Ok(record)
             })
             .collect()
     }
@@ -165,7 +170,9 @@ impl<'a> Images<'a> {
         let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let names = self.references()?.into_iter().filter(|(_, i)| i == id).map(|(r, _)| r).collect();
         let used = self.store.meta().get(Table::Used, &id.to_string())?;
-        Ok(record(*id, row, used, names, &self.layer_sizes()?))
+        let mut record = record(*id, row, used, names, &self.layer_sizes()?);
+        record.elsewhere = self.elsewhere()?.remove(id).unwrap_or_default();
+        Ok(record)
     }
 
     pub(crate) fn row(self, id: &Digest) -> Result<Option<ImageRow>> {
@@ -286,12 +293,8 @@ impl<'a> Images<'a> {
         let _graph = self.store.adding();
         let mut row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         row.last_tagged = now();
-        let batch = Batch::new().put(Table::Tags, &reference.to_string(), id).put(
-            Table::Images,
-            &id.to_string(),
-            &row,
-        );
-        self.store.meta().commit(batch)
+        let batch = Batch::new().put(Table::Images, &id.to_string(), &row);
+        self.store.meta().commit(self.name(batch, reference, id))
     }
 
     /// Takes a name away; gives the image that it pointed to.
@@ -303,7 +306,8 @@ impl<'a> Images<'a> {
         let key = reference.to_string();
         let id = self.store.meta().get::<Digest>(Table::Tags, &key)?;
         if id.is_some() {
-            self.store.meta().commit(Batch::new().delete(Table::Tags, &key))?;
+            let batch = Batch::new().delete(Table::Tags, &key).delete(Table::Indexes, &key);
+            self.store.meta().commit(batch)?;
         }
         Ok(id)
     }
@@ -334,7 +338,8 @@ impl<'a> Images<'a> {
         let graph = self.store.collecting();
         let row = self.row(id)?.ok_or_else(|| Error::NotFound(format!("No such image: {id}")))?;
         let key = id.to_string();
-        let mut batch = Batch::new().delete(Table::Images, &key).delete(Table::Used, &key);
+        let batch = Batch::new().delete(Table::Images, &key).delete(Table::Used, &key);
+        let mut batch = self.out_of_indexes(batch, id)?;
         for (reference, target) in self.references()? {
             if target == *id {
                 batch = batch.delete(Table::Tags, &reference.to_string());
@@ -380,6 +385,7 @@ fn record(
         size,
         tags,
         digests,
+        elsewhere: Vec::new(),
         last_tagged: row.last_tagged,
         manifests: row.manifests,
         last_used: used.unwrap_or(0).max(row.last_tagged),

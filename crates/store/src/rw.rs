@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::random_id;
 use crate::image::now;
-use crate::layer::{TreeKind, WhiteoutFormat, write_changes, write_tree};
+use crate::layer::{TreeKind, WhiteoutFormat, write_changes, write_tree, write_trees};
 use crate::meta::{Batch, Table};
 use crate::open::Store;
 use crate::snapshot::DriverName;
@@ -410,6 +410,17 @@ impl Store {
     /// When the tree cannot be read or `out` not be written.
     pub fn export(&self, container: &str, out: impl std::io::Write) -> Result<()> {
         self.with_mounted(container, |tree| write_tree(tree, TreeKind::Plain, out).map(drop))
+    }
+
+    /// Writes the trees of containers as a tar, each in a directory of the name that stands with it.
+    ///
+    /// # Errors
+    /// As [`Self::export`].
+    pub fn export_several(&self, containers: &[(String, String)], out: impl std::io::Write) -> Result<()> {
+        let visits = containers.iter().map(|(name, id)| Ok((name, self.visit(id)?)));
+        let visits = visits.collect::<Result<Vec<_>>>()?;
+        let trees: Vec<_> = visits.iter().map(|(name, visit)| (name.as_bytes(), visit.tree())).collect();
+        write_trees(&trees, out).map(drop)
     }
 
     /// Where the driver keeps what is written into a container. In a directory that was made there, and only in such a one,

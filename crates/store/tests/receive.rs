@@ -300,9 +300,9 @@ fn send(store: &Store, id: &Digest) -> (SentManifest, Vec<(Descriptor, Vec<u8>)>
         blobs.push((descriptor, bytes));
     }
     let layers: Vec<Descriptor> = blobs.iter().map(|(d, _)| d.clone()).collect();
-    let manifest = dispatch.manifest(&layers).unwrap();
+    let manifest = dispatch.manifest(&layers, None).unwrap();
     let name: Reference = "elsewhere.test/x".parse().unwrap();
-    dispatch.sent(&manifest, &layers, &name.with_digest(manifest.digest)).unwrap();
+    dispatch.sent(&manifest, &layers, &name.with_digest(manifest.digest), true).unwrap();
     (manifest, blobs)
 }
 

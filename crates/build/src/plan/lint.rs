@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use longshore_oci::Platform;
+
 use crate::dockerfile::{
     self, BaseFacts, Dockerfile, Finding, Graph as Stages, Known, parse_triggers, violation,
 };
@@ -12,14 +14,15 @@ use super::{Base, Options};
 /// A build, for the rules of the linter.
 pub(super) struct Facts<'a> {
     pub(super) options: &'a Options,
-    /// The image that a stage was made from, where one was looked for.
-    pub(super) base: &'a dyn Fn(usize) -> Option<&'a Base>,
+    pub(super) platform: &'a Platform,
+    /// The image that a stage was made from, where one was looked for, and the platform for which it was wanted.
+    pub(super) base: &'a dyn Fn(usize) -> Option<(&'a Base, Platform)>,
 }
 
 impl Known for Facts<'_> {
     fn predefined(&self) -> Vec<(String, String)> {
         let stage = self.options.target.as_deref().unwrap_or_default();
-        dockerfile::predefined(&self.options.host, &self.options.platform, stage)
+        dockerfile::predefined(&self.options.host, self.platform, stage)
     }
 
     fn build_arg(&self, name: &str) -> Option<String> {
@@ -27,14 +30,15 @@ impl Known for Facts<'_> {
     }
 
     fn base(&self, stage: usize) -> Option<BaseFacts> {
-        let base = (self.base)(stage)?;
+        let (base, wanted) = (self.base)(stage)?;
+        let has = base.document.platform();
         let config = base.document.config.clone().unwrap_or_default();
         let pair = |e: &String| e.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
         Some(BaseFacts {
             env: config.env.iter().flatten().filter_map(pair).collect(),
             shell: config.shell.is_some(),
             triggers: parse_triggers(&config.on_build.unwrap_or_default()).unwrap_or_default(),
-            platforms: None,
+            platforms: (!has.architecture.is_empty()).then_some((wanted, has)),
         })
     }
 }

@@ -19,7 +19,7 @@ use longshore_oci::{Digest, Platform, Reference};
 use crate::dockerfile::{
     self, Dockerfile, Escape, Finding, Globals, Graph as Stages, Kind, Known as _, Source, Span,
 };
-use crate::graph::{Graph, Limits, Network, Source as Files, Stamp, StepId, Tree};
+use crate::graph::{Graph, Limits, Network, Source as Files, Stamp, Step, StepId, Tree};
 use crate::{Error, Result};
 
 pub use image::{Made, document};
@@ -36,8 +36,8 @@ pub struct Options {
     pub args: BTreeMap<String, String>,
     /// Labels more.
     pub labels: BTreeMap<String, String>,
-    /// What the image is for.
-    pub platform: Platform,
+    /// What images are wanted for: one for each; none: for what the build runs on.
+    pub platforms: Vec<Platform>,
     /// What the build runs on.
     pub host: Platform,
     /// Which steps are carried out even if the cache has them.
@@ -115,14 +115,14 @@ pub trait Images {
 }
 
 /// A build that was decided on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// What is to be done.
     pub graph: Graph,
-    /// The instructions of the stages that are needed, in the order of the file.
+    /// The instructions of the stages that are needed, in the order of the file; for one platform after the other.
     pub rows: Vec<Row>,
-    /// The image that is wanted.
-    pub image: Image,
+    /// The images that are wanted, in the order of [`Options::platforms`].
+    pub images: Vec<Image>,
     /// What the linter found.
     pub findings: Vec<Finding>,
     /// Build arguments that were given and that nothing in the file takes.
@@ -146,6 +146,9 @@ pub struct Row {
     pub span: Span,
     /// The stage that it is in: its name, or its number.
     pub stage: String,
+    /// What that is made for, where images for several platforms are made; with what the image is for, where that is
+    /// another.
+    pub platform: Option<String>,
     /// What is done for it; `None` where only the configuration changes.
     pub step: Option<StepId>,
     /// The image as it is after it.
@@ -177,10 +180,36 @@ pub struct Image {
 /// For what the file asks wrongly, with its line; those of `images`.
 pub fn plan(file: &Dockerfile, options: &Options, images: &dyn Images) -> Result<Plan> {
     frontend(file)?;
+    let platforms = match options.platforms.as_slice() {
+        [] => std::slice::from_ref(&options.host),
+        platforms => platforms,
+    };
+    let mut whole = Plan::default();
+    let mut shared = Shared { several: platforms.len() > 1, ..Shared::default() };
+    for (n, platform) in platforms.iter().enumerate() {
+        let unused = one(file, options, platform, images, &mut shared, &mut whole)?;
+        match n {
+            0 => whole.unused_args = unused,
+            _ => whole.unused_args.retain(|name| unused.contains(name)),
+        }
+    }
+    (whole.graph, whole.rows) = (shared.graph, shared.rows);
+    Ok(whole)
+}
+
+/// Plans the image for one platform; gives the build arguments that nothing takes.
+fn one(
+    file: &Dockerfile,
+    options: &Options,
+    platform: &Platform,
+    images: &dyn Images,
+    shared: &mut Shared,
+    whole: &mut Plan,
+) -> Result<Vec<String>> {
     let cut = dockerfile::stages(file).map_err(invalid)?;
     let target = cut.target(options.target.as_deref().unwrap_or_default()).map_err(invalid)?;
     let named = options.target.as_deref().unwrap_or_default();
-    let always = dockerfile::predefined(&options.host, &options.platform, named);
+    let always = dockerfile::predefined(&options.host, platform, named);
     let escape = file.directives.escape;
     let globals = Globals::new(cut.globals, &always, &options.args, escape).map_err(invalid)?;
     let mut stages = cut.resolve(&globals).map_err(invalid)?;
@@ -193,13 +222,12 @@ pub fn plan(file: &Dockerfile, options: &Options, images: &dyn Images) -> Result
     let mut planner = Planner {
         escape,
         options,
+        platform,
         images,
         globals,
         stages: &stages,
-        graph: Graph::default(),
-        rows: Vec::new(),
+        shared,
         done: BTreeMap::new(),
-        bases: BTreeMap::new(),
         taken_args: BTreeSet::new(),
     };
     let needed = stages.needed(target);
@@ -212,14 +240,22 @@ pub fn plan(file: &Dockerfile, options: &Options, images: &dyn Images) -> Result
         .remove(&target)
         .ok_or_else(|| Error::Internal("the stage that is wanted was not planned".into()))?;
     last.label(&options.labels);
-    let unused_args = unused(&planner, file);
+    let unused = unused(&planner, file);
     let base = |stage: usize| {
         let Some(Source::Image(name)) = stages.bases.get(stage) else { return None };
-        planner.bases.iter().find(|((n, _), _)| n == name).map(|(_, base)| &**base)
+        let given = stages.variables.get(stage).and_then(|v| v.platform.as_ref()?.parse().ok());
+        let wanted = given.unwrap_or_else(|| platform.clone());
+        let base = planner.shared.bases.get(&(name.clone(), wanted.to_string()))?;
+        Some((&**base, wanted))
     };
-    let facts = lint::Facts { options, base: &base };
-    let findings = lint::findings(file, &stages, &needed.into_iter().collect(), &facts)?;
-    Ok(Plan { findings, graph: planner.graph, rows: planner.rows, image: last.image, unused_args })
+    let facts = lint::Facts { options, platform, base: &base };
+    for finding in lint::findings(file, &stages, &needed.into_iter().collect(), &facts)? {
+        if !whole.findings.contains(&finding) {
+            whole.findings.push(finding);
+        }
+    }
+    whole.images.push(last.image);
+    Ok(unused)
 }
 
 /// Docker's own frontend is this one; others are programs in images, which nobody here runs.
@@ -245,7 +281,8 @@ fn frontend(file: &Dockerfile) -> Result<()> {
 pub fn check(file: &Dockerfile, options: &Options) -> Result<Vec<Finding>> {
     let cut = dockerfile::stages(file).map_err(invalid)?;
     let target = cut.target(options.target.as_deref().unwrap_or_default()).map_err(invalid)?;
-    let facts = lint::Facts { options, base: &|_| None };
+    let platform = options.platforms.first().unwrap_or(&options.host);
+    let facts = lint::Facts { options, platform, base: &|_| None };
     let globals = Globals::new(cut.globals, &facts.predefined(), &options.args, file.directives.escape);
     let stages = cut.resolve(&globals.map_err(invalid)?).map_err(invalid)?;
     let needed = stages.needed(target).into_iter().collect();
@@ -258,19 +295,55 @@ fn invalid(e: impl std::fmt::Display) -> Error {
     Error::Invalid(e.to_string())
 }
 
+/// What the plans for several platforms have in common.
+#[derive(Default)]
+struct Shared {
+    several: bool,
+    graph: Graph,
+    rows: Vec<Row>,
+    /// The steps of stages, by these stages' places in the file: for another platform they may be the same.
+    steps: BTreeMap<usize, Vec<StepId>>,
+    /// Those that rows have.
+    told: BTreeSet<StepId>,
+    /// Images that were asked for, by name and platform: a name is resolved once.
+    bases: BTreeMap<(String, String), Arc<Base>>,
+}
+
+impl Shared {
+    /// Adds a step of a stage, unless another platform has the same.
+    fn step(&mut self, stage: usize, step: Step) -> StepId {
+        let known = self.steps.entry(stage).or_default();
+        let same = known.iter().find(|id| self.several && self.graph.step(**id) == Some(&step));
+        if let Some(same) = same {
+            return *same;
+        }
+        let id = self.graph.add(step);
+        known.push(id);
+        id
+    }
+
+    /// Takes back the rows from `start` on if rows before have the same steps.
+    fn forget_equal_rows(&mut self, start: usize) {
+        let steps: BTreeSet<StepId> = self.rows.iter().skip(start).filter_map(|row| row.step).collect();
+        if self.several && !steps.is_empty() && steps.is_subset(&self.told) {
+            self.rows.truncate(start);
+        }
+        self.told.extend(steps);
+    }
+}
+
 /// What stages are planned with.
 struct Planner<'a> {
     escape: Escape,
     options: &'a Options,
+    /// What the image is for.
+    platform: &'a Platform,
     images: &'a dyn Images,
     globals: Globals,
     stages: &'a Stages<'a>,
-    graph: Graph,
-    rows: Vec<Row>,
+    shared: &'a mut Shared,
     /// Stages by their place in the file.
     done: BTreeMap<usize, Stage>,
-    /// Images that were asked for: a name is resolved once.
-    bases: BTreeMap<(String, String), Arc<Base>>,
     /// Build arguments that something took.
     taken_args: BTreeSet<String>,
 }
@@ -278,11 +351,11 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn base(&mut self, reference: &str, platform: &Platform) -> Result<Arc<Base>> {
         let key = (reference.to_owned(), platform.to_string());
-        if let Some(base) = self.bases.get(&key) {
+        if let Some(base) = self.shared.bases.get(&key) {
             return Ok(base.clone());
         }
         let base = Arc::new(self.images.base(reference, platform)?);
-        self.bases.insert(key, base.clone());
+        self.shared.bases.insert(key, base.clone());
         Ok(base)
     }
 

@@ -43,6 +43,7 @@ impl Stage {
         let stages = planner.stages;
         let part = stages.stages.stages.get(index);
         let part = part.ok_or_else(|| Error::Internal(format!("there is no stage {index}")))?;
+        let rows = planner.shared.rows.len();
         let (mut stage, step) = Self::start(planner, index, part.from, part.head.span)?;
         stage.row(planner, part.head, step);
         if part.from.alias.as_ref().is_some_and(|alias| planner.options.contexts.contains_key(alias)) {
@@ -59,6 +60,7 @@ impl Stage {
         for instruction in part.body {
             stage.instruction(planner, instruction)?;
         }
+        planner.shared.forget_equal_rows(rows);
         Ok(stage)
     }
 
@@ -70,7 +72,7 @@ impl Stage {
         span: Span,
     ) -> Result<(Self, Option<StepId>)> {
         let platform = match planner.stages.variables.get(index).and_then(|v| v.platform.as_ref()) {
-            None => planner.options.platform.clone(),
+            None => planner.platform.clone(),
             Some(given) => given.parse::<Platform>().map_err(|_| {
                 at(span, &format!("failed to parse platform {given:?}: use os/architecture[/variant]"))
             })?,
@@ -92,7 +94,7 @@ impl Stage {
         let (image, args) = match base {
             _ if let Some(named) = named.cloned() => {
                 let image;
-                (image, step) = of_context(planner, &named, &platform, fresh, span)?;
+                (image, step) = of_context(planner, index, &named, &platform, fresh, span)?;
                 (image, Vec::new())
             }
             Some(Source::Stage(before)) => {
@@ -134,11 +136,21 @@ impl Stage {
         self.name.clone().unwrap_or_else(|| self.index.to_string())
     }
 
+    /// What it is made for, in BuildKit's words.
+    fn platform(&self, planner: &Planner<'_>) -> Option<String> {
+        let (own, target) = (&self.image.platform, planner.platform);
+        let same = own.runs_on(target);
+        let text = if same { own.to_string() } else { format!("{own}->{}", target.architecture) };
+        planner.shared.several.then_some(text)
+    }
+
     fn row(&self, planner: &mut Planner<'_>, instruction: &Instruction, step: Option<StepId>) {
-        planner.rows.push(Row {
+        let platform = self.platform(planner);
+        planner.shared.rows.push(Row {
             text: instruction.source.clone(),
             span: instruction.span,
             stage: self.called(),
+            platform,
             step,
             after: self.image.clone(),
         });
@@ -182,13 +194,14 @@ impl Stage {
     }
 
     fn step(&mut self, planner: &mut Planner<'_>, op: Op, name: &str) -> StepId {
-        let id = planner.graph.add(Step {
+        let step = Step {
             base: self.image.tree,
             op,
             name: name.to_owned(),
             fresh: self.fresh,
             time: self.image.stamp,
-        });
+        };
+        let id = planner.shared.step(self.index, step);
         self.image.tree = Tree::Step(id);
         id
     }
@@ -429,6 +442,7 @@ fn nothing(planner: &Planner<'_>, platform: Platform) -> Image {
 /// The image that a named context is: one of that name, or nothing but its files.
 fn of_context(
     planner: &mut Planner<'_>,
+    index: usize,
     named: &Named,
     platform: &Platform,
     fresh: bool,
@@ -441,13 +455,14 @@ fn of_context(
     let mut image = nothing(planner, platform.clone());
     let part = graph::Part { from: graph::Source::Context(n), sources: vec![b".".to_vec()], unpack: false };
     let copy = Copy { parts: vec![part], dest: b"/".to_vec(), ..Copy::default() };
-    let step = planner.graph.add(Step {
+    let step = Step {
         base: image.tree,
         op: Op::Copy(Box::new(copy)),
         name: "[context] files".to_owned(),
         fresh,
         time: image.stamp,
-    });
+    };
+    let step = planner.shared.step(index, step);
     image.tree = Tree::Step(step);
     image.made.push(Made { by: "COPY . /".to_owned(), step: Some(step) });
     Ok((image, Some(step)))
@@ -463,12 +478,7 @@ fn of_base(planner: &mut Planner<'_>, name: &str, platform: &Platform, span: Spa
     if config.env.is_none() {
         config.env = Some(vec![PATH.to_owned()]);
     }
-    let platform = Platform {
-        os: document.os.clone(),
-        architecture: document.architecture.clone(),
-        variant: document.variant.clone(),
-        os_version: None,
-    };
+    let platform = document.platform();
     Ok(Image {
         tree: Tree::Layers(base.chain),
         config: Arc::new(config),

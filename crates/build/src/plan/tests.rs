@@ -67,14 +67,15 @@ fn proxies_are_seen_in_both_spellings() {
 
 #[test]
 fn an_empty_list_is_none() {
-    let config =
-        planned("FROM base\nCMD [\"x\"]\nENTRYPOINT [\"y\"]\nCMD []\nENTRYPOINT []", &[]).image.config;
+    let config = planned("FROM base\nCMD [\"x\"]\nENTRYPOINT [\"y\"]\nCMD []\nENTRYPOINT []", &[]).images[0]
+        .config
+        .clone();
     assert_eq!((&config.cmd, &config.entrypoint), (&None, &None));
 }
 
 #[test]
 fn signals_may_be_in_lower_case() {
-    let signal = planned("FROM base\nSTOPSIGNAL term", &[]).image.config.stop_signal.clone();
+    let signal = planned("FROM base\nSTOPSIGNAL term", &[]).images[0].config.stop_signal.clone();
     assert_eq!(signal.as_deref(), Some("term"));
 }
 
@@ -155,7 +156,7 @@ fn options() -> Options {
         target: None,
         args: BTreeMap::new(),
         labels: BTreeMap::new(),
-        platform: host.clone(),
+        platforms: Vec::new(),
         host,
         no_cache: NoCache::Never,
         network: Network::Default,
@@ -193,4 +194,23 @@ fn contexts_have_names() {
     assert_eq!(copied(both, &[("one", other)]), [Source::Context(0)]);
     // As a base it is its files.
     assert_eq!(copied("FROM x\nCOPY b /", &[("x", files)]), [Source::Context(3), Source::Context(0)]);
+}
+
+#[test]
+fn stages_that_are_the_same_for_all_platforms_are_planned_once() {
+    let file = "FROM --platform=$BUILDPLATFORM base AS same\nRUN make\n\
+        FROM --platform=$BUILDPLATFORM base AS cross\nARG TARGETARCH\nRUN make\n\
+        FROM scratch\nCOPY --from=same /a /\nCOPY --from=cross /b /\n";
+    let file = dockerfile::parse(file.as_bytes()).expect("a Dockerfile");
+    let platforms = ["linux/amd64", "linux/arm64"].map(|p| p.parse().expect("a platform")).to_vec();
+    let host = "linux/amd64".parse().expect("a platform");
+    let plan = plan(&file, &Options { platforms, host, ..options() }, &Bases).expect("a plan");
+    let runs = plan.graph.steps().iter().filter(|s| matches!(s.op, Op::Run(_))).count();
+    assert_eq!(runs, 3, "one that is the same for both, and one for each");
+    let rows = |stage: &str| plan.rows.iter().filter(|row| row.stage == stage).count();
+    assert_eq!((rows("same"), rows("cross")), (2, 6));
+    assert_eq!(plan.images.len(), 2);
+    assert_ne!(plan.images[0].tree, plan.images[1].tree);
+    let archs: Vec<&str> = plan.images.iter().map(|i| i.platform.architecture.as_str()).collect();
+    assert_eq!(archs, ["amd64", "arm64"]);
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use longshore_api::build::BuildAnnotation;
 use serde_json::{Value, json};
 
+use super::annotation;
 use super::build_cache::{From as CacheFrom, To as CacheTo};
 use super::csv;
 use super::given::{Additional, AdditionalFrom, Agent, Secret};
@@ -11,7 +13,7 @@ use super::kinds::{BYTES, ENV, HOST, LABEL, SWAP, ULIMIT, host};
 use super::output::{Made, Output};
 use super::{ulimit, units};
 use crate::error::Result;
-use crate::flags::{BOOL, FILTER, Flag, INT, Kind, LIST, STRING, STRINGS, flag, options, values};
+use crate::flags::{BOOL, FILTER, Flag, INT, Kind, STRING, STRINGS, flag, options, values};
 
 const LATER: &str = "is not implemented yet";
 
@@ -33,6 +35,7 @@ const ALLOW: Kind = Kind::many("strings", |v| {
         None => Ok(()),
     }
 });
+const ANNOTATION: Kind = Kind::many("stringArray", |v| annotation::read(v).map(drop));
 const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
 pub(crate) const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const CACHE_FROM: Kind = Kind::many("stringArray", |v| CacheFrom::read(v).map(drop));
@@ -45,6 +48,7 @@ options! {
     /// `build`.
     BuildArgs {
         add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
+        annotation: Vec<String> = flag("annotation", ANNOTATION, "Add annotation to the image"),
         allow: Vec<String> = flag(
             "allow", ALLOW, "Allow extra privileged entitlement (\"network.host\", \"security.insecure\")",
         ),
@@ -91,8 +95,8 @@ options! {
         no_cache_filter: Vec<String> = flag("no-cache-filter", STRINGS, "Do not cache specified stages"),
         output: Vec<String> =
             flag("output", OUTPUT, "Output destination (format: \"type=local,dest=path\", \"type=tar,dest=file\", \"type=oci,dest=file\", \"type=docker[,dest=file]\", \"type=image[,name=NAME][,push=true]\")").short('o'),
-        platform: Option<String> =
-            flag("platform", STRING, "Set platform if server is multi-platform capable"),
+        platform: Vec<String> =
+            flag("platform", STRINGS, "Set target platform for build; several make an index"),
         progress: Option<String> = flag(
             "progress", PROGRESS,
             "Set type of progress output (\"auto\", \"plain\", \"tty\", \"quiet\", \"rawjson\")",
@@ -158,10 +162,7 @@ pub(crate) const BUILD_CHECKED: &[Flag] = &[
 ];
 
 /// What is not there yet.
-pub(crate) const BUILD_LATER: &[Flag] = &[
-    flag("annotation", LIST, "Add annotation to the image").refused(LATER),
-    flag("security-opt", STRINGS, "Security options").refused(LATER),
-];
+pub(crate) const BUILD_LATER: &[Flag] = &[flag("security-opt", STRINGS, "Security options").refused(LATER)];
 
 /// How a build is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +239,7 @@ impl BuildArgs {
     /// An option that Docker's classic builder does not know.
     pub(crate) fn ours_alone(&self) -> Option<&'static str> {
         let options = [
+            ("--annotation", !self.annotations().is_empty()),
             ("--secret", !self.secret.is_empty()),
             ("--ssh", !self.ssh.is_empty()),
             ("--allow", !self.allow.is_empty()),
@@ -260,6 +262,12 @@ impl BuildArgs {
     pub(crate) fn additional(&self) -> BTreeMap<String, AdditionalFrom> {
         let all = self.build_context.iter().filter_map(|text| Additional::read(text).ok());
         all.map(|one| (one.name, one.from)).collect()
+    }
+
+    /// What manifests and the index say besides.
+    pub(crate) fn annotations(&self) -> Vec<BuildAnnotation> {
+        let own = self.annotation.iter().filter_map(|text| annotation::read(text).ok()).flatten();
+        own.chain(self.outputs().into_iter().flat_map(|output| output.annotations)).collect()
     }
 
     /// What becomes of what is built.
@@ -486,7 +494,7 @@ mod tests {
             ("--allow all .", "invalid entitlement \"all\""),
             ("--cache-from type=s3 .", "type=s3 is not implemented yet"),
             ("--cache-to type=inline,mode=max .", "mode=max: an image has room"),
-            ("--annotation a=b .", "--annotation is not implemented yet"),
+            ("--annotation a .", "invalid annotation \"a\", expected key=value"),
             ("--build-context a .", "invalid context value: a, expected key=value"),
             (
                 "--build-context a=oci-layout://x .",

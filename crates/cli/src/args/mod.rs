@@ -1,5 +1,6 @@
 //! Options and what they mean.
 
+pub(crate) mod annotation;
 mod body;
 pub(crate) mod build;
 pub(crate) mod build_cache;

@@ -1,5 +1,8 @@
 //! What becomes of what was built: the option `--output`.
 
+use longshore_api::build::BuildAnnotation;
+
+use super::annotation;
 use super::build::check_tag;
 use super::csv;
 use crate::flags::values;
@@ -34,6 +37,7 @@ pub(crate) enum Made {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) names: Vec<String>,
+    pub(crate) annotations: Vec<BuildAnnotation>,
     pub(crate) made: Made,
 }
 
@@ -45,13 +49,18 @@ impl Output {
             && !only.contains('=')
         {
             let made = if only == "-" { Made::Tar(Dest::Stdout) } else { Made::Folder(only.clone()) };
-            return Ok(Self { names: Vec::new(), made });
+            return Ok(Self { names: Vec::new(), annotations: Vec::new(), made });
         }
         let (mut kind, mut names, mut push, mut dest) = (String::new(), Vec::new(), false, None);
+        let mut annotations = Vec::new();
         for field in fields {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
             let on =
                 || values::truth(value).ok_or_else(|| format!("{key}={value} is neither true nor false"));
+            if let Some(annotation) = annotation::of_output(key.trim(), value) {
+                annotations.push(annotation?);
+                continue;
+            }
             match key.trim().to_ascii_lowercase().as_str() {
                 "type" => value.clone_into(&mut kind),
                 "name" => {
@@ -86,7 +95,10 @@ impl Output {
         if push && !matches!(made, Made::Image { .. }) {
             return Err(format!("push=true says nothing for type={kind}"));
         }
-        Ok(Self { names, made })
+        if !annotations.is_empty() && matches!(made, Made::Folder(_) | Made::Tar(_)) {
+            return Err(format!("annotations say nothing for type={kind}"));
+        }
+        Ok(Self { names, annotations, made })
     }
 }
 
@@ -110,7 +122,8 @@ mod tests {
             ("type=oci,dest=-", &[], Made::Archive(Dest::Stdout)),
         ] {
             let names = names.iter().map(|n| (*n).to_owned()).collect();
-            assert_eq!(Output::read(text), Ok(Output { names, made }), "{text}");
+            let annotations = Vec::new();
+            assert_eq!(Output::read(text), Ok(Output { names, annotations, made }), "{text}");
         }
         for (text, want) in [
             ("name=x", "type is required"),
@@ -124,6 +137,7 @@ mod tests {
             ("type=oci,dest=x,compression=zstd", "compression=zstd is not implemented yet"),
             ("type=nope", "type=nope is not implemented yet"),
             ("type=image,push=x", "push=x is neither true nor false"),
+            ("type=local,dest=x,annotation.a=b", "annotations say nothing"),
         ] {
             assert!(Output::read(text).unwrap_err().contains(want), "{text}");
         }

@@ -139,13 +139,14 @@ pub(crate) async fn push(app: &App<'_>, args: &PushArgs) -> Result<()> {
 }
 
 /// Pushes what was just built to the registry of a name; what goes on is shown on standard error.
-pub(super) async fn push_built(app: &App<'_>, name: &str, quiet: bool) -> Result<()> {
+pub(super) async fn push_built(app: &App<'_>, name: &str, quiet: bool) -> Result<Option<String>> {
     let name = named(name, false, true)?;
     let repository = format!("{}/{}", name.registry(), name.repository());
     let path =
         query(&format!("/images/{}/push", escape(&repository)), &[("tag", name.tag().unwrap_or_default())]);
     let answer = ask(app, name.registry(), Method::POST, &path, "push").await?;
-    show_progress(answer, Stream::Stderr, quiet).await.map(drop)
+    let results = show_progress(answer, Stream::Stderr, quiet).await?;
+    Ok(results.iter().rev().find_map(|result| result["Digest"].as_str()).map(str::to_owned))
 }
 
 /// The platform that alone is pushed, as the API takes it; empty for all.

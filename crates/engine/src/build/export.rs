@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use longshore_build::{Cancel, Error as BuildError};
-use longshore_oci::Digest;
-use longshore_oci::image::ImageDocument;
-use longshore_store::archive;
+use longshore_store::NamedIndex;
+use longshore_store::archive::{self, Unrecorded};
 
+use super::platforms::platforms;
 use crate::model::{BuildEvent, BuildExport, BuildRequest};
 use crate::{Engine, names};
 
@@ -14,22 +14,22 @@ use crate::{Engine, names};
 const PIECE: usize = 192 << 10;
 
 impl Engine {
-    /// Sends the exports that a build was asked for, of the tree at `top`, which a lease holds.
+    /// Sends the exports that a build was asked for, of images whose layers a lease holds.
     pub(super) fn export_build(
         &self,
         request: &BuildRequest,
-        top: Option<Digest>,
-        document: &ImageDocument,
+        images: &[Unrecorded],
+        index: &NamedIndex,
         cancel: &Cancel,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
     ) -> Result<(), BuildError> {
         for what in &request.exports {
             let mut out = Pieces { what: *what, buffer: Vec::new(), cancel, send };
             let id = match what {
-                BuildExport::Tree => self.export_tree(top, &mut out).map(|()| None),
+                BuildExport::Tree => self.export_trees(request, images, &mut out).map(|()| None),
                 BuildExport::Archive => {
-                    archive::save_unrecorded(&self.inner.store, top, document, &request.tags, &mut out)
-                        .map(Some)
+                    archive::save_unrecorded(&self.inner.store, images, index, &request.tags, &mut out)
+                        .map(|()| Some(index.of))
                         .map_err(BuildError::from)
                 }
             };
@@ -40,15 +40,29 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes the files of a tree as a tar.
-    fn export_tree(&self, top: Option<Digest>, out: &mut Pieces<'_>) -> Result<(), BuildError> {
+    /// Writes the files of images as a tar; of several each in a directory of its platform's name.
+    fn export_trees(
+        &self,
+        request: &BuildRequest,
+        images: &[Unrecorded],
+        out: &mut Pieces<'_>,
+    ) -> Result<(), BuildError> {
         let store = &self.inner.store;
-        let id = names::new_id().map_err(|e| BuildError::Internal(e.to_string()))?;
-        store.create_bare_rw(&id, top.as_ref())?;
-        let done = store.export(&id, out);
-        let removed = store.remove_rw(&id);
-        done?;
-        Ok(removed?)
+        let mut trees: Vec<(String, String)> = Vec::new();
+        let done = (|| {
+            for (image, platform) in images.iter().zip(platforms(request)) {
+                let id = names::new_id().map_err(|e| BuildError::Internal(e.to_string()))?;
+                store.create_bare_rw(&id, image.top.as_ref())?;
+                trees.push((platform.to_string().replace('/', "_"), id));
+            }
+            let written = match trees.as_slice() {
+                [(_, only)] => store.export(only, out),
+                several => store.export_several(several, out),
+            };
+            Ok(written?)
+        })();
+        let removed = trees.iter().map(|(_, id)| store.remove_rw(id)).collect::<Result<Vec<_>, _>>();
+        done.and_then(|()| Ok(removed.map(drop)?))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use longshore_build::FailedRun;
 use longshore_build::plan::Plan;
+use longshore_oci::Platform;
 use longshore_oci::image::{ImageDocument, RunConfig};
 use longshore_store::archive;
 
@@ -29,10 +30,11 @@ impl Engine {
             [shell, flag, _] if flag == "-c" => shell.clone(),
             _ => SHELL.to_owned(),
         };
+        let platform = plan.images.first().map_or_else(Platform::host, |image| image.platform.clone());
         let document = ImageDocument {
-            architecture: plan.image.platform.architecture.clone(),
-            os: plan.image.platform.os.clone(),
-            variant: plan.image.platform.variant.clone(),
+            architecture: platform.architecture,
+            os: platform.os,
+            variant: platform.variant,
             config: Some(RunConfig {
                 user: run.user,
                 env: Some(run.env.into_iter().chain(run.quiet_env).collect()),

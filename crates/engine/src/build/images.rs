@@ -35,7 +35,7 @@ impl Bases<'_> {
     /// # Errors
     /// When there is none of that name and platform.
     pub(crate) fn here(&self, reference: &str, platform: &Platform) -> Result<Base> {
-        let record = self.engine.inner.store.images().resolve(reference)?;
+        let record = self.engine.inner.store.images().resolve_for(reference, platform)?;
         if !self.fits(&record, platform)? {
             return Err(Error::not_found(format!("image {reference} is here, but not for {platform}")));
         }
@@ -57,7 +57,7 @@ impl Bases<'_> {
 
     fn find(&self, name: &str, platform: &Platform) -> Result<ImageRecord> {
         let images = self.engine.inner.store.images();
-        let here = match images.resolve(name) {
+        let here = match images.resolve_for(name, platform) {
             Ok(record) => self.fits(&record, platform)?.then_some(record),
             Err(e) if e.kind() == Kind::NotFound => None,
             Err(e) => return Err(e.into()),
@@ -82,26 +82,37 @@ impl Bases<'_> {
             reference: reference.clone(),
             all_tags: false,
             platform: Some(platform.clone()),
+            beside: self.is_taken(reference, platform)?,
             credentials: self.request.credentials.get(reference.registry()).cloned().unwrap_or_default(),
         };
         let mut lines = self.runtime.block_on(self.engine.pull(request))?;
+        let mut pulled = None;
         while let Some(line) = self.runtime.block_on(lines.next()) {
+            pulled = pulled.or(line.pulled);
             if let Some(error) = &line.error {
                 return Err(Error::new(Kind::Unavailable, error.clone()));
             }
             (self.send)(BuildEvent::Pull(line));
         }
-        Ok(self.engine.inner.store.images().resolve(&reference.to_string())?)
+        let images = self.engine.inner.store.images();
+        Ok(match pulled {
+            Some(id) => images.get(&id)?,
+            None => images.resolve(&reference.to_string())?,
+        })
+    }
+
+    /// Whether a name stands for an image of another platform, and is to do so after a pull; or whether it will, since
+    /// this build wants the image for others as well.
+    fn is_taken(&self, reference: &Reference, platform: &Platform) -> Result<bool> {
+        let images = self.engine.inner.store.images();
+        let Some(id) = images.lookup(reference)? else { return Ok(false) };
+        let (_, document) = images.document(&id)?;
+        Ok(!fits(&document, platform))
     }
 }
 
 /// Whether an image is for a platform; one that does not say what it is for is for all.
 pub(crate) fn fits(document: &ImageDocument, wanted: &Platform) -> bool {
-    let has = Platform {
-        os: document.os.clone(),
-        architecture: document.architecture.clone(),
-        variant: document.variant.clone(),
-        os_version: None,
-    };
+    let has = document.platform();
     has.architecture.is_empty() || has.runs_on(wanted)
 }

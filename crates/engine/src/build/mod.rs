@@ -6,6 +6,7 @@ mod export;
 mod failed;
 mod fetch;
 mod images;
+mod platforms;
 mod rows;
 mod runner;
 mod secrets;
@@ -26,10 +27,10 @@ use futures_util::stream;
 use longshore_build::context::Context;
 use longshore_build::dockerfile::Finding;
 use longshore_build::graph::{StepId, Tree};
-use longshore_build::plan::{NoCache, Options, Plan, check, document, plan};
+use longshore_build::plan::{Image, NoCache, Options, Plan, check, document, plan};
 use longshore_build::{Cancel, Error as BuildError, Job};
 use longshore_oci::{Digest, Platform};
-use longshore_store::archive;
+use longshore_store::archive::Unrecorded;
 use longshore_store::lease::Lease;
 use tokio::sync::mpsc;
 
@@ -75,6 +76,7 @@ impl Engine {
     /// # Errors
     /// For a context or a Dockerfile that is none.
     pub async fn build(&self, request: BuildRequest, input: BuildInput) -> Result<BuildStream> {
+        platforms::check(&request)?;
         let incoming = Incoming::begin(input);
         let asked = request.dockerfile.clone();
         let start = self.blocking(move |e| e.receive(incoming, &asked)).await?;
@@ -146,29 +148,46 @@ impl Engine {
         if cancel.is_off() {
             return Err(BuildError::Cancelled);
         }
-        let top = match plan.image.tree {
-            Tree::Layers(chain) => chain,
-            Tree::Step(StepId(n)) => outcomes.get(n).and_then(Option::as_ref).and_then(|o| o.chain),
-        };
         if !plan.unused_args.is_empty() {
             send(BuildEvent::Warning(format!(
                 "[Warning] One or more build-args [{}] were not consumed",
                 plan.unused_args.join(" ")
             )));
         }
-        let mut document = document(&plan.image, &outcomes);
         let made = Made { plan: &plan, outcomes: &outcomes, imports: &imports };
-        document.build_cache = inline(&made, request)?;
-        let top = if request.squash { self.squash(&plan, top, &mut document, &lease)? } else { top };
-        self.export_build(request, top, &document, cancel, send)?;
+        let finish = |image| self.finish_image(&made, image, request, &lease);
+        let images = plan.images.iter().map(finish).collect::<Result<Vec<_>, _>>()?;
+        let index = platforms::index_of(request, &images)?;
+        self.export_build(request, &images, &index, cancel, send)?;
         if request.unrecorded {
             return export_all(self, request, &made, runtime, cancel, send);
         }
-        let id = archive::record(&self.inner.store, top, &request.tags, document)?;
-        self.warn_of_secrets(&id, &new, send)?;
-        self.announce(&id, request, send);
-        tracing::debug!(image = %id, "built");
+        for id in self.record_built(request, images, &index)? {
+            self.warn_of_secrets(&id, &new, send)?;
+        }
+        self.announce(&index.of, request, send);
+        tracing::debug!(image = %index.of, "built");
         export_all(self, request, &made, runtime, cancel, send)
+    }
+
+    /// An image whose steps are done, as it is recorded or sent.
+    fn finish_image(
+        &self,
+        made: &Made<'_>,
+        image: &Image,
+        request: &BuildRequest,
+        lease: &Lease,
+    ) -> Result<Unrecorded, BuildError> {
+        let mut top = match image.tree {
+            Tree::Layers(chain) => chain,
+            Tree::Step(StepId(n)) => made.outcomes.get(n).and_then(Option::as_ref).and_then(|o| o.chain),
+        };
+        let mut document = document(image, made.outcomes);
+        document.build_cache = inline(made, image, request)?;
+        if request.squash {
+            top = self.squash(image, top, &mut document, lease)?;
+        }
+        Ok(Unrecorded { top, document })
     }
 
     fn solve(&self, plan: &Plan, files: &Sources<'_>, with: &With<'_>) -> Result<Solved, BuildError> {
@@ -190,7 +209,7 @@ impl Engine {
             parallel: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             lease,
             elsewhere: if imports.is_empty() { None } else { Some(imports) },
-            kept: &[plan.image.tree],
+            kept: &plan.images.iter().map(|image| image.tree).collect::<Vec<_>>(),
         };
         rows.begin();
         let done = self.inner.builder.solve(&job);
@@ -222,13 +241,12 @@ fn tell(found: &[Finding], send: &(dyn Fn(BuildEvent) + Send + Sync)) {
 }
 
 fn options(request: &BuildRequest) -> Options {
-    let host = Platform::host();
     Options {
         target: request.target.clone(),
         args: request.args.clone(),
         labels: request.labels.clone(),
-        platform: request.platform.clone().unwrap_or_else(|| host.clone()),
-        host,
+        platforms: request.platforms.clone(),
+        host: Platform::host(),
         no_cache: match request.fresh_stages.as_slice() {
             _ if request.no_cache => NoCache::Always,
             [] => NoCache::Never,

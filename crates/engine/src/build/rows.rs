@@ -14,8 +14,8 @@ use crate::model::{BuildDone, BuildEvent, BuildRow};
 pub(super) struct Rows<'a> {
     rows: &'a [Row],
     send: &'a (dyn Fn(BuildEvent) + Send + Sync),
-    /// Rows by their step.
-    of_step: HashMap<usize, usize>,
+    /// Rows by their step: one, unless images for several platforms have it.
+    of_step: HashMap<usize, Vec<usize>>,
     state: Mutex<State>,
 }
 
@@ -30,7 +30,10 @@ struct State {
 impl<'a> Rows<'a> {
     pub(super) fn new(plan: &'a Plan, send: &'a (dyn Fn(BuildEvent) + Send + Sync)) -> Self {
         let rows = plan.rows.as_slice();
-        let of_step = rows.iter().enumerate().filter_map(|(n, row)| Some((row.step?.0, n))).collect();
+        let mut of_step: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (n, row) in rows.iter().enumerate() {
+            row.step.into_iter().for_each(|step| of_step.entry(step.0).or_default().push(n));
+        }
         let outcomes = vec![None; plan.graph.steps().len()];
         let state = State { outcomes, told: vec![false; rows.len()], failed: None, made: BTreeSet::new() };
         Self { rows, send, of_step, state: Mutex::new(state) }
@@ -42,8 +45,12 @@ impl<'a> Rows<'a> {
 
     /// Tells the plan, and what is done from the start.
     pub(super) fn begin(&self) {
-        let row =
-            |row: &Row| BuildRow { text: row.text.clone(), stage: row.stage.clone(), line: row.span.line };
+        let row = |row: &Row| BuildRow {
+            text: row.text.clone(),
+            stage: row.stage.clone(),
+            platform: row.platform.clone(),
+            line: row.span.line,
+        };
         (self.send)(BuildEvent::Plan(self.rows.iter().map(row).collect()));
         self.note(&mut self.lock());
     }
@@ -78,7 +85,7 @@ impl<'a> Rows<'a> {
     }
 
     fn row(&self, step: usize) -> Option<usize> {
-        self.of_step.get(&step).copied()
+        self.of_step.get(&step)?.first().copied()
     }
 }
 
@@ -142,8 +149,10 @@ impl Watcher for Rows<'_> {
                     Done::Cached => BuildDone::Cached,
                     Done::Shared => BuildDone::Shared,
                 };
-                if let Some(row) = self.row(step.0) {
-                    self.tell(&mut state, row, done, outcome.size, *took);
+                for (n, row) in self.of_step.get(&step.0).into_iter().flatten().enumerate() {
+                    let (done, took) =
+                        if n == 0 { (done, *took) } else { (BuildDone::Cached, Duration::ZERO) };
+                    self.tell(&mut state, *row, done, outcome.size, took);
                 }
                 self.note(&mut state);
             }

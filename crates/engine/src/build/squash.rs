@@ -1,6 +1,6 @@
 //! Squashing: what a build made as one layer on its base.
 
-use longshore_build::plan::Plan;
+use longshore_build::plan::Image;
 use longshore_build::{Error as BuildError, KeyWriter};
 use longshore_oci::Digest;
 use longshore_oci::image::{History, ImageDocument};
@@ -9,16 +9,16 @@ use longshore_store::lease::Lease;
 use crate::Engine;
 
 impl Engine {
-    /// The chain id of the tree at `top` with one layer in place of those above the base of `plan`; its document follows.
+    /// The chain id of the tree at `top` with one layer in place of those above the base of `image`; its document follows.
     pub(super) fn squash(
         &self,
-        plan: &Plan,
+        image: &Image,
         top: Option<Digest>,
         document: &mut ImageDocument,
         lease: &Lease,
     ) -> Result<Option<Digest>, BuildError> {
         let store = &self.inner.store;
-        let base = plan.image.base.as_ref();
+        let base = image.base.as_ref();
         let below = base.and_then(|base| base.chain);
         if top == below {
             return Ok(top);

@@ -81,31 +81,34 @@ impl Engine {
         if request.config.image.is_empty() {
             return Err(Error::invalid("no image specified"));
         }
-        let record = self.inner.store.images().resolve(&request.config.image)?;
-        let (_, document) = self.inner.store.images().document(&record.id)?;
-        let of = Platform {
-            os: if document.os.is_empty() { "linux".into() } else { document.os.clone() },
-            architecture: document.architecture.clone(),
-            variant: document.variant.clone(),
-            os_version: None,
+        let parse = |text: &str| {
+            text.parse::<Platform>().map_err(|_| {
+                Error::invalid(format!("{text:?}: cannot parse platform specifier: invalid argument"))
+            })
         };
+        let wanted = request.platform.as_deref().filter(|p| !p.is_empty()).map(parse).transpose()?;
+        let images = self.inner.store.images();
+        let record = match &wanted {
+            Some(platform) => images.resolve_for(&request.config.image, platform)?,
+            None => images.resolve(&request.config.image)?,
+        };
+        let (_, document) = images.document(&record.id)?;
+        let mut of = document.platform();
+        if of.os.is_empty() {
+            of.os = "linux".to_owned();
+        }
         if of.os != "linux" {
             return Err(Error::invalid(format!(
                 "image operating system {:?} cannot be used on this platform",
                 of.os
             )));
         }
-        if let Some(text) = request.platform.as_deref().filter(|p| !p.is_empty()) {
-            let wanted: Platform = text.parse().map_err(|_| {
-                Error::invalid(format!("{text:?}: cannot parse platform specifier: invalid argument"))
-            })?;
-            if !of.architecture.is_empty() && !of.runs_on(&wanted) {
-                return Err(Error::not_found(format!(
-                    "image with reference {} was found but its platform ({of}) does not match the specified platform \
-                     ({wanted})",
-                    request.config.image
-                )));
-            }
+        if let Some(wanted) = wanted.filter(|wanted| !of.architecture.is_empty() && !of.runs_on(wanted)) {
+            return Err(Error::not_found(format!(
+                "image with reference {} was found but its platform ({of}) does not match the specified platform \
+                 ({wanted})",
+                request.config.image
+            )));
         }
         Ok((record.id, document))
     }

@@ -41,8 +41,10 @@ pub struct BuildRequest {
     pub hosts: Vec<String>,
     /// What commands may use.
     pub limits: Limits,
-    /// What the image is for; `None`: this machine.
-    pub platform: Option<Platform>,
+    /// What images are made for, each one; none: this machine. Several are one index under the names.
+    pub platforms: Vec<Platform>,
+    /// What manifests and the index say besides.
+    pub annotations: Vec<BuildAnnotation>,
     /// What commands may ask for; never stored, never told.
     pub secrets: Secrets,
     /// Sockets of agents of SSH on this machine, by name.
@@ -63,6 +65,30 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheFrom>,
     /// Where the cache goes in the end.
     pub cache_to: Vec<CacheTo>,
+}
+
+/// What a manifest or an index says besides (OCI image spec, annotations.md).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct BuildAnnotation {
+    pub of: BuildAnnotated,
+    /// Of the manifest of this platform only.
+    pub platform: Option<Platform>,
+    pub key: String,
+    pub value: String,
+}
+
+/// What is annotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildAnnotated {
+    /// The manifest of each image.
+    Manifest,
+    /// What names that in the index.
+    ManifestDescriptor,
+    /// The index over several.
+    Index,
+    /// What names that in a layout.
+    IndexDescriptor,
 }
 
 /// A cache of elsewhere.
@@ -131,6 +157,8 @@ pub struct BuildRow {
     pub text: String,
     /// The stage that it is in: its name, or its number.
     pub stage: String,
+    /// What that is made for, where images for several platforms are made.
+    pub platform: Option<String>,
     /// Its line in the Dockerfile, from 1; of a trigger its line in that.
     pub line: u32,
 }

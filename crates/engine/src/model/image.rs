@@ -98,6 +98,8 @@ pub struct ProgressEvent {
     pub title: bool,
     pub error: Option<String>,
     pub pushed: Option<Pushed>,
+    /// The image that a pull ends with.
+    pub pulled: Option<Digest>,
 }
 
 /// What a push ends with.
@@ -118,6 +120,8 @@ pub struct PullRequest {
     /// Every tag of the repository.
     pub all_tags: bool,
     pub platform: Option<longshore_oci::Platform>,
+    /// The name goes on standing for what it stands for, and for this on that platform only.
+    pub beside: bool,
     pub credentials: Credentials,
 }
 
@@ -127,6 +131,8 @@ pub struct PullRequest {
 pub struct PushRequest {
     /// Without a tag: every tag of the repository.
     pub reference: Reference,
+    /// Of images of several platforms that a name stands for, only the one for this.
+    pub platform: Option<longshore_oci::Platform>,
     pub credentials: Credentials,
 }
 

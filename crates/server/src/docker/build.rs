@@ -12,12 +12,14 @@ use hyper::header::{CONTENT_TYPE, UPGRADE};
 use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
-use longshore_engine::model::{BuildExport, BuildRequest, OutputChunk, OutputStream};
+use longshore_engine::model::{
+    BuildAnnotated, BuildAnnotation, BuildExport, BuildRequest, OutputChunk, OutputStream,
+};
 use longshore_engine::{
     BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildRemote, BuildSecret,
     BuildSecrets, build_context,
 };
-use longshore_oci::{Kind, Reference};
+use longshore_oci::{Kind, Platform, Reference};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -48,7 +50,7 @@ struct Ulimit {
 
 /// `POST /build`.
 pub(super) async fn build(call: &Call, request: Request<Incoming>) -> Answer {
-    let wanted = decode(call, request.headers())?;
+    let wanted = decode(call, request.headers(), images::platform(call)?.into_iter().collect())?;
     let quiet = call.query.flag("q");
     let bytes = body::upload(request.into_body(), call.config().upload_idle);
     let events = call.engine().build(wanted, input(call, bytes)?).await?;
@@ -119,7 +121,7 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
 
 /// The parameters of our own route.
 fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
-    let mut wanted = decode(call, headers)?;
+    let mut wanted = decode(call, headers, platforms(call)?)?;
     wanted.check = call.query.flag("check");
     wanted.keep_failed = call.query.flag("keepfailed");
     wanted.explain = call.query.flag("explain");
@@ -145,7 +147,7 @@ fn decode_ours(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiErro
     Ok(wanted)
 }
 
-fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
+fn decode(call: &Call, headers: &HeaderMap, platforms: Vec<Platform>) -> Result<BuildRequest, ApiError> {
     let q = &call.query;
     for (name, what) in LATER {
         if q.given(name).is_some() {
@@ -173,7 +175,8 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         network: network(q.text("networkmode"))?,
         hosts: q.all("extrahosts").iter().flat_map(|h| hosts(h)).collect(),
         limits: limits(call)?,
-        platform: images::platform(call)?,
+        platforms,
+        annotations: Vec::new(),
         secrets: BuildSecrets::new(),
         contexts: BTreeMap::new(),
         agents: BTreeMap::new(),
@@ -185,6 +188,25 @@ fn decode(call: &Call, headers: &HeaderMap) -> Result<BuildRequest, ApiError> {
         cache_from: build_cache::images(&list(q.text("cachefrom"), "cachefrom")?)?,
         cache_to: Vec::new(),
     })
+}
+
+/// Platforms, parted by commas.
+fn platforms(call: &Call) -> Result<Vec<Platform>, ApiError> {
+    let all = call.query.text("platform").split(',').filter(|one| !one.is_empty());
+    all.map(|one| one.parse().map_err(|e| ApiError::invalid(format!("invalid platform: {e}")))).collect()
+}
+
+/// What is said of manifests besides.
+fn annotation(given: build::BuildAnnotation) -> Result<BuildAnnotation, ApiError> {
+    let platform = given.platform.map(|text| text.parse::<Platform>()).transpose();
+    let platform = platform.map_err(|e| ApiError::invalid(format!("annotation {}: {e}", given.key)))?;
+    let of = match given.of {
+        build::BuildAnnotated::Manifest => BuildAnnotated::Manifest,
+        build::BuildAnnotated::ManifestDescriptor => BuildAnnotated::ManifestDescriptor,
+        build::BuildAnnotated::Index => BuildAnnotated::Index,
+        build::BuildAnnotated::IndexDescriptor => BuildAnnotated::IndexDescriptor,
+    };
+    Ok(BuildAnnotation { of, platform, key: given.key, value: given.value })
 }
 
 /// The context that comes with the request, unless it is elsewhere.
@@ -240,6 +262,7 @@ pub(super) async fn read_head<T: DeserializeOwned>(
 fn take_head(wanted: &mut BuildRequest, head: BuildHead) -> Result<(), ApiError> {
     wanted.cache_from.extend(build_cache::from(head.cache_from)?);
     wanted.cache_to = build_cache::to(head.cache_to)?;
+    wanted.annotations = head.annotations.into_iter().map(annotation).collect::<Result<_, _>>()?;
     for (id, socket) in head.agents {
         if !socket.starts_with('/') {
             return Err(ApiError::invalid(format!("ssh agent {id}: {socket} is no absolute path")));

@@ -49,7 +49,7 @@ impl Lines {
             BuildEvent::Plan(rows) => BuildLine::Plan {
                 rows: rows
                     .into_iter()
-                    .map(|r| BuildRow { text: r.text, stage: r.stage, line: r.line })
+                    .map(|r| BuildRow { text: r.text, stage: r.stage, platform: r.platform, line: r.line })
                     .collect(),
             },
             BuildEvent::Started(row) => BuildLine::Started { row },

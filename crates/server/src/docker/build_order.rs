@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn row(text: &str) -> BuildRow {
-        BuildRow { text: text.into(), stage: "0".into(), line: 1 }
+        BuildRow { text: text.into(), stage: "0".into(), platform: None, line: 1 }
     }
 
     fn done(row: usize, done: BuildDone) -> BuildEvent {

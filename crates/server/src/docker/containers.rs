@@ -1,6 +1,6 @@
 //! Containers: their life and what is known of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures_util::StreamExt;
 use hyper::body::Incoming;
@@ -38,17 +38,17 @@ pub(super) async fn list(call: &Call) -> Answer {
 
 /// What lists call containers' images: as asked for, as long as that still names the image.
 #[derive(Default)]
-pub(super) struct ImageNames(HashMap<String, Option<longshore_oci::Digest>>);
+pub(super) struct ImageNames(HashMap<String, BTreeSet<longshore_oci::Digest>>);
 
 impl ImageNames {
     pub(super) async fn shown(&mut self, call: &Call, c: &model::ContainerSummary) -> String {
         let asked = &c.config.image;
         if !self.0.contains_key(asked) {
-            let id = call.engine().image(asked).await.ok().map(|i| i.id);
-            self.0.insert(asked.clone(), id);
+            let ids = call.engine().images_of(asked).await.unwrap_or_default();
+            self.0.insert(asked.clone(), ids);
         }
         match self.0.get(asked) {
-            Some(Some(id)) if *id == c.image_id => asked.clone(),
+            Some(ids) if ids.contains(&c.image_id) => asked.clone(),
             _ => c.image_id.to_string(),
         }
     }

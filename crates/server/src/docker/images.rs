@@ -45,15 +45,10 @@ pub(super) async fn prune(call: &Call) -> Answer {
 
 /// `GET /images/{name}/json`.
 pub(super) async fn inspect(call: &Call, name: &str) -> Answer {
-    let found = call.engine().image(name).await?;
-    if let Some(wanted) = platform(call)?.filter(|_| !call.version.below(49)) {
-        let doc = &found.document;
-        let has = Platform {
-            os: doc.os.clone(),
-            architecture: doc.architecture.clone(),
-            variant: doc.variant.clone(),
-            os_version: None,
-        };
+    let wanted = platform(call)?.filter(|_| !call.version.below(49));
+    let found = call.engine().image(name, wanted.as_ref()).await?;
+    if let Some(wanted) = wanted {
+        let has = found.document.platform();
         if !has.runs_on(&wanted) {
             let text = format!(
                 "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"

@@ -44,6 +44,7 @@ pub(super) async fn pull(call: &Call, headers: &HeaderMap) -> Answer {
             all_tags: reference.tag().is_none() && reference.digest().is_none(),
             reference,
             platform: platform(call)?,
+            beside: false,
             credentials: credentials(headers)?,
         })
         .await?;
@@ -52,16 +53,13 @@ pub(super) async fn pull(call: &Call, headers: &HeaderMap) -> Answer {
 
 /// `POST /images/{name}/push`.
 pub(super) async fn push(call: &Call, name: &str, request: Request<Incoming>) -> Answer {
-    if call.query.given("platform").is_some() {
-        return Err(ApiError::unimplemented("pushing one platform of an image"));
-    }
     let named = parse(name)?;
     let reference = match call.query.text("tag") {
         "" => named,
         tag => named.with_tag(tag).map_err(|_| ApiError::invalid("invalid tag format"))?,
     };
     let credentials = credentials(request.headers())?;
-    Ok(progress(call.engine().push(PushRequest { reference, credentials }).await?))
+    Ok(progress(call.engine().push(PushRequest { reference, platform: platform(call)?, credentials }).await?))
 }
 
 /// `POST /auth`.

@@ -256,7 +256,7 @@ fn finish<'a>(
         let mut batch = store.steps_are_synced(batch, before)?;
         for tag in references {
             row.last_tagged = now();
-            batch = batch.put(Table::Tags, &tag.to_string(), &id);
+            batch = store.images().name(batch, tag, &id);
         }
         store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))?;
         Ok(id)

@@ -10,11 +10,12 @@ use longshore_oci::{Digest, Platform, Reference, Sha256};
 
 use super::custody::Custody;
 use super::feed::{Budget, feed};
-use super::manifest::{self, Entry};
+use super::manifest::{self, ArchivedIndex, Entry};
 use super::staged::{Came, Chain, Staged, check_depth};
 use crate::image::{ImageRow, MAX_CONFIG, now, parse_document};
 use crate::layer::compress::{Compression, Decoded, decompress};
 use crate::meta::{Batch, Table};
+use crate::named_index::{IndexForm, IndexedImage, NamedIndex};
 use crate::open::Store;
 use crate::tar::{self, BLOCK, EntryKind, Limits};
 use crate::{Error, IoContext, Result};
@@ -80,21 +81,54 @@ pub fn load(
     let limits = Limits::default();
     let custody = Custody::new(store, "load")?;
     let mut contents = decompress(source, &limits, |decoded| read_members(&custody, decoded, progress))?;
-    let entries = manifest::entries(&contents.documents, &Platform::host())?;
+    let mut entries = manifest::entries(&contents.documents, &Platform::host())?;
+    let named = entries.len();
+    let has = |name: &str| contents.layers.contains_key(&contents.target(name));
+    let indexes = manifest::indexes(&contents.documents, &has)?;
+    for image in indexes.iter().flat_map(|index| &index.images) {
+        if entries.iter().all(|entry| entry.config != image.entry.config) {
+            entries.push(image.entry.clone());
+        }
+    }
     // The bulk of it; what is written below is little, and others wait for it.
     store.durable()?;
-    entries
-        .iter()
-        .enumerate()
-        .map(|(i, entry)| {
-            let loaded = add(&custody, &mut contents, entry, &entries[i + 1..], progress)?;
-            if loaded.tags.is_empty() {
-                progress(LoadEvent::Untagged(&loaded.id));
-            }
-            loaded.tags.iter().for_each(|t| progress(LoadEvent::Tagged(t)));
-            Ok(loaded)
-        })
-        .collect()
+    let mut out = Vec::new();
+    for (i, entry) in entries.iter().enumerate() {
+        let loaded = add(&custody, &mut contents, entry, &entries[i + 1..], progress)?;
+        if loaded.tags.is_empty() && i < named {
+            progress(LoadEvent::Untagged(&loaded.id));
+        }
+        loaded.tags.iter().for_each(|t| progress(LoadEvent::Tagged(t)));
+        out.push(loaded);
+    }
+    for index in indexes {
+        name_index(store, index)?;
+    }
+    Ok(out)
+}
+
+/// Gives names the images of other platforms that were loaded.
+fn name_index(store: &Store, archived: ArchivedIndex) -> Result<()> {
+    let ids = archived.images.into_iter().filter_map(|image| {
+        let [annotations, descriptor_annotations] = image.annotations;
+        let id = manifest::announced(&image.entry.config)?;
+        Some(IndexedImage { id, platform: image.platform, annotations, descriptor_annotations })
+    });
+    let images: Vec<_> = ids.collect();
+    let [annotations, descriptor_annotations] = archived.annotations;
+    for tag in &archived.tags {
+        let of = store.images().lookup(tag)?;
+        let Some(of) = of.filter(|of| images.iter().any(|image| image.id == *of)) else { continue };
+        let index = NamedIndex {
+            of,
+            images: images.clone(),
+            form: IndexForm::Index,
+            annotations: annotations.clone(),
+            descriptor_annotations: descriptor_annotations.clone(),
+        };
+        store.images().set_index(tag, &index)?;
+    }
+    Ok(())
 }
 
 fn read_members<'a>(
@@ -427,7 +461,7 @@ fn add<'a>(
         for tag in &entry.tags {
             let old = store.images().lookup(tag)?.filter(|old| *old != id);
             renamed.extend(old.map(|old| (tag, old)));
-            batch = batch.put(Table::Tags, &tag.to_string(), &id);
+            batch = store.images().name(batch, tag, &id);
         }
         store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))?;
         Ok(renamed)

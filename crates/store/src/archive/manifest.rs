@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use longshore_oci::image::{Index, Manifest, media};
+use longshore_oci::image::{Descriptor, Index, Manifest, media};
 use longshore_oci::{Digest, Platform, Reference};
 use serde::Deserialize;
 
 use crate::{Error, Result};
 
+/// What containerd calls an image that a layout names, in whole.
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// The specification's own name (OCI image spec, annotations.md); often a tag only.
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Indexes inside indexes.
 const MAX_NESTING: usize = 8;
 /// Images in one archive.
@@ -20,6 +24,25 @@ pub(super) struct Entry {
     /// Lowest first.
     pub(super) layers: Vec<String>,
     pub(super) tags: Vec<Reference>,
+}
+
+/// Images of several platforms that an archive has under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ArchivedIndex {
+    pub(super) tags: Vec<Reference>,
+    pub(super) images: Vec<ArchivedImage>,
+    /// Those of the index, and those of what names it.
+    pub(super) annotations: [BTreeMap<String, String>; 2],
+}
+
+/// An image of an [`ArchivedIndex`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ArchivedImage {
+    /// Without a name.
+    pub(super) entry: Entry,
+    pub(super) platform: Platform,
+    /// Those of its manifest, and those of what names it.
+    pub(super) annotations: [BTreeMap<String, String>; 2],
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,14 +91,7 @@ fn layout(raw: &[u8], documents: &BTreeMap<String, Vec<u8>>, platform: &Platform
     let index = parse_index("index.json", raw)?;
     let mut out = Vec::new();
     for descriptor in &index.manifests {
-        // The specification's own annotation is often a bare tag, which names no image.
-        let full = descriptor.annotations.get("io.containerd.image.name");
-        let spec = descriptor
-            .annotations
-            .get("org.opencontainers.image.ref.name")
-            .filter(|n| n.contains(['/', ':']));
-        let name = full.or(spec);
-        let tags = name.map(|n| tag(n)).transpose()?.into_iter().collect::<Vec<_>>();
+        let tags = names(descriptor)?;
         let Some(manifest) = manifest(&descriptor.media_type, &descriptor.digest, documents, platform, 0)?
         else {
             continue;
@@ -94,6 +110,70 @@ fn layout(raw: &[u8], documents: &BTreeMap<String, Vec<u8>>, platform: &Platform
     Ok(out)
 }
 
+/// The names that a layout gives one of its manifests.
+fn names(descriptor: &Descriptor) -> Result<Vec<Reference>> {
+    // The specification's own annotation is often a bare tag, which names no image.
+    let full = descriptor.annotations.get(CONTAINERD_NAME);
+    let spec = descriptor.annotations.get(REF_NAME).filter(|n| n.contains(['/', ':']));
+    Ok(full.or(spec).map(|n| tag(n)).transpose()?.into_iter().collect())
+}
+
+/// The indexes of which the archive has several images, under their names. `has` tells what members there are.
+pub(super) fn indexes(
+    documents: &BTreeMap<String, Vec<u8>>,
+    has: &dyn Fn(&str) -> bool,
+) -> Result<Vec<ArchivedIndex>> {
+    let Some(raw) = documents.get("index.json") else { return Ok(Vec::new()) };
+    let mut out: Vec<ArchivedIndex> = Vec::new();
+    for named in parse_index("index.json", raw)?.manifests {
+        let name = blob(&named.digest);
+        let tags = names(&named)?;
+        let raw = documents.get(&name).filter(|_| !tags.is_empty());
+        let Some(raw) = raw.filter(|_| [media::OCI_INDEX, media::DOCKER_LIST].contains(&&*named.media_type))
+        else {
+            continue;
+        };
+        verify(&named.digest, raw)?;
+        let index = parse_index(&name, raw)?;
+        let mut images = Vec::new();
+        for descriptor in index.manifests {
+            images.extend(archived(descriptor, documents, has)?);
+        }
+        if images.len() > 1 {
+            let (mut annotations, own) = (named.annotations, [CONTAINERD_NAME, REF_NAME]);
+            annotations.retain(|key, _| !own.contains(&&**key));
+            out.push(ArchivedIndex { tags, images, annotations: [index.annotations, annotations] });
+        }
+    }
+    limit(out.iter().map(|index| index.images.len()).sum())?;
+    Ok(out)
+}
+
+/// An image that an index names, if the archive has all of it.
+fn archived(
+    descriptor: Descriptor,
+    documents: &BTreeMap<String, Vec<u8>>,
+    has: &dyn Fn(&str) -> bool,
+) -> Result<Option<ArchivedImage>> {
+    let Some(platform) = descriptor.platform else { return Ok(None) };
+    if ![media::OCI_MANIFEST, media::DOCKER_MANIFEST].contains(&&*descriptor.media_type)
+        || !documents.contains_key(&blob(&descriptor.digest))
+    {
+        return Ok(None);
+    }
+    let found = manifest(&descriptor.media_type, &descriptor.digest, documents, &platform, 0)?;
+    let Some(manifest) = found else { return Ok(None) };
+    let config = blob(&manifest.config.digest);
+    let layers: Vec<String> = manifest.layers.iter().map(|l| blob(&l.digest)).collect();
+    // Attestations are of no image's type, or of no platform's.
+    let is_image = [media::OCI_CONFIG, media::DOCKER_CONFIG].contains(&&*manifest.config.media_type)
+        && platform.architecture != "unknown";
+    let whole = documents.contains_key(&config) && layers.iter().all(|layer| has(layer));
+    let annotations = [manifest.annotations, descriptor.annotations];
+    let entry = Entry { config, layers, tags: Vec::new() };
+    Ok((is_image && whole).then_some(ArchivedImage { entry, platform, annotations }))
+}
+
 fn manifest(
     media_type: &str,
     digest: &Digest,
@@ -110,9 +190,7 @@ fn manifest(
                 return Err(Error::TooLarge(format!("indexes are nested deeper than {MAX_NESTING}")));
             }
             let index = parse_index(&name, raw)?;
-            let fits = |d: &&longshore_oci::image::Descriptor| {
-                d.platform.as_ref().is_none_or(|p| p.runs_on(platform))
-            };
+            let fits = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.runs_on(platform));
             match index.manifests.iter().find(fits) {
                 Some(d) => manifest(&d.media_type, &d.digest, documents, platform, depth + 1),
                 None => Ok(None),

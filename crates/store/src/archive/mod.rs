@@ -18,7 +18,7 @@ pub use import::{CommitOptions, NewImage, commit, commit_with, import, record};
 pub use layers::{Coming, PackedTree};
 pub use load::{LoadEvent, Loaded, load};
 pub use receive::{ReceiveEvent, Reception, Remote, Source};
-pub use save::{SaveItem, save, save_unrecorded};
+pub use save::{SaveItem, Unrecorded, index_of, save, save_unrecorded};
 pub use send::{Absent, Dispatch, Part, SentManifest, oci_type};
 
 pub(crate) use custody::Custody;

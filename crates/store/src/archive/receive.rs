@@ -289,7 +289,9 @@ fn add<'a>(
             batch = store.with_source(batch, &layer.digest, &image.source)?;
         }
         for name in &image.names {
-            batch = batch.put(Table::Tags, &name.to_string(), &id);
+            // What is known of it for other platforms is still true.
+            let same = store.images().lookup(name)? == Some(id);
+            batch = if same { batch } else { store.images().name(batch, name, &id) };
         }
         store.meta().commit(batch.put(Table::Images, &id.to_string(), &row))?;
         Ok(id)

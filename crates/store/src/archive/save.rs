@@ -9,7 +9,9 @@ use longshore_oci::{Digest, Platform, Reference};
 use serde::Serialize;
 
 use super::import::chain_of;
+use super::manifest::{CONTAINERD_NAME, REF_NAME};
 use super::staged::{rebuild, tar_size};
+use crate::named_index::{IndexForm, IndexedImage, NamedIndex};
 use crate::open::Store;
 use crate::tar::{self, EntryKind};
 use crate::{Error, Result};
@@ -39,102 +41,204 @@ struct Layer {
     tar_size: u64,
 }
 
-/// Writes the images to `out`.
+/// An image as it goes into the archive.
+struct Picture {
+    raw: Vec<u8>,
+    platform: Platform,
+    chains: Vec<Digest>,
+}
+
+impl Picture {
+    fn of(store: &Store, id: &Digest) -> Result<Self> {
+        let image = store.images().get(id)?;
+        let (raw, document) = store.images().document(id)?;
+        Ok(Self { raw, platform: document.platform(), chains: image.layers })
+    }
+}
+
+/// Writes the images to `out`; of a name with an index all images that leave the machine under it.
 ///
 /// # Errors
 /// When an image is not there, a layer is damaged, or `out` fails.
 pub fn save(store: &Store, items: &[SaveItem], out: impl Write) -> Result<()> {
-    let mut saving = Saving::begin(out)?;
+    let mut saving = Saving::begin(store, out)?;
     for item in items {
-        let image = store.images().get(&item.id)?;
-        let (raw, document) = store.images().document(&item.id)?;
-        saving.image(store, &raw, &document, &image.layers, &item.tags)?;
+        let image = Picture::of(store, &item.id)?;
+        let (mut plain, mut indexed) = (Vec::new(), Vec::new());
+        for tag in &item.tags {
+            match store.images().index(tag)? {
+                Some(index) => indexed.push((tag, index)),
+                None => plain.push(tag.clone()),
+            }
+        }
+        if !plain.is_empty() || item.tags.is_empty() {
+            let manifest = saving.image(&image, &BTreeMap::new())?;
+            saving.name(&manifest, &plain);
+        }
+        for (tag, index) in indexed {
+            let pictures = index.sent().into_iter().map(|image| Picture::of(store, &image.id));
+            saving.index(&index, &pictures.collect::<Result<Vec<_>>>()?, std::slice::from_ref(tag))?;
+        }
+        saving.for_docker(&image, &item.tags)?;
     }
     saving.finish()
 }
 
-/// Writes to `out` what [`super::record`] would make an image of, without making it one; gives the id that it would have.
+/// An image that was not recorded: the tree at `top`, and what is said of it.
+#[derive(Clone, Debug)]
+pub struct Unrecorded {
+    /// Chain id of its topmost layer.
+    pub top: Option<Digest>,
+    #[allow(missing_docs)]
+    pub document: ImageDocument,
+}
+
+impl Unrecorded {
+    /// The id that [`super::record`] would give it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn id(&self) -> Result<Digest> {
+        Ok(Digest::of(&self.raw()?))
+    }
+
+    fn raw(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(&self.document)
+            .map_err(|e| Error::Internal(format!("write image configuration: {e}")))
+    }
+}
+
+/// Writes to `out` what [`super::record`] would make images of, those of `index` in its order, without making them images.
 ///
 /// # Errors
 /// As [`save`].
 pub fn save_unrecorded(
     store: &Store,
-    top: Option<Digest>,
-    document: &ImageDocument,
+    images: &[Unrecorded],
+    index: &NamedIndex,
     tags: &[Reference],
     out: impl Write,
-) -> Result<Digest> {
-    let raw = serde_json::to_vec(document)
-        .map_err(|e| Error::Internal(format!("write image configuration: {e}")))?;
-    let mut saving = Saving::begin(out)?;
-    saving.image(store, &raw, document, &chain_of(store, top)?, tags)?;
-    saving.finish()?;
-    Ok(Digest::of(&raw))
+) -> Result<()> {
+    let mut saving = Saving::begin(store, out)?;
+    let picture = |image: &Unrecorded| {
+        let platform = image.document.platform();
+        Ok(Picture { raw: image.raw()?, platform, chains: chain_of(store, image.top)? })
+    };
+    let pictures = images.iter().map(picture).collect::<Result<Vec<_>>>()?;
+    saving.index(index, &pictures, tags)?;
+    if let Some((own, _)) = pictures.iter().zip(&index.images).find(|(_, image)| image.id == index.of) {
+        saving.for_docker(own, tags)?;
+    }
+    saving.finish()
+}
+
+/// The index over manifests, which are those of the images of `index`, by digest and bytes.
+#[must_use]
+pub fn index_of(index: &NamedIndex, manifests: &[(Digest, u64)]) -> Index {
+    let describe = |(image, (digest, size)): (&IndexedImage, &(Digest, u64))| Descriptor {
+        annotations: image.descriptor_annotations.clone(),
+        platform: Some(image.platform.clone()),
+        ..Descriptor::new(media::OCI_MANIFEST, *digest, *size)
+    };
+    Index {
+        schema_version: 2,
+        media_type: Some(media::OCI_INDEX.into()),
+        artifact_type: None,
+        manifests: index.images.iter().zip(manifests).map(describe).collect(),
+        subject: None,
+        annotations: index.annotations.clone(),
+    }
 }
 
 /// An archive that is being written.
-struct Saving<W: Write> {
+struct Saving<'a, W: Write> {
+    store: &'a Store,
     archive: Archive<W>,
     entries: Vec<DockerEntry>,
     index: Vec<Descriptor>,
     repositories: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-impl<W: Write> Saving<W> {
-    fn begin(out: W) -> Result<Self> {
+impl<'a, W: Write> Saving<'a, W> {
+    fn begin(store: &'a Store, out: W) -> Result<Self> {
         let mut archive = Archive::new(out);
         archive.dirs(&["blobs", "blobs/sha256"])?;
-        Ok(Self { archive, entries: Vec::new(), index: Vec::new(), repositories: BTreeMap::new() })
+        let (entries, index, repositories) = Default::default();
+        Ok(Self { store, archive, entries, index, repositories })
     }
 
-    fn image(
-        &mut self,
-        store: &Store,
-        raw: &[u8],
-        document: &ImageDocument,
-        chains: &[Digest],
-        tags: &[Reference],
-    ) -> Result<()> {
-        let id = Digest::of(raw);
-        let mut layers = Vec::new();
-        for chain in chains {
-            let record =
-                store.layer(chain)?.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
-            let tar_size = tar_size(store, &record.cache_id)?;
-            layers.push(Layer { diff_id: record.diff_id, cache_id: record.cache_id, tar_size });
-        }
-        self.archive.blob(&id, raw)?;
+    /// An image's blobs and its manifest; gives what describes that.
+    fn image(&mut self, image: &Picture, annotations: &BTreeMap<String, String>) -> Result<Descriptor> {
+        let id = Digest::of(&image.raw);
+        let layers = self.layers(image)?;
+        self.archive.blob(&id, &image.raw)?;
         for layer in &layers {
-            self.archive.layer(store, layer)?;
+            self.archive.layer(self.store, layer)?;
         }
-        let manifest = manifest(&id, raw, &layers);
-        let manifest =
-            serde_json::to_vec(&manifest).map_err(|e| Error::Internal(format!("write manifest: {e}")))?;
-        let digest = Digest::of(&manifest);
-        self.archive.blob(&digest, &manifest)?;
-        let platform = Platform {
-            os: document.os.clone(),
-            architecture: document.architecture.clone(),
-            variant: document.variant.clone(),
-            os_version: None,
+        let manifest = Manifest { annotations: annotations.clone(), ..manifest(&id, &image.raw, &layers) };
+        let mut descriptor = self.document(media::OCI_MANIFEST, &manifest)?;
+        descriptor.platform = Some(image.platform.clone()).filter(|p| !p.os.is_empty());
+        Ok(descriptor)
+    }
+
+    fn layers(&self, image: &Picture) -> Result<Vec<Layer>> {
+        let layer = |chain: &Digest| {
+            let record = self.store.layer(chain)?;
+            let record = record.ok_or_else(|| Error::Corrupt(format!("layer {chain} has no record")))?;
+            let tar_size = tar_size(self.store, &record.cache_id)?;
+            Ok(Layer { diff_id: record.diff_id, cache_id: record.cache_id, tar_size })
         };
-        let descriptor = |tag: Option<&Reference>| Descriptor {
-            annotations: tag.map(annotations).unwrap_or_default(),
-            platform: Some(platform.clone()).filter(|p| !p.os.is_empty()),
-            ..Descriptor::new(media::OCI_MANIFEST, digest, manifest.len() as u64)
-        };
+        image.chains.iter().map(layer).collect()
+    }
+
+    /// A manifest or an index as a blob.
+    fn document(&mut self, media_type: &str, document: &impl Serialize) -> Result<Descriptor> {
+        let raw =
+            serde_json::to_vec(document).map_err(|e| Error::Internal(format!("write manifest: {e}")))?;
+        let digest = Digest::of(&raw);
+        self.archive.blob(&digest, &raw)?;
+        Ok(Descriptor::new(media_type, digest, raw.len() as u64))
+    }
+
+    /// The images of an index that leave the machine, under these names.
+    fn index(&mut self, index: &NamedIndex, images: &[Picture], tags: &[Reference]) -> Result<()> {
+        let mut manifests = Vec::new();
+        for (image, picture) in index.sent().into_iter().zip(images) {
+            let manifest = self.image(picture, &image.annotations)?;
+            manifests.push(Descriptor { annotations: image.descriptor_annotations.clone(), ..manifest });
+        }
+        if index.form == IndexForm::Index {
+            let known: Vec<_> = manifests.iter().map(|m| (m.digest, m.size)).collect();
+            let described = self.document(media::OCI_INDEX, &index_of(index, &known))?;
+            manifests = vec![Descriptor { annotations: index.descriptor_annotations.clone(), ..described }];
+        }
+        manifests.iter().for_each(|manifest| self.name(manifest, tags));
+        Ok(())
+    }
+
+    /// Puts a manifest or an index into the layout's own index, under each name.
+    fn name(&mut self, manifest: &Descriptor, tags: &[Reference]) {
         if tags.is_empty() {
-            self.index.push(descriptor(None));
+            self.index.push(manifest.clone());
         }
         for tag in tags {
-            self.index.push(descriptor(Some(tag)));
+            let mut named = manifest.clone();
+            named.annotations.extend(annotations(tag));
+            self.index.push(named);
+        }
+    }
+
+    /// An image for those who read Docker's own form.
+    fn for_docker(&mut self, image: &Picture, tags: &[Reference]) -> Result<()> {
+        let layers = self.layers(image)?;
+        for tag in tags {
             if let (Some(name), Some(top)) = (tag.tag(), layers.last()) {
                 let of_name = self.repositories.entry(tag.familiar_name()).or_default();
                 of_name.insert(name.to_owned(), top.diff_id.hex());
             }
         }
         self.entries.push(DockerEntry {
-            config: blob(&id),
+            config: blob(&Digest::of(&image.raw)),
             repo_tags: (!tags.is_empty()).then(|| tags.iter().map(Reference::familiar).collect()),
             layers: layers.iter().map(|l| blob(&l.diff_id)).collect(),
         });
@@ -162,8 +266,8 @@ impl<W: Write> Saving<W> {
 
 fn annotations(tag: &Reference) -> BTreeMap<String, String> {
     BTreeMap::from([
-        ("io.containerd.image.name".to_owned(), tag.to_string()),
-        ("org.opencontainers.image.ref.name".to_owned(), tag.tag().unwrap_or_default().to_owned()),
+        (CONTAINERD_NAME.to_owned(), tag.to_string()),
+        (REF_NAME.to_owned(), tag.tag().unwrap_or_default().to_owned()),
     ])
 }
 

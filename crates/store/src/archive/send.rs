@@ -243,12 +243,18 @@ impl Dispatch {
         self.custody.store.content().open_blob(blob)
     }
 
-    /// The manifest over the given layers: the one that the image came with, if those are its layers.
+    /// The manifest over the given layers: the one that the image came with, if those are its layers. With `annotations` it
+    /// is one of OCI's that has them.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn manifest(&self, layers: &[Descriptor]) -> Result<SentManifest> {
+    pub fn manifest(
+        &self,
+        layers: &[Descriptor],
+        annotations: Option<&BTreeMap<String, String>>,
+    ) -> Result<SentManifest> {
         if let Some((record, bytes, manifest)) = &self.known
+            && annotations.is_none()
             && manifest.layers.iter().map(|l| l.digest).eq(layers.iter().map(|l| l.digest))
         {
             return Ok(SentManifest {
@@ -257,7 +263,7 @@ impl Dispatch {
                 digest: record.digest,
             });
         }
-        let manifest = build(&self.id, self.config.len() as u64, layers);
+        let manifest = build(&self.id, self.config.len() as u64, layers, annotations);
         let bytes =
             serde_json::to_vec(&manifest).map_err(|e| Error::Internal(format!("write manifest: {e}")))?;
         let digest = Digest::of(&bytes);
@@ -265,19 +271,28 @@ impl Dispatch {
         Ok(SentManifest { bytes, media_type, digest })
     }
 
-    /// Records that a registry knows the image by this manifest, under `name` (with a digest), and has these layers.
+    /// Records that a registry knows the image by this manifest, under `name` (with a digest), and has these layers. Where it is
+    /// `remembered`, the next push sends the same manifest.
     ///
     /// # Errors
     /// `NotFound` when the image was removed meanwhile.
-    pub fn sent(&self, manifest: &SentManifest, layers: &[Descriptor], name: &Reference) -> Result<()> {
+    pub fn sent(
+        &self,
+        manifest: &SentManifest,
+        layers: &[Descriptor],
+        name: &Reference,
+        remembered: bool,
+    ) -> Result<()> {
         let store = &self.custody.store;
-        self.custody.put_durable(&manifest.bytes)?;
+        if remembered {
+            self.custody.put_durable(&manifest.bytes)?;
+        }
         let _graph = store.adding();
         let mut row: ImageRow = store
             .images()
             .row(&self.id)?
             .ok_or_else(|| Error::NotFound(format!("No such image: {}", self.id)))?;
-        if !row.manifests.iter().any(|m| m.digest == manifest.digest) {
+        if remembered && !row.manifests.iter().any(|m| m.digest == manifest.digest) {
             row.manifests.push(ManifestRecord {
                 digest: manifest.digest,
                 size: manifest.bytes.len() as u64,
@@ -289,7 +304,7 @@ impl Dispatch {
         for layer in layers {
             batch = store.with_source(batch, &layer.digest, &source)?;
         }
-        store.meta().commit(batch.put(Table::Tags, &name.to_string(), &self.id))
+        store.meta().commit(store.images().name(batch, name, &self.id))
     }
 }
 
@@ -325,14 +340,19 @@ fn describe(blob: &BlobRecord) -> Descriptor {
 }
 
 /// A manifest in Docker's form, which every registry and client reads; in OCI's where a layer has a form that Docker's
-/// lacks.
-fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
+/// lacks, and where it has annotations.
+fn build(
+    id: &Digest,
+    config_size: u64,
+    layers: &[Descriptor],
+    annotations: Option<&BTreeMap<String, String>>,
+) -> Manifest {
     let docker = |t: &str| match t {
         media::DOCKER_LAYER_GZIP | media::OCI_LAYER_GZIP => Some(media::DOCKER_LAYER_GZIP),
         media::DOCKER_LAYER | media::OCI_LAYER => Some(media::DOCKER_LAYER),
         _ => None,
     };
-    let all_docker = layers.iter().all(|l| docker(&l.media_type).is_some());
+    let all_docker = annotations.is_none() && layers.iter().all(|l| docker(&l.media_type).is_some());
     let (own, config) = match all_docker {
         true => (media::DOCKER_MANIFEST, media::DOCKER_CONFIG),
         false => (media::OCI_MANIFEST, media::OCI_CONFIG),
@@ -351,7 +371,7 @@ fn build(id: &Digest, config_size: u64, layers: &[Descriptor]) -> Manifest {
         config: Descriptor::new(config, *id, config_size),
         layers: layers.iter().map(layer).collect(),
         subject: None,
-        annotations: BTreeMap::new(),
+        annotations: annotations.cloned().unwrap_or_default(),
     }
 }
 

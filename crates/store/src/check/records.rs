@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{CheckOptions, Checked, Fault, FaultKind, Finding};
 use crate::image::{ImageRow, LayerRecord};
 use crate::meta::Table;
+use crate::named_index::NamedIndex;
 use crate::open::Store;
 use crate::rw::MountRow;
 use crate::{Error, Result};
@@ -39,6 +40,7 @@ impl Store {
         let images = self.readable::<ImageRow>(Table::Images, &mut findings)?;
         let mounts = self.readable::<MountRow>(Table::Mounts, &mut findings)?;
         let tags = self.readable::<Digest>(Table::Tags, &mut findings)?;
+        let indexes = self.readable::<NamedIndex>(Table::Indexes, &mut findings)?;
         let layers: BTreeMap<Digest, LayerRecord> =
             layers.into_iter().filter_map(|(k, l)| Some((k.parse().ok()?, l))).collect();
         checked.images += images.len();
@@ -59,6 +61,14 @@ impl Store {
             if !known.contains(image.to_string().as_str()) && self.images().row(image)?.is_none() {
                 let what = format!("it names {image}, which is no image here: load or pull it again");
                 findings.push(record(format!("tag {tag}"), what, Fault::Hopeless));
+            }
+        }
+        for (name, index) in &indexes {
+            for image in index.images.iter().map(|image| image.id) {
+                if !known.contains(image.to_string().as_str()) && self.images().row(&image)?.is_none() {
+                    let what = format!("it names {image}, which is no image here: build the name again");
+                    findings.push(record(format!("index of {name}"), what, Fault::Hopeless));
+                }
             }
         }
         for (container, mount) in &mounts {

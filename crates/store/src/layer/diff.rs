@@ -70,6 +70,27 @@ pub fn write_tree(dir: &Path, kind: TreeKind, out: impl Write) -> Result<Written
     job.finish()
 }
 
+/// Archives whole trees, each as a directory of the name that stands with it.
+///
+/// # Errors
+/// As [`write_tree`].
+pub fn write_trees(trees: &[(&[u8], &Path)], out: impl Write) -> Result<Written> {
+    let mut job = Job::new(out, TreeKind::Plain);
+    for (name, dir) in trees {
+        let root = Root::open(dir)?;
+        let top = open_beneath(root.fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY)
+            .context(|| format!("open {}", dir.display()))?;
+        let stat = rustix::fs::fstat(&top).context(|| format!("stat {}", dir.display()))?;
+        let entry = describe(name.to_vec(), &stat)
+            .ok_or_else(|| Error::Internal(format!("{} is no directory", dir.display())))?;
+        // Numbers of files mean something within a tree only.
+        job.links.clear();
+        let top = job.directory(top, entry)?;
+        job.walk(top)?;
+    }
+    job.finish()
+}
+
 /// Archives the given paths of the tree `dir`; of a pair the second says that the path was deleted.
 /// Paths may start with a slash. Entries come in the order of paths.
 ///

@@ -17,7 +17,7 @@ mod whole;
 
 pub(crate) use adopt::adopt;
 pub use apply::{Applied, ApplyOptions, apply};
-pub use diff::{TreeKind, Written, write_changes, write_path, write_tree};
+pub use diff::{TreeKind, Written, write_changes, write_path, write_tree, write_trees};
 pub use gzip::ParallelGzip;
 pub(crate) use index::VERSION as INDEX_VERSION;
 pub use index::{Index, IndexEntry, IndexKind, is_below, tree_order};

@@ -36,6 +36,8 @@ pub enum Table {
     Images,
     /// Image ids by reference.
     Tags,
+    /// What names stand for besides one image, by reference.
+    Indexes,
     /// When each image was last used (nanoseconds since 1970), by image id.
     Used,
     /// Layer records by chain id.
@@ -68,9 +70,10 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Images,
         Self::Tags,
+        Self::Indexes,
         Self::Used,
         Self::Layers,
         Self::Mounts,
@@ -93,6 +96,7 @@ impl Table {
         match self {
             Self::Images => "images",
             Self::Tags => "tags",
+            Self::Indexes => "indexes",
             Self::Used => "used",
             Self::Layers => "layers",
             Self::Mounts => "mounts",

@@ -53,11 +53,8 @@ pub(crate) async fn build(app: &App<'_>, args: &BuildArgs) -> Result<()> {
     if args.compress {
         eprintln!("WARNING: --compress changes nothing: the daemon is on this machine");
     }
-    let platform = registry::platform(args.platform.as_deref());
-    if platform.contains(',') {
-        return Err(Failure::new(format!(
-            "--platform {platform}: building for several platforms is not implemented yet"
-        )));
+    if args.verify_reproducible && args.platform.len() > 1 {
+        return Err(Failure::new("--verify-reproducible compares two images: build for one platform"));
     }
     if args.pushes() && args.names().is_empty() {
         return Err(Failure::new("a tag is needed when pushing: name the image with --tag"));
@@ -86,7 +83,11 @@ async fn one_build(app: &App<'_>, args: &BuildArgs, progress: Progress) -> Resul
     if !own && args.outputs().iter().any(|o| !matches!(o.made, Made::Image { .. })) {
         return Err(Failure::new("outputs other than an image need a Longshore daemon: this one is another"));
     }
-    let platform = registry::platform(args.platform.as_deref());
+    let given = Some(args.platform.join(",")).filter(|platforms| !platforms.is_empty());
+    let platform = registry::platform(given.as_deref());
+    if !own && platform.contains(',') {
+        return Err(Failure::new("--platform: several need a Longshore daemon: this one is another"));
+    }
     let mut interrupt = Interrupt::listen()?;
     let prepared = prepare(app, args, &platform, own);
     let (asked, sender) = tokio::select! {
@@ -160,7 +161,7 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     }
     let pairs: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let route = if own { "/longshore/build" } else { "/build" };
-    let mut head = secrets::head(&args.secrets(), &args.agents())?;
+    let mut head = secrets::head(args)?;
     if let Some(option) = args.ours_alone().filter(|_| !own) {
         return Err(Failure::new(format!("{option} needs a Longshore daemon: this one is another")));
     }
@@ -328,13 +329,14 @@ async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: Option<
     if let Some(file) = &args.iidfile {
         write(file, id)?;
     }
-    if let Some(file) = &args.metadata_file {
-        write(file, &format!("{:#}\n", metadata(args, id)))?;
-    }
+    let mut pushed = None;
     if args.pushes() {
         for name in args.names() {
-            registry::push_built(app, &name, progress == Progress::Quiet).await?;
+            pushed = registry::push_built(app, &name, progress == Progress::Quiet).await?;
         }
+    }
+    if let Some(file) = &args.metadata_file {
+        write(file, &format!("{:#}\n", metadata(args, id, pushed.as_deref())))?;
     }
     let to_stdout = |output: Output| match output.made {
         Made::Tar(to) | Made::Archive(to) => to == Dest::Stdout,
@@ -343,9 +345,9 @@ async fn finish(app: &App<'_>, args: &BuildArgs, progress: Progress, id: Option<
     if progress == Progress::Quiet && !args.outputs().into_iter().any(to_stdout) { say(id) } else { Ok(()) }
 }
 
-/// What buildx writes about an image of a daemon without manifests.
-fn metadata(args: &BuildArgs, id: &str) -> Value {
-    let mut out = json!({"containerimage.config.digest": id, "containerimage.digest": id});
+/// What buildx writes about an image. Where no registry has it, no manifest says what it is but its configuration.
+fn metadata(args: &BuildArgs, id: &str, pushed: Option<&str>) -> Value {
+    let mut out = json!({"containerimage.config.digest": id, "containerimage.digest": pushed.unwrap_or(id)});
     let names: Vec<String> = args.names().iter().filter_map(|name| full(name)).collect();
     if !names.is_empty() {
         out["image.name"] = names.join(",").into();

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use longshore_api::build::BuildHead;
 
+use crate::args::build::BuildArgs;
 use crate::args::given::{Agent, Secret, SecretFrom};
 use crate::error::{Failure, Result, words};
 
@@ -38,12 +39,13 @@ pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String
 ///
 /// # Errors
 /// As [`encoded`], and for an agent that is not there.
-pub(super) fn head(secrets: &[Secret], agents: &[Agent]) -> Result<BuildHead> {
+pub(super) fn head(args: &BuildArgs) -> Result<BuildHead> {
     let mut head = BuildHead::default();
-    for agent in agents {
-        head.agents.insert(agent.id.clone(), socket(agent)?);
+    for agent in args.agents() {
+        head.agents.insert(agent.id.clone(), socket(&agent)?);
     }
-    head.secrets = encoded(secrets)?;
+    head.secrets = encoded(&args.secrets())?;
+    head.annotations = args.annotations();
     Ok(head)
 }
 

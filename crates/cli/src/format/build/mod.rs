@@ -8,7 +8,7 @@ mod step;
 mod tests;
 mod tty;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use longshore_api::build::{BuildDone, BuildExport, BuildLine, BuildRow, BuildTask};
@@ -439,7 +439,8 @@ pub(crate) fn mistake(name: &str, text: &[u8]) -> String {
     parse(text).err().map(|e| e.render(name, text)).unwrap_or_default()
 }
 
-/// The rows that are steps, with BuildKit's names: `[stage 2/4] RUN ...`. A stage is left out where there is one only.
+/// The rows that are steps, with BuildKit's names: `[linux/arm64 stage 2/4] RUN ...`. A stage is left out where there is
+/// one only.
 fn names(rows: &[BuildRow]) -> Vec<(usize, String)> {
     let is_step = |row: &BuildRow| {
         let mut words = row.text.split_whitespace();
@@ -451,23 +452,26 @@ fn names(rows: &[BuildRow]) -> Vec<(usize, String)> {
                 .is_some_and(|base| rows.iter().any(|r| r.stage.eq_ignore_ascii_case(base)));
         !goes_on && STEPS.iter().any(|s| s.eq_ignore_ascii_case(word))
     };
-    let mut totals: HashMap<&str, usize> = HashMap::new();
+    let place = |row: &BuildRow| (row.platform.clone().unwrap_or_default(), row.stage.clone());
+    let mut totals: HashMap<(String, String), usize> = HashMap::new();
     for row in rows.iter().filter(|row| is_step(row)) {
-        *totals.entry(&row.stage).or_default() += 1;
+        *totals.entry(place(row)).or_default() += 1;
     }
-    let several = totals.len() > 1;
-    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let several = totals.keys().map(|(_, stage)| stage).collect::<HashSet<_>>().len() > 1;
+    let mut counts: HashMap<(String, String), usize> = HashMap::new();
     let mut out = Vec::new();
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| is_step(row)) {
-        let count = counts.entry(&row.stage).or_default();
+        let count = counts.entry(place(row)).or_default();
         *count += 1;
-        let all = totals.get(row.stage.as_str()).copied().unwrap_or(1);
+        let all = totals.get(&place(row)).copied().unwrap_or(1);
         let width = all.to_string().len();
         let stage = match row.stage.as_str() {
             _ if !several => String::new(),
             number if number.bytes().all(|b| b.is_ascii_digit()) => format!("stage-{number} "),
             name => format!("{} ", one_line(name)),
         };
+        let platform = row.platform.as_deref().map(|platform| format!("{} ", one_line(platform)));
+        let stage = format!("{}{stage}", platform.unwrap_or_default());
         out.push((at, format!("[{stage}{count:>width$}/{all}] {}", short(&row.text))));
     }
     out

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_build::graph::StepId;
 use longshore_build::layout::Peer;
-use longshore_build::plan::Plan;
+use longshore_build::plan::{Image, Plan};
 use longshore_build::portable::{self, Document, PortableMount, PortableStep};
 use longshore_build::{Cancel, Error as BuildError, Outcome};
 use longshore_oci::image::{Descriptor, Index, media};
@@ -36,14 +37,14 @@ pub(in crate::build) struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// What is told of the steps: of all, or of those whose layers the image has.
-    fn document(&self, max: bool, mounts: Vec<PortableMount>, has: &dyn Fn(&Digest) -> bool) -> Document {
-        let ids = if max {
-            self.plan.wanted()
-        } else {
-            self.plan.image.made.iter().filter_map(|made| made.step).collect()
-        };
-        let step = |id: longshore_build::graph::StepId| {
+    /// What is told of steps.
+    fn document(
+        &self,
+        ids: Vec<StepId>,
+        mounts: Vec<PortableMount>,
+        has: &dyn Fn(&Digest) -> bool,
+    ) -> Document {
+        let step = |id: StepId| {
             let outcome = self.outcomes.get(id.0)?.as_ref()?;
             if !outcome.diff_id.as_ref().is_none_or(has) {
                 return None;
@@ -60,12 +61,18 @@ impl Made<'_> {
     }
 }
 
-/// What goes into the image itself, if that was asked for.
+/// The steps whose layers an image has.
+fn made_of(image: &Image) -> Vec<StepId> {
+    image.made.iter().filter_map(|made| made.step).collect()
+}
+
+/// What goes into an image itself, if that was asked for.
 ///
 /// # Errors
 /// When it is too large.
 pub(in crate::build) fn inline(
     made: &Made<'_>,
+    image: &Image,
     request: &BuildRequest,
 ) -> Result<Option<String>, BuildError> {
     let argument = request.args.get("BUILDKIT_INLINE_CACHE").map(String::as_str);
@@ -74,7 +81,8 @@ pub(in crate::build) fn inline(
     {
         return Ok(None);
     }
-    let bytes = made.document(false, Vec::new(), &|_| true).to_bytes().map_err(BuildError::TooLarge)?;
+    let bytes =
+        made.document(made_of(image), Vec::new(), &|_| true).to_bytes().map_err(BuildError::TooLarge)?;
     if bytes.len() as u64 > MAX_INLINE {
         let size = bytes.len();
         return Err(BuildError::TooLarge(format!(
@@ -173,7 +181,11 @@ impl Export<'_> {
                 parts.insert(diff_id, Part::Elsewhere(absent));
             }
         }
-        let document = made.document(to.max, mounts, &|diff_id| parts.contains_key(diff_id));
+        let ids = match to.max {
+            true => made.plan.wanted(),
+            false => made.plan.images.iter().flat_map(made_of).collect(),
+        };
+        let document = made.document(ids, mounts, &|diff_id| parts.contains_key(diff_id));
         let bytes = document.to_bytes().map_err(|e| (Kind::TooLarge, e))?;
         let part = |diff_id| parts.remove(diff_id).or_else(|| trees.remove(diff_id).map(Part::Tree));
         let chosen = document.layers.iter().filter_map(part).collect();

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 
 use super::{REF_NAME, Send, Task, parse_index, parse_manifest};
 use crate::Engine;
+use crate::build::platforms::platforms;
 use crate::model::{BuildEvent, BuildRequest, BuildTask, CacheDirectory, CacheFrom};
 use crate::registry::manifest_ref;
 
@@ -80,18 +81,37 @@ impl<'a> Imports<'a> {
             return all;
         }
         let found: Vec<Option<Cache>> = std::thread::scope(|scope| {
-            let asked = request.cache_from.iter().take(MAX);
-            let asking: Vec<_> = asked.map(|from| scope.spawn(|| all.ask(from, request, cancel))).collect();
+            let platforms = platforms(request);
+            let platforms = platforms.as_slice();
+            let asked = request.cache_from.iter().take(MAX).flat_map(move |from| {
+                // Others are the same for all.
+                let many = matches!(from, CacheFrom::Registry(_) | CacheFrom::Image(_) | CacheFrom::Here(_));
+                let asked = platforms.iter().take(if many { platforms.len() } else { 1 }).cloned();
+                asked.map(move |platform| (from, platform))
+            });
+            let all = &all;
+            let ask = |(from, platform)| scope.spawn(move || all.ask(from, request, &platform, cancel));
+            let asking: Vec<_> = asked.map(ask).collect();
             asking.into_iter().map(|asking| asking.join().ok().flatten()).collect()
         });
-        all.caches = found.into_iter().flatten().collect();
+        for cache in found.into_iter().flatten() {
+            if !all.caches.iter().any(|other| other.is_same(&cache)) {
+                all.caches.push(cache);
+            }
+        }
         if request.cache_from.len() > MAX {
             send(BuildEvent::Warning(format!("only the first {MAX} caches are asked")));
         }
         all
     }
 
-    fn ask(&self, from: &CacheFrom, request: &BuildRequest, cancel: &Cancel) -> Option<Cache> {
+    fn ask(
+        &self,
+        from: &CacheFrom,
+        request: &BuildRequest,
+        platform: &Platform,
+        cancel: &Cancel,
+    ) -> Option<Cache> {
         let name = match from {
             CacheFrom::Registry(reference) | CacheFrom::Image(reference) | CacheFrom::Here(reference) => {
                 reference.familiar()
@@ -99,11 +119,12 @@ impl<'a> Imports<'a> {
             CacheFrom::Directory(directory) => directory.name.clone(),
         };
         let found = self.task(&name, || match from {
-            CacheFrom::Registry(reference) => self.remote(reference, request, cancel),
+            CacheFrom::Registry(reference) => self.remote(reference, request, platform, cancel),
             CacheFrom::Image(reference) => {
-                self.local(reference).or_else(|_| self.remote(reference, request, cancel))
+                let local = self.local(reference, platform);
+                local.or_else(|_| self.remote(reference, request, platform, cancel))
             }
-            CacheFrom::Here(reference) => self.local(reference),
+            CacheFrom::Here(reference) => self.local(reference, platform),
             CacheFrom::Directory(directory) => self.directory(directory),
         });
         found.map(|(at, document, blobs)| Cache::new(name, at, document, blobs))
@@ -133,16 +154,16 @@ impl<'a> Imports<'a> {
         &self,
         reference: &Reference,
         request: &BuildRequest,
+        platform: &Platform,
         cancel: &Cancel,
     ) -> Result<Found, String> {
         let credentials = request.credentials.get(reference.registry()).cloned().unwrap_or_default();
         let repository = self.engine.repository(reference, &credentials);
-        let platform = request.platform.clone().unwrap_or_else(Platform::host);
         let ask = async {
             let words = |e: longshore_registry::Error| e.to_string();
             let mut fetched = repository.manifest(&manifest_ref(reference)).await.map_err(words)?;
             if let RegistryDocument::Index(index) = &fetched.document {
-                let chosen = choose(index, Some(&platform), &Platform::host()).map_err(words)?;
+                let chosen = choose(index, Some(platform), &Platform::host()).map_err(words)?;
                 let at = longshore_registry::ManifestRef::Digest(chosen.digest);
                 fetched = repository.manifest(&at).await.map_err(words)?;
             }
@@ -168,9 +189,9 @@ impl<'a> Imports<'a> {
     }
 
     /// What an image has in it that is here.
-    fn local(&self, reference: &Reference) -> Result<Found, String> {
+    fn local(&self, reference: &Reference, platform: &Platform) -> Result<Found, String> {
         let images = self.engine.inner.store.images();
-        let record = images.resolve(&reference.to_string()).map_err(|e| e.to_string())?;
+        let record = images.resolve_for(&reference.to_string(), platform).map_err(|e| e.to_string())?;
         let (_, image) = images.document(&record.id).map_err(|e| e.to_string())?;
         let inline = image.build_cache.ok_or(NONE_IN_IMAGE)?;
         Ok((At::Here, Document::read(inline.as_bytes(), None)?, BTreeMap::new()))
@@ -282,6 +303,11 @@ impl Cache {
         }
         let mounts = document.mounts.into_iter().map(|m| (m.name, m.diff_id)).collect();
         Self { name, at, steps, blobs, mounts, doubted: AtomicBool::new(false) }
+    }
+
+    /// Whether another of the same name says the same: it has no image for each platform.
+    fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.steps.keys().eq(other.steps.keys()) && self.mounts == other.mounts
     }
 
     fn blob(&self, diff_id: &Digest) -> Result<Descriptor, String> {
