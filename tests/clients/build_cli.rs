@@ -213,7 +213,6 @@ fn privileged_a_build_that_fails_says_where() {
         (format!("-o - -o - {dir}"), 1, "standard output can take one output only"),
         (format!("--nope {dir}"), 125, "unknown flag: --nope"),
         (format!("--push {dir}"), 1, "a tag is needed when pushing"),
-        (format!("--platform linux/amd64,linux/arm64 {dir}"), 1, "several platforms is not implemented yet"),
         (format!("--progress tty {dir}"), 1, "standard error is no terminal"),
         (String::new(), 1, "requires 1 argument"),
         (format!("{dir}/none"), 1, "not found"),

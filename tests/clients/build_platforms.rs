@@ -219,6 +219,30 @@ fn privileged_one_image_may_have_annotations() {
     d.finish();
 }
 
+/// The head of a program for a machine that there is not.
+fn alien() -> Vec<u8> {
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    elf.extend([2, 0, 0xfe, 0xfe, 1, 0, 0, 0]);
+    elf.resize(64, 0);
+    elf
+}
+
+#[test]
+fn privileged_a_command_of_another_machine_needs_an_emulator() {
+    let d = Daemon::start();
+    let file = "FROM scratch\nCOPY --chmod=755 sh /bin/sh\nRUN true\n";
+    let context = folder(&d, "context", &[("Dockerfile", file)]);
+    fs::write(format!("{context}/sh"), alien()).expect("file");
+    let refused = build(&d, &format!("--platform linux/s390x {context}")).fails(1);
+    assert!(refused.contains("exec format error: the stage is for linux/s390x"), "{refused}");
+    assert!(refused.contains("install qemu-user-static"), "{refused}");
+    // For this machine the remedy would be another one.
+    let refused = build(&d, &context).fails(1);
+    assert!(refused.trim_end().ends_with("exec format error"), "{refused}");
+    d.finish();
+}
+
 #[test]
 fn privileged_what_cannot_be_asked_of_platforms_is_told() {
     let d = Daemon::start();

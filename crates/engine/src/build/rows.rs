@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use longshore_build::plan::{Plan, Row, document};
 use longshore_build::{Done, Error as BuildError, Event, Outcome, Stream, Watcher};
-use longshore_oci::Digest;
+use longshore_oci::{Digest, Platform};
 
 use crate::model::{BuildDone, BuildEvent, BuildRow};
+
+/// How the kernel refuses what is no program of this machine.
+const NO_PROGRAM: &str = "exec format error";
 
 /// Tells what happens.
 pub(super) struct Rows<'a> {
@@ -63,7 +66,19 @@ impl<'a> Rows<'a> {
     /// Tells why the build failed, and where.
     pub(super) fn failed(&self, e: &BuildError) {
         let row = self.lock().failed.filter(|_| !matches!(e, BuildError::Cancelled));
-        (self.send)(failure(e, row));
+        let mut failed = failure(e, row);
+        let platform = row.and_then(|n| self.rows.get(n)).map(|row| &row.after.platform);
+        if let (BuildEvent::Failed { message, .. }, Some(platform)) = (&mut failed, platform)
+            && message.ends_with(NO_PROGRAM)
+            && !platform.runs_on(&Platform::host())
+        {
+            message.push_str(&format!(
+                ": the stage is for {platform}, and this machine ({}) runs no such programs without an emulator that is \
+                 registered with binfmt_misc: install qemu-user-static",
+                Platform::host()
+            ));
+        }
+        (self.send)(failed);
     }
 
     /// Tells of the instructions that need no step, once those before them are done.
