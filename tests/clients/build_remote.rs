@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::build::{build, context, nothing_at_work};
+use crate::build_cli::{folder, piped};
 use crate::git_server::Repositories;
 use crate::harness::{Client, Daemon, Done, in_netns, wait_until};
 use crate::web_server::{Page, Web};
@@ -146,6 +147,46 @@ fn privileged_a_file_of_the_web_is_a_context() {
     }
     assert!(!d.log().contains("hunter2"), "{}", d.log());
     web.stop(&d.netns());
+    nothing_at_work(&d);
+    d.finish();
+}
+
+#[test]
+fn privileged_contexts_with_names_may_be_elsewhere() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let repos = Repositories::start(&d);
+    let r = repos.make("x.git");
+    r.commit(&[("lib/x", "x"), ("Dockerfile", "FROM busybox\nCOPY lib /c\nCOPY --from=near n /c/\n")]);
+    let web = Web::start(&d.netns());
+    web.put("/c.tar.gz", Page::new(packed(&tar(&[("t", "t")]))[1].1.clone()));
+    let file = "FROM lib AS whole\nFROM busybox\nCOPY --from=lib /lib/x /c/\nCOPY --from=pack t /c/\n\
+        COPY --from=whole /lib/x /c/whole\nRUN --mount=from=lib,target=/m cp /m/lib/x /c/mounted\n";
+    let near = folder(&d, "near", &[("n", "n"), ("Dockerfile", file)]);
+    let (lib, pack) = (format!("lib={HOST}/x.git#main"), format!("pack={}", web.url("/c.tar.gz")));
+    let args = ["--progress", "plain", "--build-context", &lib, "--build-context", &pack, &near];
+    ours(&d, &args).ok();
+    assert_eq!(files(&d, "x"), "./mounted ./t ./whole ./x");
+    let again = d.run(Client::Longshore, ["build"].iter().chain(&args));
+    assert_eq!(again.stderr.matches(" CACHED\n").count(), 5, "{}", again.stderr);
+    // A new commit is noticed.
+    r.commit(&[("lib/x", "other")]);
+    ours(&d, &args).ok();
+    assert_eq!(d.docker(["run", "--rm", "x", "cat", "/c/mounted"]).ok(), "other");
+    // The context may be elsewhere, too, and what stands beside it here; so may the Dockerfile.
+    let near = format!("near={near}");
+    let there = format!("{HOST}/x.git");
+    ours(&d, &["--build-context", &near, &there]).ok();
+    assert_eq!(files(&d, "x"), "./n ./x");
+    let line = format!("-t x --build-context {near} -f - {there}");
+    let mine = piped(&d, &line, b"FROM busybox\nCOPY --from=near n /c/\nCOPY lib/x /c/mine\n");
+    assert_eq!(mine.code, 0, "{}", mine.stderr);
+    assert_eq!(files(&d, "x"), "./mine ./n");
+    let none =
+        ours(&d, &["--build-context", &format!("lib={HOST}/none.git"), "--build-context", &near, &there]);
+    assert_eq!(none.code, 0, "what nothing names is not fetched: {}", none.stderr);
+    web.stop(&d.netns());
+    drop(repos);
     nothing_at_work(&d);
     d.finish();
 }

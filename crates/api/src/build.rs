@@ -40,6 +40,9 @@ pub struct BuildHead {
     /// Names for images that stand for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub named_images: BTreeMap<String, String>,
+    /// Names for addresses of files that the daemon fetches.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_remotes: BTreeMap<String, String>,
     /// Caches that are asked for what the daemon's own has not, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cache_from: Vec<BuildCacheFrom>,

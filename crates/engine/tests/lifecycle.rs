@@ -324,7 +324,7 @@ async fn privileged_bridge_ports_and_commit() {
         ..Default::default()
     };
     w.engine.commit(commit).await.unwrap();
-    assert_eq!(w.engine.image("made:1").await.unwrap().document.history.len(), 2);
+    assert_eq!(w.engine.image("made:1", None).await.unwrap().document.history.len(), 2);
     let deleted = w.engine.remove_image("made:1", false, true).await.unwrap();
     assert_eq!(deleted[0], ImageDeleted::Untagged("made:1".into()));
     let e = w.engine.remove_image("busybox", false, true).await.unwrap_err().to_string();

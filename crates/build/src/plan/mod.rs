@@ -20,6 +20,7 @@ use crate::dockerfile::{
     self, Dockerfile, Escape, Finding, Globals, Graph as Stages, Kind, Known as _, Source, Span,
 };
 use crate::graph::{Graph, Limits, Network, Source as Files, Stamp, Step, StepId, Tree};
+use crate::remote::Remote;
 use crate::{Error, Result};
 
 pub use image::{Made, document};
@@ -70,6 +71,8 @@ pub enum Named {
     Files(usize),
     /// An image.
     Image(String),
+    /// Files that are fetched; of an archive what is in it.
+    Remote(Box<Remote>),
 }
 
 impl Options {
@@ -305,6 +308,8 @@ struct Shared {
     steps: BTreeMap<usize, Vec<StepId>>,
     /// Those that rows have.
     told: BTreeSet<StepId>,
+    /// Steps that fetch files with a name.
+    fetched: Vec<(Remote, StepId)>,
     /// Images that were asked for, by name and platform: a name is resolved once.
     bases: BTreeMap<(String, String), Arc<Base>>,
 }
@@ -364,6 +369,10 @@ impl Planner<'_> {
         let image = match self.options.named(name) {
             Some(Named::Files(n)) => return Ok(Files::Context(*n)),
             Some(Named::Image(image)) => image.clone(),
+            Some(Named::Remote(remote)) => {
+                let remote = remote.clone();
+                return Ok(Files::Tree(Tree::Step(stage::fetched(self, index, &remote))));
+            }
             None => match self.stages.source(index, name, span).map_err(invalid)? {
                 Source::Scratch => return Ok(Files::Tree(Tree::Layers(None))),
                 Source::Image(name) => name,

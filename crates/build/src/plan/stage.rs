@@ -12,6 +12,7 @@ use crate::dockerfile::{
     Word,
 };
 use crate::graph::{self, Copy, Mkdir, Network, Op, Run, RunFile, Stamp, Step, StepId, Tree};
+use crate::remote::Remote;
 use crate::{Error, Result};
 
 use super::image::{Made, nanoseconds};
@@ -448,24 +449,39 @@ fn of_context(
     fresh: bool,
     span: Span,
 ) -> Result<(Image, Option<StepId>)> {
-    let n = match named {
-        Named::Image(name) => return Ok((of_base(planner, name, platform, span)?, None)),
-        Named::Files(n) => *n,
-    };
     let mut image = nothing(planner, platform.clone());
-    let part = graph::Part { from: graph::Source::Context(n), sources: vec![b".".to_vec()], unpack: false };
-    let copy = Copy { parts: vec![part], dest: b"/".to_vec(), ..Copy::default() };
-    let step = Step {
-        base: image.tree,
-        op: Op::Copy(Box::new(copy)),
-        name: "[context] files".to_owned(),
-        fresh,
-        time: image.stamp,
+    let (step, by) = match named {
+        Named::Image(name) => return Ok((of_base(planner, name, platform, span)?, None)),
+        Named::Files(n) => {
+            let from = graph::Source::Context(*n);
+            let part = graph::Part { from, sources: vec![b".".to_vec()], unpack: false };
+            let step = Step { fresh, ..all_of(part, image.stamp, "[context] files".to_owned()) };
+            (planner.shared.step(index, step), "COPY . /".to_owned())
+        }
+        Named::Remote(remote) => (fetched(planner, index, remote), format!("ADD {} /", remote.address())),
     };
-    let step = planner.shared.step(index, step);
     image.tree = Tree::Step(step);
-    image.made.push(Made { by: "COPY . /".to_owned(), step: Some(step) });
+    image.made.push(Made { by, step: Some(step) });
     Ok((image, Some(step)))
+}
+
+/// The step that fetches files with a name; what is asked for twice is fetched once.
+pub(super) fn fetched(planner: &mut Planner<'_>, index: usize, remote: &Remote) -> StepId {
+    if let Some((_, step)) = planner.shared.fetched.iter().find(|(known, _)| known == remote) {
+        return *step;
+    }
+    let from = graph::Source::Remote(Box::new(remote.clone()));
+    let part = graph::Part { from, sources: Vec::new(), unpack: true };
+    let step = all_of(part, stamp(planner, None), format!("[context] {}", remote.address()));
+    let step = planner.shared.step(index, step);
+    planner.shared.fetched.push((remote.clone(), step));
+    step
+}
+
+/// A tree of all files of a source.
+fn all_of(part: graph::Part, time: Stamp, name: String) -> Step {
+    let copy = Copy { parts: vec![part], dest: b"/".to_vec(), ..Copy::default() };
+    Step { base: Tree::Layers(None), op: Op::Copy(Box::new(copy)), name, fresh: false, time }
 }
 
 fn of_base(planner: &mut Planner<'_>, name: &str, platform: &Platform, span: Span) -> Result<Image> {

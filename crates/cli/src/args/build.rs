@@ -496,6 +496,7 @@ mod tests {
             ("--cache-to type=inline,mode=max .", "mode=max: an image has room"),
             ("--annotation a .", "invalid annotation \"a\", expected key=value"),
             ("--build-context a .", "invalid context value: a, expected key=value"),
+            ("--build-context a=ftp://x .", "context a: ftp:// is not fetched"),
             (
                 "--build-context a=oci-layout://x .",
                 "contexts of the kind oci-layout:// are not implemented yet",

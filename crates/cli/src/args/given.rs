@@ -1,5 +1,7 @@
 //! What a build is given besides its files: secrets, agents of SSH, contexts with names.
 
+use longshore_build::remote::parse_context;
+
 use super::csv;
 
 /// Where a secret comes from.
@@ -90,6 +92,8 @@ pub(crate) struct Additional {
 pub(crate) enum AdditionalFrom {
     Directory(String),
     Image(String),
+    /// The daemon fetches it from this address.
+    Remote(String),
 }
 
 impl Additional {
@@ -104,15 +108,15 @@ impl Additional {
                 image.parse::<longshore_oci::Reference>().map_err(|e| format!("context {name}: {e}"))?;
                 AdditionalFrom::Image(image.to_owned())
             }
-            Some((kind, _)) => {
+            Some((kind @ ("oci-layout" | "target" | "input"), _)) => {
                 return Err(format!(
                     "context {name}: contexts of the kind {kind}:// are not implemented yet"
                 ));
             }
-            None if value.starts_with("git@") => {
-                return Err(format!("context {name}: contexts from Git are not implemented yet"));
+            _ if parse_context(value).map_err(|e| format!("context {name}: {e}"))?.is_some() => {
+                AdditionalFrom::Remote(value.to_owned())
             }
-            None => AdditionalFrom::Directory(value.to_owned()),
+            _ => AdditionalFrom::Directory(value.to_owned()),
         };
         Ok(Self { name: name.to_lowercase(), from })
     }

@@ -101,7 +101,7 @@ impl Engine {
             };
             let begun = match start {
                 Start::Ready(ready) => Ok(ready),
-                Start::Fetch(remote) => engine.receive_from(remote, &request, &runtime, &cancel),
+                Start::Fetch(remote, rest) => engine.receive_from(remote, rest, &request, &runtime, &cancel),
             };
             let mut ready = None;
             let built = begun
@@ -122,7 +122,7 @@ impl Engine {
 
     fn build_in(
         &self,
-        ready: &Ready,
+        ready: &mut Ready,
         request: &BuildRequest,
         cancel: &Cancel,
         runtime: &tokio::runtime::Handle,
@@ -141,7 +141,7 @@ impl Engine {
         let fetches = Fetches::new(self, runtime, &request.secrets).map_err(to_build)?;
         let imports = Imports::open(self, request, runtime, cancel, send);
         let with = With { request, imports: &imports, lease: &lease, cancel, send };
-        let (outcomes, new) = self.with_contexts(ready, &plan, send, |contexts| {
+        let (outcomes, new) = self.with_contexts(&mut ready.files, &plan, send, |contexts| {
             let files = Sources { contexts, fetches: &fetches };
             self.solve(&plan, &files, &with)
         })?;

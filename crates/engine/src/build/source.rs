@@ -1,7 +1,6 @@
 //! Where a build's files come from: a tar that was unpacked, or a client that shares its directories while it waits.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use longshore_build::Error as BuildError;
 use longshore_build::context::{Context, Error as ContextError, UnpackOptions, unpack};
@@ -31,10 +30,12 @@ pub enum BuildInput {
     /// A Dockerfile, and directories that the client shares: it is asked by [`BuildEvent::Ask`] and answers here, as
     /// [`longshore_build::context::sync`] says.
     Shared {
-        #[allow(missing_docs)]
-        dockerfile: Vec<u8>,
+        /// `None`: it is in the context that is elsewhere.
+        dockerfile: Option<Vec<u8>>,
         /// What each directory is known by: the same text, the same directory. Empty: there is none.
         contexts: Vec<String>,
+        /// Where the first of them is, if it is not the client's.
+        elsewhere: Option<Remote>,
         #[allow(missing_docs)]
         answers: BodyStream,
     },
@@ -70,19 +71,39 @@ impl Drop for Site {
 /// A build that was understood and not begun.
 pub(super) struct Ready {
     pub(super) file: Dockerfile,
-    files: Files,
+    pub(super) files: Files,
 }
 
 /// Where a build stands when its client is answered.
 pub(super) enum Start {
     Ready(Ready),
     /// Its context is elsewhere.
-    Fetch(Remote),
+    Fetch(Remote, Rest),
 }
 
-enum Files {
-    Unpacked { context: Context, _site: Site },
-    Shared { keys: Vec<Option<Digest>>, answers: Mutex<BodyReader> },
+/// What a client gives a build whose context is elsewhere.
+#[derive(Default)]
+pub(super) struct Rest {
+    dockerfile: Option<Vec<u8>>,
+    shared: Shared,
+}
+
+/// Directories that a client shares, the context first.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// `None`: it is not shared.
+    keys: Vec<Option<Digest>>,
+    answers: Option<BodyReader>,
+}
+
+/// The files of a build.
+#[derive(Default)]
+pub(super) struct Files {
+    /// The context, where it was unpacked or fetched.
+    context: Option<Context>,
+    /// Where that lies.
+    _site: Option<Site>,
+    shared: Shared,
 }
 
 impl Ready {
@@ -92,18 +113,20 @@ impl Ready {
         stages.target(target).map(drop).map_err(|e| Error::invalid(e.to_string()))
     }
 
-    /// Reads the Dockerfile of the context `root`, which lies in `site`, and what of that a build may see.
+    /// Reads the Dockerfile of the context `root`, which lies in `site`, unless the client gave one, and what of that a
+    /// build may see.
     ///
     /// # Errors
     /// For a Dockerfile that is none.
-    pub(super) fn new(site: Site, root: Root, asked: &str) -> Result<Self> {
+    pub(super) fn new(site: Site, root: Root, asked: &str, rest: Rest) -> Result<Self> {
         let name = if asked.is_empty() { "Dockerfile" } else { asked };
-        let text = read(&root, name)?
-            .ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
+        let text = rest.dockerfile.map_or_else(|| read(&root, name), |text| Ok(Some(text)))?;
+        let text =
+            text.ok_or_else(|| Error::invalid(format!("Cannot locate specified Dockerfile: {name}")))?;
         let file = dockerfile::parse(&text).map_err(|e| Error::invalid(e.to_string()))?;
         let ignore = ignore_of(&root, name)?;
         let context = context(root, &ignore)?;
-        Ok(Self { file, files: Files::Unpacked { context, _site: site } })
+        Ok(Self { file, files: Files { context: Some(context), _site: Some(site), shared: rest.shared } })
     }
 }
 
@@ -112,17 +135,11 @@ impl Engine {
     pub(super) fn receive(&self, input: Incoming, asked: &str) -> Result<Start> {
         Ok(match input {
             // That may take long, and only once it was answered a client that goes away is seen.
-            Incoming::Elsewhere(remote) => Start::Fetch(remote),
+            Incoming::Elsewhere(remote, rest) => Start::Fetch(remote, rest),
             Incoming::Tar(reader) => Start::Ready(self.unpacked(reader, asked)?),
-            Incoming::Shared { dockerfile, contexts, answers } => Start::Ready(Ready {
+            Incoming::Shared(dockerfile, shared) => Start::Ready(Ready {
                 file: dockerfile::parse(&dockerfile).map_err(|e| Error::invalid(e.to_string()))?,
-                files: Files::Shared {
-                    keys: contexts
-                        .iter()
-                        .map(|key| (!key.is_empty()).then(|| Digest::of(key.as_bytes())))
-                        .collect(),
-                    answers: Mutex::new(answers),
-                },
+                files: Files { context: None, _site: None, shared },
             }),
         })
     }
@@ -130,7 +147,7 @@ impl Engine {
     /// Unpacks a context and reads its Dockerfile.
     fn unpacked(&self, reader: BodyReader, asked: &str) -> Result<Ready> {
         let (site, root) = self.unpack(reader)?;
-        Ready::new(site, root, asked)
+        Ready::new(site, root, asked, Rest::default())
     }
 
     /// Unpacks a tar of files that commands shall see.
@@ -151,25 +168,23 @@ impl Engine {
     /// Gives `work` the contexts of a build, of which what the steps need is there.
     pub(super) fn with_contexts<T>(
         &self,
-        ready: &Ready,
+        files: &mut Files,
         plan: &Plan,
         send: &(dyn Fn(BuildEvent) + Send + Sync),
         work: impl FnOnce(&[Context]) -> Result<T, BuildError>,
     ) -> Result<T, BuildError> {
-        let (keys, answers) = match &ready.files {
-            Files::Unpacked { context, .. } => return work(std::slice::from_ref(context)),
-            Files::Shared { keys, answers } => (keys, answers),
-        };
+        let Shared { keys, answers } = &mut files.shared;
+        let mut here = files.context.take();
+        let Some(answers) = answers else { return work(here.as_slice()) };
         let builder = &self.inner.builder;
         let held = builder.use_pool();
-        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut contexts = Vec::new();
         for (n, key) in keys.iter().enumerate() {
             let uses = plan.graph.uses(&plan.wanted(), n);
             let ask = |ask| send(BuildEvent::Ask { context: n, ask });
             contexts.push(match key {
-                Some(key) if !uses.is_empty() => builder.receive(&held, key, &uses, &mut *answers, &ask)?,
-                _ => Context::empty(),
+                Some(key) if !uses.is_empty() => builder.receive(&held, key, &uses, answers, &ask)?,
+                _ => here.take().filter(|_| n == 0).unwrap_or_else(Context::empty),
             });
         }
         let done = work(&contexts);
@@ -197,8 +212,9 @@ impl Engine {
 /// An input that a thread can read, or can fetch.
 pub(super) enum Incoming {
     Tar(BodyReader),
-    Shared { dockerfile: Vec<u8>, contexts: Vec<String>, answers: BodyReader },
-    Elsewhere(Remote),
+    /// With the Dockerfile.
+    Shared(Vec<u8>, Shared),
+    Elsewhere(Remote, Rest),
 }
 
 impl Incoming {
@@ -206,9 +222,15 @@ impl Incoming {
     pub(super) fn begin(input: BuildInput) -> Self {
         match input {
             BuildInput::Tar(body) => Self::Tar(pipe::into_reader(body)),
-            BuildInput::Elsewhere(remote) => Self::Elsewhere(remote),
-            BuildInput::Shared { dockerfile, contexts, answers } => {
-                Self::Shared { dockerfile, contexts, answers: pipe::into_reader(answers) }
+            BuildInput::Elsewhere(remote) => Self::Elsewhere(remote, Rest::default()),
+            BuildInput::Shared { dockerfile, contexts, elsewhere, answers } => {
+                let key = |key: &String| (!key.is_empty()).then(|| Digest::of(key.as_bytes()));
+                let keys = contexts.iter().map(key).collect();
+                let shared = Shared { keys, answers: Some(pipe::into_reader(answers)) };
+                match elsewhere {
+                    Some(remote) => Self::Elsewhere(remote, Rest { dockerfile, shared }),
+                    None => Self::Shared(dockerfile.unwrap_or_default(), shared),
+                }
             }
         }
     }

@@ -88,16 +88,19 @@ pub(super) async fn lines(call: &Call, request: Request<Incoming>) -> Answer {
 async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     let takeover = streams::takeover(&mut request)?;
     let mut wanted = decode_ours(call, request.headers())?;
-    if call.query.given("remote").is_some() {
-        return Err(ApiError::invalid("a context cannot be shared and elsewhere (remote)"));
-    }
+    let elsewhere = call.query.given("remote").map(remote).transpose()?;
     let body = body::read_limited(request.into_body(), build::MAX_HEAD, call.config()).await?;
     // What it holds must not come back in an error.
     let bad = || ApiError::invalid("the request of a build whose files are shared is not what it should be");
     let mut head: BuildHead = json::from_slice(&body).map_err(|_| bad())?;
-    let dockerfile = head.dockerfile.take().ok_or_else(bad)?;
-    let dockerfile = STANDARD.decode(dockerfile).map_err(|_| bad())?;
+    let dockerfile = head.dockerfile.take().map(|text| STANDARD.decode(text)).transpose();
+    let dockerfile = dockerfile.map_err(|_| bad())?;
     let contexts = std::mem::take(&mut head.contexts);
+    let own_context = contexts.first().is_some_and(|key| !key.is_empty());
+    // A Dockerfile may be in a context that is elsewhere.
+    if if elsewhere.is_some() { own_context } else { dockerfile.is_none() } {
+        return Err(bad());
+    }
     if head.named_directories.values().any(|n| *n >= contexts.len()) {
         return Err(bad());
     }
@@ -105,11 +108,15 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     wanted.contexts.extend(directories.map(|(name, n)| (name, BuildNamed::Files(n))));
     let images = std::mem::take(&mut head.named_images).into_iter();
     wanted.contexts.extend(images.map(|(name, image)| (name, BuildNamed::Image(image))));
+    for (name, text) in std::mem::take(&mut head.named_remotes) {
+        wanted.contexts.insert(name, BuildNamed::Remote(Box::new(remote(&text)?)));
+    }
     take_head(&mut wanted, head)?;
     let (input, mut pieces) = mpsc::channel(8);
     let answers = futures_util::stream::poll_fn(move |cx| pieces.poll_recv(cx).map(|piece| piece.map(Ok)));
     let answers = Box::pin(answers);
-    let events = call.engine().build(wanted, BuildInput::Shared { dockerfile, contexts, answers }).await?;
+    let events =
+        call.engine().build(wanted, BuildInput::Shared { dockerfile, contexts, elsewhere, answers }).await?;
     let mut lines = Lines::default();
     let output = events.flat_map(move |event| {
         let lines = lines.push(event).into_iter().map(|line| reply::json_line(&line));

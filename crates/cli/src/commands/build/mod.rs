@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::output::Outputs;
 use self::send::Sender;
-use self::source::{Files, Source};
+use self::source::{Files, Shared, Source};
 use self::view::View;
 use super::progress::show_progress;
 use super::{App, registry, say};
@@ -135,7 +135,7 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
             _ if additional.is_empty() => {}
             _ => {
                 return Err(Failure::new(
-                    "--build-context needs a Longshore daemon, and a folder or a Dockerfile as the context",
+                    "--build-context needs a Longshore daemon, and a context that is no tar",
                 ));
             }
         }
@@ -148,7 +148,8 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     let proxies = app.config.proxies(&app.client.host());
     let mut parameters =
         args.parameters(&source.dockerfile, platform, |name| std::env::var(name).ok(), &proxies)?;
-    if let Files::Elsewhere(address) = &source.files {
+    if let Files::Elsewhere(address) | Files::Shared(Shared { elsewhere: Some(address), .. }) = &source.files
+    {
         parameters.push(("remote", address.clone()));
     }
     if !own {

@@ -64,13 +64,21 @@ impl Sender {
     /// The request of a build whose directories are shared instead of being sent, and these.
     pub(super) fn shared(&mut self) -> Option<(BuildHead, Vec<Option<Directory>>)> {
         match self.files.take() {
-            Some(Files::Shared(Shared { dockerfile, directories, named_directories, named_images })) => {
+            Some(Files::Shared(Shared {
+                dockerfile,
+                directories,
+                named_directories,
+                named_images,
+                named_remotes,
+                ..
+            })) => {
                 let keys = directories.iter().map(|d| d.as_ref().map_or("", Directory::key).to_owned());
                 let head = BuildHead {
-                    dockerfile: Some(STANDARD.encode(dockerfile)),
+                    dockerfile: dockerfile.map(|text| STANDARD.encode(text)),
                     contexts: keys.collect(),
                     named_directories,
                     named_images,
+                    named_remotes,
                     ..std::mem::take(&mut self.head)
                 };
                 Some((head, directories))

@@ -35,13 +35,18 @@ pub(super) enum Files {
 }
 
 /// What a build is told instead of being sent files.
+#[derive(Default)]
 pub(super) struct Shared {
-    pub(super) dockerfile: Vec<u8>,
+    /// `None`: it is in the context that is elsewhere.
+    pub(super) dockerfile: Option<Vec<u8>>,
+    /// Where the context is that the daemon fetches.
+    pub(super) elsewhere: Option<String>,
     /// The context first, if there is one.
     pub(super) directories: Vec<Option<Directory>>,
-    /// Names for directories, by their number, and for images.
+    /// Names for directories, by their number, for images, and for addresses.
     pub(super) named_directories: BTreeMap<String, usize>,
     pub(super) named_images: BTreeMap<String, String>,
+    pub(super) named_remotes: BTreeMap<String, String>,
 }
 
 /// What is sent.
@@ -63,19 +68,14 @@ impl Source {
             }
             ("-", file) => piped(stdin, file, own),
             (path, file) if Path::new(path).is_dir() => directory(Path::new(path), file, stdin, own),
-            (path, file) => elsewhere(path, file),
+            (path, file) => elsewhere(path, file, stdin, own),
         }
     }
 }
 
 impl Shared {
     fn new(dockerfile: Vec<u8>, context: Option<Directory>) -> Self {
-        Self {
-            dockerfile,
-            directories: vec![context],
-            named_directories: BTreeMap::new(),
-            named_images: BTreeMap::new(),
-        }
+        Self { dockerfile: Some(dockerfile), directories: vec![context], ..Self::default() }
     }
 
     /// Adds contexts with names; each directory has its own ignore file.
@@ -87,6 +87,9 @@ impl Shared {
             match from {
                 AdditionalFrom::Image(image) => {
                     self.named_images.insert(name, image);
+                }
+                AdditionalFrom::Remote(address) => {
+                    self.named_remotes.insert(name, address);
                 }
                 AdditionalFrom::Directory(path) => {
                     let failed = |e: &io::Error| {
@@ -109,13 +112,25 @@ impl Shared {
 }
 
 /// What is no directory: something that the daemon fetches.
-fn elsewhere(path: &str, file: &str) -> Result<Source> {
+fn elsewhere(path: &str, file: &str, stdin: impl Read, own: bool) -> Result<Source> {
     let remote = parse_context(path)
         .map_err(|e| Failure::new(format!("unable to prepare context: {}: {e}", hidden(path))))?;
     match (remote, file) {
-        (Some(_), "-") => Err(Failure::new(
-            "a Dockerfile from stdin with a context that is elsewhere is not supported: fetch the context, and build the directory",
+        (Some(_), "-") if !own => Err(Failure::new(
+            "a Dockerfile from stdin with a context that is elsewhere needs a Longshore daemon: this one is another",
         )),
+        (Some(_), file) if own => {
+            let given = if file == "-" { Some(limited("Dockerfile from stdin", stdin)?) } else { None };
+            let dockerfile = if file == "-" { String::new() } else { clean(file) };
+            let shared = Shared {
+                dockerfile: given.clone(),
+                elsewhere: Some(path.to_owned()),
+                directories: vec![None],
+                ..Shared::default()
+            };
+            let shown = given.map(|text| (DEFAULT.into(), text));
+            Ok(Source { files: Files::Shared(shared), dockerfile, shown })
+        }
         (Some(_), file) => {
             let files = Files::Elsewhere(path.to_owned());
             Ok(Source { files, dockerfile: clean(file), shown: None })
@@ -340,7 +355,7 @@ mod tests {
         };
         let context = directories[0].as_ref().unwrap().walk(&[b".".to_vec()]).unwrap();
         let names = context.entries().iter().map(|e| String::from_utf8(e.path.clone()).unwrap());
-        Ok((String::from_utf8(dockerfile).unwrap(), names.collect()))
+        Ok((String::from_utf8(dockerfile.unwrap()).unwrap(), names.collect()))
     }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -444,7 +459,7 @@ mod tests {
                     format!("tar {}", s.dockerfile)
                 }
                 Files::Only(files) => String::from_utf8(files[0].content.clone()).unwrap(),
-                Files::Shared(shared) => String::from_utf8(shared.dockerfile).unwrap(),
+                Files::Shared(shared) => String::from_utf8(shared.dockerfile.unwrap()).unwrap(),
                 Files::Dir(..) | Files::Elsewhere(_) => panic!(),
             })
         };
@@ -461,9 +476,15 @@ mod tests {
     #[test]
     fn what_is_elsewhere_the_daemon_fetches() {
         for path in ["https://host/x.git#main:sub", "git@host:x", "github.com/o/x", "http://host/c.tar.gz"] {
-            let source = Source::open(path, "./d/X", io::empty(), true).unwrap();
+            let source = Source::open(path, "./d/X", io::empty(), false).unwrap();
             assert!(matches!(source.files, Files::Elsewhere(to) if to == path), "{path}");
             assert_eq!(source.dockerfile, "d/X");
+            let source = Source::open(path, "-", Cursor::new("FROM x"), true).unwrap();
+            let Files::Shared(shared) = source.files else { panic!("not shared") };
+            assert_eq!(shared.elsewhere.as_deref(), Some(path));
+            assert_eq!(shared.dockerfile.as_deref(), Some(&b"FROM x"[..]));
+            let refused = Source::open(path, "-", io::empty(), false).err().unwrap();
+            assert!(refused.message.contains("needs a Longshore daemon"), "{}", refused.message);
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use tokio::runtime::Handle;
 
 use super::super::of_build;
-use super::super::source::{Ready, read};
+use super::super::source::{Ready, Rest, read};
 use super::Fetches;
 use crate::engine::make_dir;
 use crate::model::BuildRequest;
@@ -28,6 +28,7 @@ impl Engine {
     pub(in super::super) fn receive_from(
         &self,
         remote: Remote,
+        rest: Rest,
         request: &BuildRequest,
         runtime: &Handle,
         cancel: &Cancel,
@@ -37,7 +38,7 @@ impl Engine {
             Remote::Git(repository) => repository_of(&fetches, repository, request, cancel)?,
             Remote::File(file) => file_of(&fetches, file, &request.dockerfile, cancel)?,
         };
-        Ready::new(fetches.site, root, &request.dockerfile)
+        Ready::new(fetches.site, root, &request.dockerfile, rest)
     }
 }
 
