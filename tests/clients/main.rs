@@ -15,6 +15,7 @@ mod build_fetch;
 mod build_git;
 mod build_platforms;
 mod build_remote;
+mod build_ssh;
 mod cli;
 mod crash;
 mod differential;

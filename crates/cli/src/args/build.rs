@@ -112,7 +112,7 @@ options! {
         shm_size: Option<String> = flag("shm-size", BYTES, "Size of \"/dev/shm\""),
         squash: bool = flag("squash", BOOL, "Squash newly built layers into a single new layer"),
         ssh: Vec<String> = flag(
-            "ssh", SSH, "SSH agent socket to expose to the build (format: \"default|<id>[=<socket>]\")",
+            "ssh", SSH, "SSH agent socket or keys to expose to the build (format: \"default|<id>[=<socket>|<key>[,<key>]]\")",
         ),
         tag: Vec<String> =
             flag("tag", TAG, "Name and optionally a tag in the \"name:tag\" format").short('t'),
@@ -490,7 +490,7 @@ mod tests {
             ("--secret src=x .", "a secret needs an id"),
             ("--secret id=x,env=A,src=b .", "a secret comes from a file or from a variable"),
             ("--ssh a= .", "invalid ssh agent \"a=\""),
-            ("--ssh a=b,c .", "several keys are not implemented yet"),
+            ("--ssh a=b,,c .", "invalid ssh agent \"a=b,,c\""),
             ("--allow all .", "invalid entitlement \"all\""),
             ("--cache-from type=s3 .", "type=s3 is not implemented yet"),
             ("--cache-to type=inline,mode=max .", "mode=max: an image has room"),

@@ -58,26 +58,21 @@ impl Secret {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Agent {
     pub(crate) id: String,
-    /// Its socket; `None`: that of this session.
-    pub(crate) socket: Option<String>,
+    /// Its socket, or keys that it shall have; none: that of this session.
+    pub(crate) paths: Vec<String>,
 }
 
 impl Agent {
-    /// `id[=socket]`.
+    /// `id[=socket|key[,key...]]`.
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let (id, socket) = match text.split_once('=') {
-            Some((id, socket)) => (id, Some(socket.to_owned())),
-            None => (text, None),
+        let (id, paths) = match text.split_once('=') {
+            Some((id, paths)) => (id, paths.split(',').map(str::to_owned).collect()),
+            None => (text, Vec::new()),
         };
-        if id.is_empty() || socket.as_deref() == Some("") {
-            return Err(format!("invalid ssh agent {text:?}: want default or id=socket"));
+        if id.is_empty() || paths.iter().any(String::is_empty) {
+            return Err(format!("invalid ssh agent {text:?}: want default, id=socket or id=key"));
         }
-        if socket.as_deref().is_some_and(|socket| socket.contains(',')) {
-            return Err(
-                "several keys are not implemented yet: give the socket of an agent that has them".into()
-            );
-        }
-        Ok(Self { id: id.to_owned(), socket })
+        Ok(Self { id: id.to_owned(), paths })
     }
 }
 

@@ -138,7 +138,7 @@ impl Engine {
         let bases = Bases { engine: self, request, lease: &lease, runtime, send };
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
-        let fetches = Fetches::new(self, runtime, &request.secrets).map_err(to_build)?;
+        let fetches = Fetches::new(self, runtime, request).map_err(to_build)?;
         let imports = Imports::open(self, request, runtime, cancel, send);
         let with = With { request, imports: &imports, lease: &lease, cancel, send };
         let (outcomes, new) = self.with_contexts(&mut ready.files, &plan, send, |contexts| {

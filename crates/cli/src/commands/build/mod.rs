@@ -2,6 +2,7 @@
 
 mod cache;
 mod debug;
+mod keys;
 mod output;
 pub(super) mod secrets;
 mod send;
@@ -44,6 +45,8 @@ struct Asked {
     dockerfile: Option<(String, Vec<u8>)>,
     /// Directories with caches that the daemon may use meanwhile.
     _offers: Vec<cache::Offer>,
+    /// Agents that were started for it.
+    _agents: Vec<keys::KeyAgent>,
 }
 
 /// `build`.
@@ -162,7 +165,7 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
     }
     let pairs: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let route = if own { "/longshore/build" } else { "/build" };
-    let mut head = secrets::head(args)?;
+    let (mut head, agents) = secrets::head(args)?;
     if let Some(option) = args.ours_alone().filter(|_| !own) {
         return Err(Failure::new(format!("{option} needs a Longshore daemon: this one is another")));
     }
@@ -172,6 +175,7 @@ async fn prepare(app: &App<'_>, args: &BuildArgs, platform: &str, own: bool) -> 
         users: header_of_all(&users),
         dockerfile: source.shown,
         _offers: offers,
+        _agents: agents,
     };
     Ok((asked, Sender::new(source.files, head)?))
 }

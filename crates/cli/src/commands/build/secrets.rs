@@ -1,15 +1,14 @@
 //! The secrets and agents that a build is given.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::FileTypeExt as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use longshore_api::build::BuildHead;
 
+use super::keys::{self, KeyAgent};
 use crate::args::build::BuildArgs;
-use crate::args::given::{Agent, Secret, SecretFrom};
+use crate::args::given::{Secret, SecretFrom};
 use crate::error::{Failure, Result, words};
 
 /// Bytes of one secret, as with BuildKit.
@@ -35,18 +34,20 @@ pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String
     Ok(all)
 }
 
-/// What a build is given besides its files.
+/// What a build is given besides its files, and the agents that were started for it.
 ///
 /// # Errors
 /// As [`encoded`], and for an agent that is not there.
-pub(super) fn head(args: &BuildArgs) -> Result<BuildHead> {
-    let mut head = BuildHead::default();
+pub(super) fn head(args: &BuildArgs) -> Result<(BuildHead, Vec<KeyAgent>)> {
+    let (mut head, mut started) = (BuildHead::default(), Vec::new());
     for agent in args.agents() {
-        head.agents.insert(agent.id.clone(), socket(&agent)?);
+        let (socket, own) = keys::socket(&agent)?;
+        head.agents.insert(agent.id, socket);
+        started.extend(own);
     }
     head.secrets = encoded(&args.secrets())?;
     head.annotations = args.annotations();
-    Ok(head)
+    Ok((head, started))
 }
 
 /// The same as it goes before a context; empty without anything in it.
@@ -60,25 +61,6 @@ pub(super) fn before_context(head: &BuildHead) -> Result<Vec<u8>> {
     let text = serde_json::to_vec(head).map_err(|e| Failure::new(format!("write the secrets: {e}")))?;
     let length = u32::try_from(text.len()).map_err(|_| Failure::new("the secrets are too large together"))?;
     Ok([length.to_be_bytes().as_slice(), &text].concat())
-}
-
-/// The path of an agent's socket.
-fn socket(agent: &Agent) -> Result<String> {
-    let path = match &agent.socket {
-        Some(path) => path.clone(),
-        None => std::env::var("SSH_AUTH_SOCK").ok().filter(|path| !path.is_empty()).ok_or_else(|| {
-            Failure::new(
-                "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or give --ssh id=socket",
-            )
-        })?,
-    };
-    let failed = |why: &str| Failure::new(format!("ssh agent {}: {path}: {why}", agent.id));
-    let path = fs::canonicalize(&path).map_err(|e| failed(&words(&e)))?;
-    let meta = fs::metadata(&path).map_err(|e| failed(&words(&e)))?;
-    if !meta.file_type().is_socket() {
-        return Err(failed("it is no socket; keys are not implemented yet: add it to an agent with ssh-add"));
-    }
-    path.into_os_string().into_string().map_err(|_| failed("its path is not UTF-8"))
 }
 
 fn read(secret: &Secret) -> Result<Vec<u8>> {

@@ -230,7 +230,7 @@ fn beside(text: &[u8], ignore: &[u8]) -> (String, Vec<Extra>) {
 }
 
 /// Twenty digits that nobody guesses.
-fn random() -> String {
+pub(super) fn random() -> String {
     let mut bytes = [0u8; 10];
     // A kernel that has no random numbers yet would wait for them.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

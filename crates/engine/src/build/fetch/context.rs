@@ -33,7 +33,7 @@ impl Engine {
         runtime: &Handle,
         cancel: &Cancel,
     ) -> Result<Ready> {
-        let fetches = Fetches::new(self, runtime, &request.secrets)?;
+        let fetches = Fetches::new(self, runtime, request)?;
         let root = match remote {
             Remote::Git(repository) => repository_of(&fetches, repository, request, cancel)?,
             Remote::File(file) => file_of(&fetches, file, &request.dockerfile, cancel)?,

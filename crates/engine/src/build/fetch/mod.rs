@@ -8,7 +8,7 @@ mod program;
 mod tidy;
 mod web;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +24,10 @@ use super::runner::to_build;
 use super::source::Site;
 use crate::Engine;
 use crate::engine::make_dir;
+use crate::model::BuildRequest;
+
+/// The agent of SSH that repositories are fetched with, as with BuildKit.
+const AGENT: &str = "default";
 
 /// Fetches for one build.
 pub(super) struct Fetches<'a> {
@@ -31,6 +35,8 @@ pub(super) struct Fetches<'a> {
     runtime: &'a Handle,
     /// Those of the build: some say who it is.
     secrets: &'a Secrets,
+    /// The socket of an agent that repositories may be reached with.
+    agent: Option<&'a Path>,
     /// Where files go.
     site: Site,
     /// Directories in it.
@@ -48,9 +54,22 @@ struct Slot {
 }
 
 impl<'a> Fetches<'a> {
-    pub(super) fn new(engine: &'a Engine, runtime: &'a Handle, secrets: &'a Secrets) -> crate::Result<Self> {
-        let site = Site::new(engine)?;
-        Ok(Self { engine, runtime, secrets, site, count: AtomicUsize::new(0), slots: Mutex::default() })
+    pub(super) fn new(
+        engine: &'a Engine,
+        runtime: &'a Handle,
+        request: &'a BuildRequest,
+    ) -> crate::Result<Self> {
+        let (site, secrets) = (Site::new(engine)?, &request.secrets);
+        let agent = request.agents.get(AGENT).map(PathBuf::as_path);
+        Ok(Self {
+            engine,
+            runtime,
+            secrets,
+            agent,
+            site,
+            count: AtomicUsize::new(0),
+            slots: Mutex::default(),
+        })
     }
 
     fn slot(&self, remote: &Remote) -> Arc<Mutex<Slot>> {

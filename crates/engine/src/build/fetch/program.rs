@@ -32,12 +32,13 @@ const MAX_SAID: u64 = 16 << 20;
 const MAX_TOLD: usize = 2000;
 /// The protocols that a repository, or one that it names, is reached by.
 const PROTOCOLS: &str = "http:https:git:ssh";
-/// No key and no agent of this machine is shown to a server that a Dockerfile names. A host that this machine knows has
-/// to be that; others are taken as they are, as BuildKit does.
-const SSH: &str = "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o IdentitiesOnly=yes \
-                   -o IdentityAgent=none -o ClearAllForwardings=yes -o ConnectTimeout=15 \
-                   -o ServerAliveInterval=15 -o UserKnownHostsFile=/dev/null \
+/// No key of this machine is shown to a server that a Dockerfile names. A host that this machine knows has to be that;
+/// others are taken as they are, as BuildKit does.
+const SSH: &str = "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o ClearAllForwardings=yes \
+                   -o ConnectTimeout=15 -o ServerAliveInterval=15 -o UserKnownHostsFile=/dev/null \
                    -o StrictHostKeyChecking=accept-new";
+/// Without an agent that the build was given there is none.
+const NO_AGENT: &str = "-o IdentitiesOnly=yes -o IdentityAgent=none";
 /// Settings that hold whatever a repository says: on the command line, which goes before all else.
 const SETTINGS: [&str; 14] = [
     "core.hooksPath=/dev/null",
@@ -62,6 +63,7 @@ pub(super) struct Git<'a> {
     /// What is shown to its server, and to no other.
     authorization: Option<String>,
     proxy: &'a ProxyConfig,
+    agent: Option<&'a Path>,
     cancel: &'a Cancel,
     /// An empty directory, in which it runs.
     home: PathBuf,
@@ -88,7 +90,8 @@ impl<'a> Git<'a> {
         let home = room.join("home");
         crate::engine::make_dir(&home, 0o700).map_err(super::to_build)?;
         let authorization = auth::of_repository(address, fetches.secrets)?;
-        Ok(Self { address, authorization, proxy: fetches.proxy(), cancel, home, room: room.to_owned() })
+        let (proxy, agent, room) = (fetches.proxy(), fetches.agent, room.to_owned());
+        Ok(Self { address, authorization, proxy, agent, cancel, home, room })
     }
 
     /// What is given to it as the address: the password is told it otherwise, where other users of this machine do not
@@ -140,7 +143,10 @@ impl<'a> Git<'a> {
         }
         let keyless = ["Permission denied (", "Host key verification failed"];
         if keyless.iter().any(|words| text.contains(words)) {
-            text.push_str("; builds have no SSH key: use https");
+            text.push_str(match self.agent {
+                Some(_) => "; the keys of --ssh default do not open it",
+                None => "; the build has no SSH key: give it one with --ssh default=KEY, or an agent, or use https",
+            });
         }
         host(Kind::Invalid, format!("failed to fetch {}: {text}", self.address))
     }
@@ -159,10 +165,13 @@ impl<'a> Git<'a> {
             ("GIT_ATTR_NOSYSTEM", "1"),
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ALLOW_PROTOCOL", PROTOCOLS),
-            ("GIT_SSH_COMMAND", SSH),
         ] {
             command.env(name, value);
         }
+        match self.agent {
+            Some(agent) => command.env("GIT_SSH_COMMAND", SSH).env("SSH_AUTH_SOCK", agent),
+            None => command.env("GIT_SSH_COMMAND", format!("{SSH} {NO_AGENT}")),
+        };
         let proxies = [("http_proxy", &self.proxy.http), ("https_proxy", &self.proxy.https)];
         for (name, value) in proxies.into_iter().filter_map(|(name, v)| Some((name, v.as_ref()?))) {
             command.env(name, value).env("no_proxy", &self.proxy.no_proxy);
