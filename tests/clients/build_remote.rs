@@ -74,6 +74,7 @@ fn privileged_a_repository_is_a_context() {
     r.commit(&[("sub/Other", DOCKERFILE), ("sub/s", "s"), ("sub/Dockerfile", "FROM busybox\nRUN false\n")]);
     let told = ours(&d, &["--progress", "plain", &format!("{HOST}/x.git#v1")]).ok();
     assert!(!told.contains("transferring"), "{told}");
+    assert!(told.contains("[internal] load git source git://127.0.0.1/x.git"), "{told}");
     assert_eq!(files(&d, "x"), "./Dockerfile ./a");
     ours(&d, &["-f", "Other", &format!("{HOST}/x.git#main:sub")]).ok();
     assert_eq!(files(&d, "x"), "./Dockerfile ./Other ./s");
@@ -188,6 +189,60 @@ fn privileged_contexts_with_names_may_be_elsewhere() {
     web.stop(&d.netns());
     drop(repos);
     nothing_at_work(&d);
+    d.finish();
+}
+
+#[test]
+fn privileged_contexts_with_names_may_be_images_in_layouts() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let made = folder(&d, "made", &[("Dockerfile", "FROM busybox\nRUN echo made > /made\nENV A=b\n")]);
+    ours(&d, &[&made]).ok();
+    let layout = d.dir().join("layout");
+    std::fs::create_dir(&layout).expect("folder");
+    let archive = d.dir().join("x.tar").display().to_string();
+    d.docker(["save", "-o", &archive, "x"]).ok();
+    let unpacked = std::process::Command::new("tar").args(["-xf", &archive, "-C"]).arg(&layout).status();
+    assert!(unpacked.expect("tar").success());
+    let id = d.inspect("{{.Id}}", "x");
+    let forget = || {
+        d.docker(["rmi", "x"]).ok();
+        d.docker(["builder", "prune", "-af"]).ok();
+    };
+    forget();
+    let file = "FROM base\nRUN echo $A > /c\nCOPY --from=other /made /from\n";
+    let dir = folder(&d, "context", &[("Dockerfile", file)]);
+    let at = layout.display();
+    let base = format!("base=oci-layout://{at}");
+    let other = format!("other=oci-layout://{at}:latest");
+    ours(&d, &["--build-context", &base, "--build-context", &other, &dir]).ok();
+    assert_eq!(d.docker(["run", "--rm", "x", "cat", "/c", "/from"]).ok(), "b\nmade");
+    // It was there for the build only.
+    assert!(d.docker(["image", "inspect", &id]).code != 0);
+    assert_eq!(d.docker(["images", "-aq"]).ok().lines().count(), 2, "busybox and what was built");
+    for (place, want) in [
+        (format!("{at}:none"), "its index.json does not name none"),
+        (format!("{at}/none"), "it has no index.json"),
+        (format!("{at}@sha256:{}", "0".repeat(64)), "its index.json does not name sha256:0000"),
+    ] {
+        let failed = ours(&d, &["--build-context", &format!("base=oci-layout://{place}"), &dir]).fails(1);
+        assert!(failed.contains(want), "{place}: {failed}");
+    }
+    // Damage is found before anything is made of it.
+    forget();
+    let largest = |dir: &std::path::Path| {
+        let files = fs::read_dir(dir).expect("folder").map(|e| e.expect("entry").path());
+        files.max_by_key(|path| fs::metadata(path).expect("stat").len()).expect("a blob")
+    };
+    let blob = largest(&layout.join("blobs/sha256"));
+    let mut bytes = fs::read(&blob).expect("blob");
+    *bytes.last_mut().expect("a byte") ^= 1;
+    bytes[600] ^= 1;
+    fs::write(&blob, bytes).expect("blob");
+    d.docker(["rmi", "busybox"]).ok();
+    let failed = ours(&d, &["--build-context", &base, "--build-context", &other, &dir]).fails(1);
+    assert!(failed.contains("oci-layout "), "{failed}");
+    assert_eq!(d.docker(["images", "-aq"]).ok(), "");
     d.finish();
 }
 

@@ -40,6 +40,9 @@ pub struct BuildHead {
     /// Names for images that stand for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub named_images: BTreeMap<String, String>,
+    /// Names for images in directories of the client's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named_layouts: BTreeMap<String, BuildDirectory>,
     /// Names for addresses of files that the daemon fetches.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub named_remotes: BTreeMap<String, String>,

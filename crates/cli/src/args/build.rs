@@ -497,10 +497,8 @@ mod tests {
             ("--annotation a .", "invalid annotation \"a\", expected key=value"),
             ("--build-context a .", "invalid context value: a, expected key=value"),
             ("--build-context a=ftp://x .", "context a: ftp:// is not fetched"),
-            (
-                "--build-context a=oci-layout://x .",
-                "contexts of the kind oci-layout:// are not implemented yet",
-            ),
+            ("--build-context a=oci-layout://:1 .", "an oci-layout needs a path"),
+            ("--build-context a=oci-layout://x@1 .", "context a: "),
             ("--security-opt a .", "--security-opt is not implemented yet"),
             (
                 "--call outline .",

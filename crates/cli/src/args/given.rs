@@ -87,6 +87,12 @@ pub(crate) struct Additional {
 pub(crate) enum AdditionalFrom {
     Directory(String),
     Image(String),
+    /// An image in OCI's layout, by its tag (`latest` where none is given) or digest.
+    Layout {
+        dir: String,
+        tag: String,
+        digest: Option<String>,
+    },
     /// The daemon fetches it from this address.
     Remote(String),
 }
@@ -103,7 +109,8 @@ impl Additional {
                 image.parse::<longshore_oci::Reference>().map_err(|e| format!("context {name}: {e}"))?;
                 AdditionalFrom::Image(image.to_owned())
             }
-            Some((kind @ ("oci-layout" | "target" | "input"), _)) => {
+            Some(("oci-layout", place)) => layout(place).map_err(|e| format!("context {name}: {e}"))?,
+            Some((kind @ ("target" | "input"), _)) => {
                 return Err(format!(
                     "context {name}: contexts of the kind {kind}:// are not implemented yet"
                 ));
@@ -115,4 +122,23 @@ impl Additional {
         };
         Ok(Self { name: name.to_lowercase(), from })
     }
+}
+
+/// `path[:tag][@digest]`
+fn layout(place: &str) -> Result<AdditionalFrom, String> {
+    let (rest, digest) = match place.split_once('@') {
+        Some((rest, digest)) => {
+            digest.parse::<longshore_oci::Digest>().map_err(|e| e.to_string())?;
+            (rest, Some(digest.to_owned()))
+        }
+        None => (place, None),
+    };
+    let (dir, tag) = match rest.rsplit_once(':') {
+        Some((dir, tag)) if !tag.contains('/') => (dir, tag),
+        _ => (rest, ""),
+    };
+    if dir.is_empty() {
+        return Err("an oci-layout needs a path".into());
+    }
+    Ok(AdditionalFrom::Layout { dir: dir.to_owned(), tag: tag.to_owned(), digest })
 }

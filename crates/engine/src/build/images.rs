@@ -1,15 +1,18 @@
 //! The images that a build starts from: here already, or pulled.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use futures_util::StreamExt as _;
 use longshore_build::plan::{Base, Images};
 use longshore_build::{Error as BuildError, Result as BuildResult};
 use longshore_oci::image::ImageDocument;
-use longshore_oci::{Kind, Platform, Reference};
+use longshore_oci::{Digest, Kind, Platform, Reference};
 use longshore_store::ImageRecord;
 use longshore_store::lease::Lease;
 
 use super::runner::to_build;
-use crate::model::{BuildEvent, BuildRequest, PullRequest};
+use crate::image_remove::Removal;
+use crate::model::{BuildEvent, BuildRequest, LAYOUT, PullRequest};
 use crate::{Engine, Error, Result};
 
 /// Where a build's images come from.
@@ -20,6 +23,21 @@ pub(crate) struct Bases<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) runtime: &'a tokio::runtime::Handle,
     pub(crate) send: &'a (dyn Fn(BuildEvent) + Send + Sync),
+    /// Images that are here for this build only.
+    loaded: Mutex<Vec<Digest>>,
+}
+
+impl Drop for Bases<'_> {
+    fn drop(&mut self) {
+        for id in lock(&self.loaded).drain(..) {
+            // Somebody may have found a use for it.
+            if let Err(e) =
+                self.engine.remove_image_blocking(&id.to_string(), false, false, &mut Removal::default())
+            {
+                tracing::debug!(image = %id, "not removed: {e}");
+            }
+        }
+    }
 }
 
 impl Images for Bases<'_> {
@@ -29,7 +47,26 @@ impl Images for Bases<'_> {
     }
 }
 
-impl Bases<'_> {
+impl<'a> Bases<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        request: &'a BuildRequest,
+        lease: &'a Lease,
+        runtime: &'a tokio::runtime::Handle,
+        send: &'a (dyn Fn(BuildEvent) + Send + Sync),
+    ) -> Self {
+        Self { engine, request, lease, runtime, send, loaded: Mutex::default() }
+    }
+
+    /// An image in a directory of the client's.
+    fn in_layout(&self, name: &str, platform: &Platform) -> Result<ImageRecord> {
+        let directory = self.request.layouts.get(name);
+        let directory = directory.ok_or_else(|| Error::invalid(format!("there is no OCI layout {name}")))?;
+        let (id, new) = self.engine.load_from_layout(directory, platform)?;
+        lock(&self.loaded).extend(new.then_some(id));
+        Ok(self.engine.inner.store.images().get(&id)?)
+    }
+
     /// An image that is here, and held from here on.
     ///
     /// # Errors
@@ -56,6 +93,9 @@ impl Bases<'_> {
     }
 
     fn find(&self, name: &str, platform: &Platform) -> Result<ImageRecord> {
+        if let Some(name) = name.strip_prefix(LAYOUT) {
+            return self.in_layout(name, platform);
+        }
         let images = self.engine.inner.store.images();
         let here = match images.resolve_for(name, platform) {
             Ok(record) => self.fits(&record, platform)?.then_some(record),
@@ -109,6 +149,10 @@ impl Bases<'_> {
         let (_, document) = images.document(&id)?;
         Ok(!fits(&document, platform))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether an image is for a platform; one that does not say what it is for is for all.

@@ -6,6 +6,7 @@ mod export;
 mod failed;
 mod fetch;
 mod images;
+mod layout;
 mod platforms;
 mod rows;
 mod runner;
@@ -101,7 +102,9 @@ impl Engine {
             };
             let begun = match start {
                 Start::Ready(ready) => Ok(ready),
-                Start::Fetch(remote, rest) => engine.receive_from(remote, rest, &request, &runtime, &cancel),
+                Start::Fetch(remote, rest) => {
+                    engine.receive_from(remote, rest, &request, &runtime, &cancel, &send)
+                }
             };
             let mut ready = None;
             let built = begun
@@ -135,7 +138,7 @@ impl Engine {
             return Ok(());
         }
         let lease = self.inner.store.lease("build")?;
-        let bases = Bases { engine: self, request, lease: &lease, runtime, send };
+        let bases = Bases::new(self, request, &lease, runtime, send);
         let plan = plan(&ready.file, &options(request), &bases)?;
         tell(&plan.findings, send);
         let fetches = Fetches::new(self, runtime, request).map_err(to_build)?;

@@ -10,6 +10,9 @@ use longshore_oci::{Digest, Platform, Reference};
 use super::{Filters, UnixNanos};
 use crate::Credentials;
 
+/// What stands before the name of a client's directory where an image is named.
+pub const LAYOUT: &str = "oci-layout://";
+
 /// `POST /build`, already checked for form at the door.
 #[derive(Clone, Debug, Default)]
 pub struct BuildRequest {
@@ -53,6 +56,8 @@ pub struct BuildRequest {
     pub allowed: Allowed,
     /// What names stand for besides stages and images.
     pub contexts: BTreeMap<String, Named>,
+    /// Directories in OCI's layout whose images [`LAYOUT`] and their names stand for.
+    pub layouts: BTreeMap<String, CacheDirectory>,
     /// What else is made of what was built, besides or instead of an image.
     pub exports: Vec<BuildExport>,
     /// What is built becomes one layer on the image that it starts from.

@@ -110,7 +110,7 @@ impl Engine {
             ..BuildRequest::default()
         };
         let platform = access.platform.clone().unwrap_or_else(Platform::host);
-        let bases = Bases { engine: self, request: &request, lease, runtime, send };
+        let bases = Bases::new(self, &request, lease, runtime, send);
         if access.pull == PullPolicy::Never {
             return bases.here(image, &platform);
         }

@@ -13,7 +13,7 @@ use hyper::{HeaderMap, Request};
 use longshore_api::build::{self, BuildHead};
 use longshore_api::json;
 use longshore_engine::model::{
-    BuildAnnotated, BuildAnnotation, BuildExport, BuildRequest, OutputChunk, OutputStream,
+    BuildAnnotated, BuildAnnotation, BuildExport, BuildRequest, LAYOUT, OutputChunk, OutputStream,
 };
 use longshore_engine::{
     BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildRemote, BuildSecret,
@@ -108,6 +108,10 @@ async fn shared(call: &Call, mut request: Request<Incoming>) -> Answer {
     wanted.contexts.extend(directories.map(|(name, n)| (name, BuildNamed::Files(n))));
     let images = std::mem::take(&mut head.named_images).into_iter();
     wanted.contexts.extend(images.map(|(name, image)| (name, BuildNamed::Image(image))));
+    for (name, directory) in std::mem::take(&mut head.named_layouts) {
+        wanted.contexts.insert(name.clone(), BuildNamed::Image(format!("{LAYOUT}{name}")));
+        wanted.layouts.insert(name, build_cache::place(directory)?);
+    }
     for (name, text) in std::mem::take(&mut head.named_remotes) {
         wanted.contexts.insert(name, BuildNamed::Remote(Box::new(remote(&text)?)));
     }
@@ -186,6 +190,7 @@ fn decode(call: &Call, headers: &HeaderMap, platforms: Vec<Platform>) -> Result<
         annotations: Vec::new(),
         secrets: BuildSecrets::new(),
         contexts: BTreeMap::new(),
+        layouts: BTreeMap::new(),
         agents: BTreeMap::new(),
         allowed: BuildAllowed::default(),
         exports: Vec::new(),

@@ -63,7 +63,7 @@ fn reference(name: &str) -> Result<Reference, ApiError> {
     Ok(read.or_latest())
 }
 
-fn place(directory: BuildDirectory) -> Result<CacheDirectory, ApiError> {
+pub(super) fn place(directory: BuildDirectory) -> Result<CacheDirectory, ApiError> {
     let digest = directory.digest.map(|digest| digest.parse());
     let digest = digest.transpose().map_err(|e| ApiError::invalid(format!("the cache's digest: {e}")))?;
     let tag = if directory.tag.is_empty() { "latest".to_owned() } else { directory.tag };

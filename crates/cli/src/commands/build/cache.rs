@@ -1,4 +1,4 @@
-//! Caches of elsewhere: what the daemon is told of them, and the directories that it may use.
+//! Directories that the daemon may use: what it is told of them, of caches of elsewhere, and of images in layouts.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use super::App;
 use super::send::Chunks;
 use crate::args::build::BuildArgs;
 use crate::args::build_cache::{self, From, To};
+use crate::args::given::AdditionalFrom;
 use crate::client::Payload;
 use crate::error::{Failure, Result};
 use crate::streams::ChannelReader;
@@ -26,7 +27,7 @@ impl Drop for Offer {
     }
 }
 
-/// Tells in `head` where the cache comes from and goes to.
+/// Tells in `head` where the cache comes from and goes to, and which contexts are images in directories.
 ///
 /// # Errors
 /// When a directory cannot be offered.
@@ -55,12 +56,18 @@ pub(super) async fn offer(app: &App<'_>, args: &BuildArgs, head: &mut BuildHead)
         };
         head.cache_to.push(BuildCacheTo { to, max, mounts, ignore_error });
     }
+    for (context, from) in args.additional() {
+        let AdditionalFrom::Layout { dir, tag, digest } = from else { continue };
+        let (id, offer) = open(app, &dir, false).await?;
+        offers.push(offer);
+        head.named_layouts.insert(context, BuildDirectory { id, name: dir, tag, digest });
+    }
     Ok(offers)
 }
 
 /// Offers a directory; gives what the daemon calls it.
 async fn open(app: &App<'_>, dir: &str, writable: bool) -> Result<(String, Offer)> {
-    let failed = |why: String| Failure::new(format!("offer the cache {dir} to the daemon: {why}"));
+    let failed = |why: String| Failure::new(format!("offer the directory {dir} to the daemon: {why}"));
     let hijacked = app.client.hijack("/longshore/build/directory", Payload::Empty).await?;
     let (mut from, mut to) = tokio::io::split(hijacked.stream);
     let (questions, asked) = mpsc::channel::<Bytes>(4);

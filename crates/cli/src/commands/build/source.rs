@@ -88,6 +88,8 @@ impl Shared {
                 AdditionalFrom::Image(image) => {
                     self.named_images.insert(name, image);
                 }
+                // The daemon is told of it otherwise.
+                AdditionalFrom::Layout { .. } => {}
                 AdditionalFrom::Remote(address) => {
                     self.named_remotes.insert(name, address);
                 }

@@ -11,9 +11,10 @@ use tokio::runtime::Handle;
 
 use super::super::of_build;
 use super::super::source::{Ready, Rest, read};
+use super::super::travel::{Send, Task};
 use super::Fetches;
 use crate::engine::make_dir;
-use crate::model::BuildRequest;
+use crate::model::{BuildRequest, BuildTask};
 use crate::{Engine, Error, Result};
 
 /// The argument that keeps `.git` in a context (docs.docker.com/build/building/variables/).
@@ -32,13 +33,28 @@ impl Engine {
         request: &BuildRequest,
         runtime: &Handle,
         cancel: &Cancel,
+        send: Send<'_>,
     ) -> Result<Ready> {
+        let task = Task::begin(called(&remote), send);
         let fetches = Fetches::new(self, runtime, request)?;
         let root = match remote {
-            Remote::Git(repository) => repository_of(&fetches, repository, request, cancel)?,
-            Remote::File(file) => file_of(&fetches, file, &request.dockerfile, cancel)?,
+            Remote::Git(repository) => repository_of(&fetches, repository, request, cancel),
+            Remote::File(file) => file_of(&fetches, file, &request.dockerfile, cancel),
         };
+        task.tell(match &root {
+            Ok(_) => BuildTask::Done,
+            Err(e) => BuildTask::Failed(e.to_string()),
+        });
+        let root = root?;
         Ready::new(fetches.site, root, &request.dockerfile, rest)
+    }
+}
+
+/// BuildKit's words for a context that is fetched.
+fn called(remote: &Remote) -> String {
+    match remote {
+        Remote::Git(repository) => format!("[internal] load git source {}", repository.address),
+        Remote::File(file) => format!("[internal] load remote build context {}", file.address),
     }
 }
 

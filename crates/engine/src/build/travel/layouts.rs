@@ -38,7 +38,7 @@ impl Layouts {
     }
 
     /// The directory of this name, which nobody guesses.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Peer>> {
+    pub(in crate::build) fn find(&self, id: &str) -> Option<Arc<Peer>> {
         self.peers().get(id).cloned()
     }
 }

@@ -12,38 +12,38 @@ pub(crate) use self::layouts::Layouts;
 use crate::model::{BuildEvent, BuildTask};
 
 /// The annotation of a layout's index that says what a manifest is called.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-type Send<'a> = &'a (dyn Fn(BuildEvent) + std::marker::Send + Sync);
+pub(super) type Send<'a> = &'a (dyn Fn(BuildEvent) + std::marker::Send + Sync);
 
 /// Something that is told as it goes on.
-struct Task<'a> {
+pub(super) struct Task<'a> {
     name: String,
     send: Send<'a>,
 }
 
 impl<'a> Task<'a> {
-    fn begin(name: String, send: Send<'a>) -> Self {
+    pub(super) fn begin(name: String, send: Send<'a>) -> Self {
         let task = Self { name, send };
         task.tell(BuildTask::Begun);
         task
     }
 
-    fn tell(&self, said: BuildTask) {
+    pub(super) fn tell(&self, said: BuildTask) {
         (self.send)(BuildEvent::Task { name: self.name.clone(), said });
     }
 
-    fn note(&self, text: impl Into<String>) {
+    pub(super) fn note(&self, text: impl Into<String>) {
         self.tell(BuildTask::Note(text.into()));
     }
 }
 
-/// A layout's index, and a manifest of it.
-fn parse_index(bytes: &[u8]) -> Result<Index, String> {
+/// A layout's index, or one that it names.
+pub(super) fn parse_index(bytes: &[u8]) -> Result<Index, String> {
     serde_json::from_slice(bytes).map_err(|e| format!("its index.json is not understood: {e}"))
 }
 
-/// A manifest that is said to be that of a cache.
-fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+/// A manifest of it.
+pub(super) fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
     serde_json::from_slice(bytes).map_err(|e| format!("its manifest is not understood: {e}"))
 }
