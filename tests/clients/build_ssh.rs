@@ -9,6 +9,7 @@ use crate::build_cli::{done, folder, ours};
 use crate::cli::run;
 use crate::git_server::Repositories;
 use crate::harness::{Daemon, Done, in_netns, wait_until};
+use crate::working::working;
 
 /// A server that lets one key in, in a test's network namespace and with a home of its own.
 struct SshServer(Child);
@@ -115,5 +116,11 @@ fn privileged_commands_may_ask_for_the_keys_of_files() {
     let built = build(&d, &format!("--progress plain --ssh default={} {dir}", key.display()));
     assert_eq!(built.code, 0, "{}", built.stderr);
     assert!(built.stderr.contains(&format!("keys {blob}")), "{}", built.stderr);
+    // So may commands in working containers.
+    let name = working(&d, "from nginx").ok();
+    let ask = format!("run --ssh default={} --mount type=ssh {name} -- sh -c", key.display());
+    let script = "test -S $SSH_AUTH_SOCK·&&·stat·-c·%a·$SSH_AUTH_SOCK";
+    assert_eq!(working(&d, &format!("{ask} {}", script.replace(' ', "·"))).ok(), "600");
+    working(&d, &format!("rm {name}")).ok();
     d.finish();
 }

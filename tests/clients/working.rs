@@ -4,12 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use longshore_oci::Digest;
 use serde_json::Value;
 
 use crate::cli::words;
+use crate::git_server::Repositories;
 use crate::harness::{Client, Daemon, Done};
 use crate::ledger::agreed;
 use crate::registry_server::{Door, Registry};
+use crate::web_server::{Page, Web};
 
 /// `longshore working` with these words; a dot in the middle stands for a space.
 pub(crate) fn working(d: &Daemon, line: &str) -> Done {
@@ -113,7 +116,6 @@ fn privileged_an_image_is_made_step_by_step() {
     for (line, want) in [
         (format!("copy {name} {dir}/nosuch /x"), "not found"),
         (format!("copy {name} {dir}/*.no /x"), "no file matches"),
-        (format!("add {name} https://host/x /x"), "copying from a URL"),
         (format!("copy --chmod 99 {name} {dir}/one /x"), "invalid --chmod"),
         (format!("copy --from {name} {name} /x /y"), "no source for itself"),
         (format!("copy --from nosuch/image --pull never {name} /x /y"), "No such image: nosuch/image"),
@@ -129,7 +131,7 @@ fn privileged_an_image_is_made_step_by_step() {
     );
     working(&d, &line).ok();
     for (line, want) in [
-        (format!("config --annotation a=b {name}"), "--annotation is not implemented yet"),
+        (format!("config --annotation a {name}"), "want name=value"),
         (format!("config --stop-signal BAD {name}"), "BAD"),
         (format!("config --nosuch {name}"), "unknown flag: --nosuch"),
         (format!("commit --timestamp 1 --source-date-epoch 2 {name}"), "give one"),
@@ -365,7 +367,48 @@ fn privileged_images_come_from_registries() {
     working(&d, &format!("copy --from {other} again /bin/busybox /from-there")).ok();
     assert_eq!(sh(&d, "again", "ls /from-there"), "/from-there");
     let made = registry.name("made:1");
+    working(&d, "config -a a=b -a c=d -a c- again").ok();
     working(&d, &format!("commit again {made}")).ok();
     d.docker(["push", "-q", &made]).ok();
+    let manifest = d.run(Client::Longshore, ["manifest", "inspect", &made]).ok();
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["annotations"], serde_json::json!({"a": "b"}));
+    clean(d);
+}
+
+#[test]
+fn privileged_what_is_elsewhere_is_added_too() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let web = Web::start(&d.netns());
+    web.put("/dir/file", Page::new("of the web"));
+    let repos = Repositories::start(&d);
+    let r = repos.make("x.git");
+    r.commit(&[("sub/a", "of a repository")]);
+    let name = working(&d, "from busybox").ok();
+    let add = |line: &str| working(&d, &format!("add {line}"));
+    add(&format!("{name} {} /a/", web.url("/dir/file"))).ok();
+    add(&format!("--chown 7:8 --chmod 600 --add-history {name} {} /b", web.url("/dir/file"))).ok();
+    add(&format!("{name} git://127.0.0.1/x.git#main:sub /c")).ok();
+    assert_eq!(
+        sh(&d, &name, "cat /a/file /b /c/a; stat -c '%a %u %g' /b /a/file; ls -A /c"),
+        "of the webof the webof a repository600 7 8\n600 0 0\na"
+    );
+    let (good, bad) = (Digest::of(b"of the web"), Digest::of(b"else"));
+    add(&format!("--checksum {good} {name} {} /d", web.url("/dir/file"))).ok();
+    for (line, want) in [
+        (format!("--checksum {bad} {name} {} /e", web.url("/dir/file")), "digest mismatch"),
+        (format!("{name} {} /e", web.url("/none")), "unexpected status 404"),
+        (format!("{name} {} /etc/hosts /e/", web.url("/dir/file")), "what is fetched is added by itself"),
+        (format!("--checksum {bad} {name} /etc/hosts /e"), "are for what is fetched"),
+        (format!("{name} ftp://host/x /e"), "ftp:"),
+    ] {
+        let failed = add(&line);
+        assert!(failed.code != 0 && failed.stderr.contains(want), "{line}: {}", failed.stderr);
+    }
+    assert_eq!(sh(&d, &name, "ls /e 2>&1 || true"), "ls: /e: No such file or directory");
+    assert!(working(&d, &format!("copy {name} {} /e", web.url("/dir/file"))).fails(1).contains("use add"));
+    web.stop(&d.netns());
+    drop(repos);
     clean(d);
 }

@@ -47,14 +47,17 @@ fn privileged_commands_have_the_mounts_of_builds() {
     for (flags, want) in [
         ("-v relative:/x", "absolute"),
         ("--mount type=bind,src=x,dst=/y", "absolute source"),
-        ("--mount type=ssh", "SSH agents are not supported"),
+        ("--mount type=ssh,required", "ssh agent default: not found"),
         ("--mount type=secret,id=nosuch,required", "not found"),
         ("-v /nosuch-at-all:/x", "not found"),
-        ("--cap-add ALL", "not implemented yet"),
+        ("--cap-add NOSUCH", "NOSUCH"),
     ] {
         let done = run(flags, "true");
         assert!(done.code == 125 && done.stderr.contains(want), "{flags}: {done:?}");
     }
+    let caps = |flags: &str| run(flags, "grep CapEff /proc/self/status").ok().replace("CapEff:\t", "");
+    assert_eq!(caps("--cap-drop ALL"), "0000000000000000");
+    assert_eq!(caps("--cap-drop ALL --cap-add NET_ADMIN"), "0000000000001000");
     // No mount leaves its place behind, nor the secret what it was.
     working(&d, &format!("commit {name} mounted")).ok();
     assert_eq!(d.run(Client::Longshore, ["image", "diff", "busybox", "mounted"]).ok(), "");

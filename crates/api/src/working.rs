@@ -104,6 +104,7 @@ pub struct WorkingChange {
     pub stop_signal: Option<String>,
     /// `NAME=value`; `NAME-` takes one away, `-` all. So are the next three.
     pub env: Vec<String>,
+    pub annotations: Vec<String>,
     pub labels: Vec<String>,
     pub ports: Vec<String>,
     pub volumes: Vec<String>,
@@ -138,6 +139,11 @@ pub struct CopyHead {
     pub add: bool,
     /// Another working container or an image; empty: the tar that follows.
     pub from: String,
+    /// The address of a file or a repository that is fetched; it goes by itself.
+    pub remote: String,
+    /// What the digest of the file, or the id of the commit, has to be.
+    pub checksum: String,
+    pub keep_git_dir: bool,
     /// Paths and patterns, in base64: they need not be text.
     pub sources: Vec<String>,
     /// In base64.
@@ -167,6 +173,11 @@ pub struct Copied {
 #[allow(missing_docs)]
 pub struct RunCommand {
     pub cmd: Vec<String>,
+    /// Sockets of agents of SSH on the daemon's machine, by name.
+    pub agents: BTreeMap<String, String>,
+    /// Capabilities more than a container has, and less.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
     pub user: String,

@@ -34,9 +34,6 @@ const ALWAYS: [(&str, bool); 7] = [
 /// A link that every command finds, and what it leads to.
 const LINK: (&str, &str) = ("etc/mtab", "/proc/mounts");
 
-/// No such step has any.
-static NO_AGENTS: Agents = Agents::new();
-
 /// Where such a step takes files from.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there are few, and none is moved often")]
@@ -49,6 +46,9 @@ pub enum Origin {
     Layers(Option<Digest>),
     /// Another layer that lasts, by the id of its container.
     Container(String),
+    /// What was fetched: all of a directory, or the file of this name in it.
+    #[allow(missing_docs)]
+    Fetched { root: Root, file: Option<Vec<u8>> },
 }
 
 /// A step's surroundings.
@@ -60,6 +60,8 @@ pub struct Lasting<'a> {
     pub origins: &'a [Origin],
     /// What a command may ask for.
     pub secrets: &'a Secrets,
+    /// And which agents of SSH.
+    pub agents: &'a Agents,
     #[allow(missing_docs)]
     pub runner: &'a dyn Runner,
     /// Holds the layers among the origins.
@@ -76,6 +78,7 @@ enum Held<'a> {
     Machine(Root),
     Layers(Borrowed<'a>),
     Container(Visit),
+    Fetched(Root, Option<&'a [u8]>),
 }
 
 impl<'a> Held<'a> {
@@ -85,13 +88,14 @@ impl<'a> Held<'a> {
             Origin::Machine => Self::Machine(Root::open("/".as_ref())?),
             Origin::Layers(chain) => Self::Layers(Borrowed::new(store, *chain)?),
             Origin::Container(id) => Self::Container(store.visit(id)?),
+            Origin::Fetched { root, file } => Self::Fetched(root.try_clone()?, file.as_deref()),
         })
     }
 
     fn root(&self) -> Result<Root> {
         Ok(match self {
             Self::Context(_) => return Err(Error::Internal("a mount of what a client sent".into())),
-            Self::Machine(root) => root.try_clone()?,
+            Self::Machine(root) | Self::Fetched(root, _) => root.try_clone()?,
             Self::Layers(tree) => tree.root()?,
             Self::Container(visit) => Root::open(visit.tree())?,
         })
@@ -173,6 +177,7 @@ impl Builder {
             Held::Context(context) => {
                 copy::select_context(std::slice::from_ref(*context), 0, copy, &part.sources)?
             }
+            Held::Fetched(root, file) => copy::select_fetched(root.try_clone()?, copy, *file)?,
             other => copy::select_tree(other.root()?, copy, &part.sources)?,
         };
         let visit = self.store().visit(job.container)?;
@@ -180,7 +185,7 @@ impl Builder {
         let owner = match (&copy.owner, &held) {
             (Some(owner), _) => Some(copy::owner(&root, owner)?),
             // What an archive says of owners holds.
-            (None, Held::Context(_)) if !part.unpack => Some((0, 0)),
+            (None, Held::Context(_) | Held::Fetched(..)) if !part.unpack => Some((0, 0)),
             (None, _) => None,
         };
         let look = Look { owner, mode: copy.mode.clone(), stamp: job.time };
@@ -198,7 +203,7 @@ impl Builder {
             caches: self.caches(),
             secrets: job.secrets,
             elsewhere: None,
-            agents: &NO_AGENTS,
+            agents: job.agents,
             fetcher: &Nowhere,
             failed: None,
             base: None,

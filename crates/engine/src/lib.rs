@@ -62,7 +62,7 @@ pub use longshore_build::context::sync::Ask as BuildAsk;
 pub use longshore_build::graph::{Limits as BuildLimits, Network as BuildNetwork};
 pub use longshore_build::plan::{Allowed as BuildAllowed, Named as BuildNamed};
 pub use longshore_build::remote::{Remote as BuildRemote, parse_context as build_context};
-pub use longshore_build::{Secret as BuildSecret, Secrets as BuildSecrets};
+pub use longshore_build::{Agents as BuildAgents, Secret as BuildSecret, Secrets as BuildSecrets};
 pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;
 pub use stream::{

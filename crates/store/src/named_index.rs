@@ -61,6 +61,14 @@ impl IndexedImage {
 }
 
 impl NamedIndex {
+    /// That of one image, which leaves this machine with its annotations.
+    #[must_use]
+    pub fn of_one(image: IndexedImage) -> Self {
+        let (annotations, descriptor_annotations) = Default::default();
+        let (of, images) = (image.id, vec![image]);
+        Self { of, images, form: IndexForm::Manifest, annotations, descriptor_annotations }
+    }
+
     /// The image that the name stands for by itself.
     #[must_use]
     pub fn own(&self) -> Option<&IndexedImage> {
@@ -153,10 +161,7 @@ impl Images<'_> {
             Some(index) => index,
             None => {
                 let (_, document) = self.document(&of)?;
-                let own = IndexedImage::new(of, document.platform());
-                let (annotations, descriptor_annotations) = Default::default();
-                let form = IndexForm::Manifest;
-                NamedIndex { of, images: vec![own], form, annotations, descriptor_annotations }
+                NamedIndex::of_one(IndexedImage::new(of, document.platform()))
             }
         };
         index.images.retain(|other| other.id == of || other.platform != image.platform);

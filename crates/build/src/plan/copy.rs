@@ -55,17 +55,10 @@ impl Stage {
                 }
                 continue;
             };
+            remote.expect(checksum.as_deref().unwrap_or_default()).map_err(|e| at(span, &e))?;
             let unpack = match &mut remote {
-                Remote::File(file) => {
-                    if let Some(text) = &checksum {
-                        let digest =
-                            text.parse().map_err(|e| at(span, &format!("checksum {text:?}: {e}")))?;
-                        file.checksum = Some(digest);
-                    }
-                    add.unpack == Some(true)
-                }
+                Remote::File(_) => add.unpack == Some(true),
                 Remote::Git(repository) => {
-                    checksum.as_ref().map_or(Ok(()), |c| repository.expect(c)).map_err(|e| at(span, &e))?;
                     add.keep_git_dir.map_or(Ok(()), |k| repository.keep(k)).map_err(|e| at(span, &e))?;
                     false
                 }

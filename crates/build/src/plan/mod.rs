@@ -24,7 +24,7 @@ use crate::remote::Remote;
 use crate::{Error, Result};
 
 pub use image::{Made, document};
-pub use mounts::{mount_of, secret_of};
+pub use mounts::{agent_of, mount_of, secret_of};
 
 use self::stage::Stage;
 

@@ -31,24 +31,15 @@ impl Stage {
             let mount = spec.resolve(expand).map_err(|e| at(span, &e))?;
             match mount.kind {
                 MountKind::Secret => op.secrets.push(self.secret(&mount, span)?),
-                MountKind::Ssh => op.agents.push(self.agent(&mount, op.agents.len())),
+                MountKind::Ssh => {
+                    op.agents.push(agent_of(&mount, |path| self.absolute(path), op.agents.len()));
+                }
                 MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {
                     op.mounts.push(self.mount(planner, &mount, span)?);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Docker's defaults (docs.docker.com/reference/dockerfile/#run---mounttypessh).
-    fn agent(&self, mount: &dockerfile::Mount, n: usize) -> AgentUse {
-        let id = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
-        let target = match mount.target.as_str() {
-            "" => format!("/run/buildkit/ssh_agent.{n}"),
-            target => self.absolute(target),
-        };
-        let look = (mount.mode.unwrap_or(AGENT_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        AgentUse { id: id.unwrap_or_else(|| "default".to_owned()), target, look, required: mount.required }
     }
 
     fn secret(&self, mount: &dockerfile::Mount, span: Span) -> Result<SecretUse> {
@@ -74,6 +65,18 @@ fn on_line(e: Error, span: Span) -> Error {
         Error::Unimplemented(text) => Error::Unimplemented(format!("line {}: {text}", span.line)),
         other => other,
     }
+}
+
+/// An agent as `--mount=type=ssh` asks for it, the one of number `n` in its command. Docker's defaults
+/// (docs.docker.com/reference/dockerfile/#run---mounttypessh).
+pub fn agent_of(mount: &dockerfile::Mount, absolute: impl Fn(&str) -> String, n: usize) -> AgentUse {
+    let id = mount.id.clone().or_else(|| Some(mount.source.clone()).filter(|s| !s.is_empty()));
+    let target = match mount.target.as_str() {
+        "" => format!("/run/buildkit/ssh_agent.{n}"),
+        target => absolute(target),
+    };
+    let look = (mount.mode.unwrap_or(AGENT_MODE), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    AgentUse { id: id.unwrap_or_else(|| "default".to_owned()), target, look, required: mount.required }
 }
 
 /// A secret as `--mount=type=secret` asks for it. Docker's defaults: named by its file, in a file of `/run/secrets` unless

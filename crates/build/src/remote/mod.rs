@@ -85,6 +85,34 @@ pub enum Pin {
 }
 
 impl Remote {
+    /// Wants it to be what a checksum says: the digest of a file, or what the id of a commit begins with. Empty: anything.
+    ///
+    /// # Errors
+    /// A reason for people.
+    pub fn expect(&mut self, checksum: &str) -> Result<(), String> {
+        match self {
+            _ if checksum.is_empty() => {}
+            Self::File(file) => {
+                let digest = checksum.parse().map_err(|e| format!("checksum {checksum:?}: {e}"))?;
+                file.checksum = Some(digest);
+            }
+            Self::Git(repository) => repository.expect(checksum)?,
+        }
+        Ok(())
+    }
+
+    /// Keeps `.git` of a repository; of a file there is none.
+    ///
+    /// # Errors
+    /// A reason for people: the address says otherwise.
+    pub fn keep_git_dir(&mut self, keep: bool) -> Result<(), String> {
+        match self {
+            Self::Git(repository) if keep => repository.keep(true),
+            Self::File(_) if keep => Err("keep-git-dir is for repositories".into()),
+            _ => Ok(()),
+        }
+    }
+
     /// The address, to be shown.
     #[must_use]
     pub fn address(&self) -> &Address {

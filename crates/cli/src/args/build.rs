@@ -36,7 +36,7 @@ const ALLOW: Kind = Kind::many("strings", |v| {
     }
 });
 const ANNOTATION: Kind = Kind::many("stringArray", |v| annotation::read(v).map(drop));
-const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
+pub(crate) const SSH: Kind = Kind::many("stringArray", |v| Agent::read(v).map(drop));
 pub(crate) const SECRET: Kind = Kind::many("stringArray", |v| Secret::read(v).map(drop));
 const CACHE_FROM: Kind = Kind::many("stringArray", |v| CacheFrom::read(v).map(drop));
 const CACHE_TO: Kind = Kind::many("stringArray", |v| CacheTo::read(v).map(drop));

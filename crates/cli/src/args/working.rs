@@ -1,7 +1,7 @@
 //! Options of `working`: Buildah's words.
 
-use super::build::SECRET;
-use super::given::Secret;
+use super::build::{SECRET, SSH};
+use super::given::{Agent, Secret};
 use super::kinds::{ENV, HOST};
 use crate::flags::{BOOL, Flag, INT, Kind, LIST, STRING, STRINGS, flag, options};
 
@@ -29,18 +29,23 @@ options! {
     RunArgs {
         add_history: bool = flag("add-history", BOOL, "Add the command to the image's history"),
         add_host: Vec<String> = flag("add-host", HOST, "Add a custom host-to-IP mapping (\"host:ip\")"),
+        cap_add: Vec<String> = flag("cap-add", LIST, "Add Linux capabilities"),
+        cap_drop: Vec<String> = flag("cap-drop", LIST, "Drop Linux capabilities"),
         env: Vec<String> = flag("env", ENV, "Set environment variables").short('e'),
         hostname: String = flag("hostname", STRING, "Host name of the command"),
         interactive: bool = flag("interactive", BOOL, "Pass STDIN to the command").short('i'),
         mount: Vec<String> = flag(
             "mount", LIST,
-            "Mount for the command, as RUN --mount has it (\"type=bind|cache|tmpfs|secret,...\"); a bind mount without \"from\" is of this machine",
+            "Mount for the command, as RUN --mount has it (\"type=bind|cache|tmpfs|secret|ssh,...\"); a bind mount without \"from\" is of this machine",
         ),
         network: String =
             flag("network", STRING, "Network of the command (\"none\", \"host\", or one by its name)").default("default"),
         secret: Vec<String> = flag(
             "secret", SECRET,
             "Secret that a mount may ask for (format: \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")",
+        ),
+        ssh: Vec<String> = flag(
+            "ssh", SSH, "SSH agent socket or keys that a mount may ask for (format: \"default|<id>[=<socket>|<key>[,<key>]]\")",
         ),
         tty: bool = flag("tty", BOOL, "Allocate a pseudo-TTY, and pass STDIN if it is one").short('t'),
         user: String = flag("user", STRING, "Username or UID (format: \"<name|uid>[:<group|gid>]\")").short('u'),
@@ -55,12 +60,15 @@ options! {
 pub(crate) const RUN_LATER: &[Flag] = &[
     flag("workdir", STRING, "Working directory of the command").same_as("workingdir"),
     flag("terminal", BOOL, "Allocate a pseudo-TTY").same_as("tty"),
-    flag("cap-add", LIST, "Add Linux capabilities").refused(LATER),
-    flag("cap-drop", LIST, "Drop Linux capabilities").refused(LATER),
     flag("isolation", STRING, "Type of isolation").refused("has one kind only: that of RUN in a build"),
 ];
 
 impl RunArgs {
+    /// Whom its mounts may ask for keys.
+    pub(crate) fn agents(&self) -> Vec<Agent> {
+        self.ssh.iter().filter_map(|text| Agent::read(text).ok()).collect()
+    }
+
     /// What its mounts may ask for.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         self.secret.iter().filter_map(|s| Secret::read(s).ok()).collect()
@@ -71,6 +79,7 @@ options! {
     /// `working copy` and `working add`.
     CopyArgs {
         add_history: bool = flag("add-history", BOOL, "Add the copy to the image's history"),
+        checksum: String = flag("checksum", STRING, "Checksum of a source that is fetched"),
         chmod: String = flag("chmod", STRING, "Permissions of what is copied (\"755\", \"u=rwX,go=rX\")"),
         chown: String = flag("chown", STRING, "Owner of what is copied (\"user[:group]\")"),
         contextdir: String = flag("contextdir", STRING, "Directory that the sources are in"),
@@ -78,6 +87,7 @@ options! {
         from: String = flag("from", STRING, "Working container or image that the sources are in"),
         ignorefile: String =
             flag("ignorefile", STRING, "File with patterns of what is left out (Default is \"CONTEXTDIR/.dockerignore\")"),
+        keep_git_dir: bool = flag("keep-git-dir", BOOL, "Keep .git of a repository that is fetched"),
         parents: bool = flag("parents", BOOL, "Keep the directories that lead to a source"),
         platform: Option<String> = flag("platform", STRING, "Platform of the image that --from names"),
         pull: String =
@@ -87,16 +97,13 @@ options! {
     }
 }
 
-/// What `add` does not have yet.
-pub(crate) const ADD_LATER: &[Flag] = &[
-    flag("checksum", STRING, "Checksum of a remote source").refused(LATER),
-    flag("keep-git-dir", BOOL, "Keep .git of a repository").refused(LATER),
-];
-
 options! {
     /// `working config`.
     ConfigArgs {
         add_history: bool = flag("add-history", BOOL, "Add the changes to the image's history"),
+        annotation: Vec<String> = flag(
+            "annotation", LIST, "Add an annotation to the image's manifest (\"key=value\"; \"key-\" takes it away, \"-\" all)",
+        ).short('a'),
         arch: Option<String> = flag("arch", STRING, "Set architecture of the image"),
         author: Option<String> = flag("author", STRING, "Set image author contact"),
         cmd: Option<String> = flag("cmd", STRING, "Set the default command"),
@@ -135,7 +142,6 @@ options! {
 
 /// What `config` does not have yet.
 pub(crate) const CONFIG_LATER: &[Flag] = &[
-    flag("annotation", LIST, "Add an annotation to the image's manifest").short('a').refused(LATER),
     flag("history-comment", STRING, "Set the comment of the last line of history")
         .refused("is called --comment here"),
     flag("os-feature", LIST, "Set a feature of the operating system").refused(LATER),

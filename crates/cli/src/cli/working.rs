@@ -54,7 +54,7 @@ const ADD: Command = command(
     "[OPTIONS] CONTAINER SRC [[SRC...] DEST]",
     "Copy files into a working container, and unpack archives, as ADD in a build",
     AtLeast(2),
-    &[w::CopyArgs::FLAGS, w::ADD_LATER],
+    &[w::CopyArgs::FLAGS],
     |m| Action::Work(Work::Add(Options::from_matches(m))),
 )
 .names(Names::Working, 1);

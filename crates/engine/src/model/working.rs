@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
-use longshore_build::Secrets;
 use longshore_build::graph::Network;
+use longshore_build::remote::Remote;
+use longshore_build::{Agents, Secrets};
 use longshore_oci::image::{History, RunConfig};
 use longshore_oci::{Digest, Platform, Reference};
 
@@ -99,6 +100,9 @@ pub struct WorkingAbout {
     pub architecture: String,
     pub variant: Option<String>,
     pub os_version: Option<String>,
+    /// Those of the manifest, under the names that the image gets.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A change of a working container's configuration; what is `None` or empty stays as it is.
@@ -126,6 +130,8 @@ pub struct WorkingChange {
     /// `NAME=value` (with variables of the environment so far), `NAME-` takes one away, `-` all.
     pub env: Vec<String>,
     /// `key=value`, `key-`, `-`.
+    pub annotations: Vec<String>,
+    /// `key=value`, `key-`, `-`.
     pub labels: Vec<String>,
     /// `80/tcp`, `80/tcp-`, `-`.
     pub ports: Vec<String>,
@@ -152,6 +158,8 @@ pub struct WorkingCopy {
     pub add: bool,
     /// Another working container or an image; `None`: what the client sends.
     pub from: Option<String>,
+    /// An address of files that are fetched; it goes by itself.
+    pub remote: Option<Remote>,
     /// Paths and patterns.
     pub sources: Vec<Vec<u8>>,
     /// Relative to the working directory.
@@ -173,6 +181,11 @@ pub struct WorkingCopy {
 pub struct WorkingRun {
     /// The program and its arguments.
     pub cmd: Vec<String>,
+    /// Sockets of agents of SSH on this machine, by name.
+    pub agents: Agents,
+    /// Capabilities more than a container has, and less.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
     /// `NAME=value`, more than its configuration says.
     pub env: Vec<String>,
     /// Empty: that of the configuration.

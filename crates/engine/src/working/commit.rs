@@ -3,6 +3,7 @@
 use longshore_oci::image::{History, ImageDocument};
 use longshore_oci::{Digest, Reference};
 use longshore_store::archive::{self, CommitOptions};
+use longshore_store::{IndexedImage, NamedIndex};
 
 use super::Record;
 use crate::model::WorkingCommit;
@@ -54,6 +55,12 @@ impl Engine {
         let id = archive::commit_with(&self.inner.store, &record.id, None, name, options, |new| {
             document(record, request, &rfc3339(nanos), new.empty)
         })?;
+        if let Some(name) = name.filter(|_| !record.about.annotations.is_empty()) {
+            let (_, document) = self.inner.store.images().document(&id)?;
+            let annotations = record.about.annotations.clone();
+            let image = IndexedImage { annotations, ..IndexedImage::new(id, document.platform()) };
+            self.inner.store.images().set_index(name, &NamedIndex::of_one(image))?;
+        }
         self.image_event("create", &id, &id.to_string());
         self.image_added();
         self.working_event(record, "commit", &[("imageID", &id.to_string())]);

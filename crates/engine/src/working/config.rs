@@ -91,6 +91,13 @@ fn about(about: &mut WorkingAbout, change: &WorkingChange) -> Result<Vec<String>
             to.clone_from(value);
         }
     }
+    for text in &change.annotations {
+        match pair("--annotation", text)? {
+            Change::All => about.annotations.clear(),
+            Change::Take(name) => drop(about.annotations.remove(&name)),
+            Change::Put(name, value) => drop(about.annotations.insert(name, value)),
+        }
+    }
     Ok(change.author.iter().filter(|a| !a.is_empty()).map(|a| format!("MAINTAINER {a}")).collect())
 }
 

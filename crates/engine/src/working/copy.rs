@@ -1,7 +1,7 @@
 //! `copy` and `add`: files into a working container.
 
 use longshore_build::graph::{Copy, Part, Source};
-use longshore_build::{BadMode, Cancel, Lasting, Mode, Origin, Secrets};
+use longshore_build::{Agents, BadMode, Cancel, Lasting, Mode, Origin, Secrets};
 use longshore_oci::Digest;
 use longshore_oci::image::History;
 use longshore_store::lease::Lease;
@@ -29,9 +29,22 @@ impl Engine {
         self.find_working(name)?;
         // Received before its turn comes: a client may take its time.
         let reader = files.filter(|_| request.from.is_none()).map(pipe::into_reader);
-        let sent = self.blocking(move |e| reader.map(|r| e.unpack_context(r)).transpose()).await?;
-        let turn = self.working_turn(name).await?;
         let runtime = tokio::runtime::Handle::current();
+        let (remote, handle, off) = (request.remote.clone(), runtime.clone(), CallOff(Cancel::new()));
+        let cancel = off.0.clone();
+        let sent = self
+            .blocking(move |e| {
+                Ok(match (remote, reader) {
+                    (Some(remote), _) => Some(e.fetch_origin(&remote, &handle, &cancel)?),
+                    (None, Some(reader)) => {
+                        let (site, context) = e.unpack_context(reader)?;
+                        Some((site, Origin::Context(context)))
+                    }
+                    (None, None) => None,
+                })
+            })
+            .await?;
+        let turn = self.working_turn(name).await?;
         self.blocking(move |e| {
             let lease = e.inner.store.lease("copy into a working container")?;
             let (_site, origin) = match (&request.from, sent) {
@@ -39,7 +52,7 @@ impl Engine {
                     let origin = e.working_origin(from, &request.access, &turn.working, &lease, &runtime)?;
                     (None, origin)
                 }
-                (None, Some((site, context))) => (Some(site), Origin::Context(context)),
+                (None, Some((site, origin))) => (Some(site), origin),
                 (None, None) => return Err(Error::invalid("there are no files to copy")),
             };
             e.copy_working_blocking(&turn.working, &request, &origin, &lease)
@@ -83,6 +96,7 @@ impl Engine {
                 container: &record.id,
                 origins: std::slice::from_ref(origin),
                 secrets: &Secrets::new(),
+                agents: &Agents::new(),
                 runner: self,
                 lease,
                 cancel: &cancel,
@@ -90,7 +104,7 @@ impl Engine {
             };
             let digest = self.inner.builder.copy_lasting(&job, &copy).map_err(of_build)?;
             if request.add_history {
-                let kind = if request.sources.len() == 1 { "file" } else { "multi" };
+                let kind = if request.sources.len() > 1 { "multi" } else { "file" };
                 record.history.push(History {
                     created: Some(rfc3339(now())),
                     created_by: Some(format!("/bin/sh -c #(nop) {verb} {kind}:{}", digest.hex())),
@@ -103,8 +117,20 @@ impl Engine {
     }
 }
 
+/// Calls a fetch off when nobody waits for it any more.
+struct CallOff(Cancel);
+
+impl Drop for CallOff {
+    fn drop(&mut self) {
+        self.0.call_off();
+    }
+}
+
 fn check(request: &WorkingCopy) -> Result<()> {
-    if request.sources.is_empty() || request.dest.is_empty() {
+    if request.remote.is_some() && (request.from.is_some() || !request.sources.is_empty()) {
+        return Err(Error::invalid("an address is copied by itself"));
+    }
+    if (request.sources.is_empty() && request.remote.is_none()) || request.dest.is_empty() {
         return Err(Error::invalid("a copy needs a source and a destination"));
     }
     copy_of(request, "/").map(drop)
@@ -128,8 +154,10 @@ fn copy_of(request: &WorkingCopy, working_dir: &str) -> Result<Copy> {
         true => [dest.as_slice(), b"/"].concat(),
         false => dest,
     };
+    // As with Buildah: an archive that is fetched stays one.
+    let unpack = request.add && request.remote.is_none();
     Ok(Copy {
-        parts: vec![Part { from: Source::Context(0), sources: request.sources.clone(), unpack: request.add }],
+        parts: vec![Part { from: Source::Context(0), sources: request.sources.clone(), unpack }],
         dest,
         owner: Some(request.owner.clone()).filter(|o| !o.is_empty()),
         mode,

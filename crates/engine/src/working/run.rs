@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use longshore_build::dockerfile::MountKind;
 use longshore_build::graph::{Limits, Run, Source};
-use longshore_build::plan::{mount_of, secret_of};
+use longshore_build::plan::{agent_of, mount_of, secret_of};
 use longshore_build::{Cancel, Error as BuildError, Given, Lasting, Origin, Runner, Secrets, Stream};
 use longshore_oci::Kind;
 use longshore_oci::image::History;
@@ -213,6 +213,7 @@ impl Engine {
                 container: &record.id,
                 origins: &origins,
                 secrets: &secrets,
+                agents: &request.agents,
                 runner: shell,
                 lease: &lease,
                 cancel,
@@ -278,10 +279,8 @@ impl Engine {
                 continue;
             }
             if mount.kind == MountKind::Ssh {
-                return Err(Error::new(
-                    Kind::Unimplemented,
-                    format!("--mount {text}: SSH agents are not supported in working containers yet"),
-                ));
+                run.agents.push(agent_of(&mount, absolute, run.agents.len()));
+                continue;
             }
             let origin = match &mount.from {
                 Some(from) => Some(self.working_origin(from, &request.access, working, lease, runtime)?),
@@ -326,6 +325,8 @@ impl Runner for Shell<'_> {
             record.config.tty = request.tty;
             record.config.open_stdin = request.stdin;
             record.config.stdin_once = request.stdin;
+            record.host.cap_add.get_or_insert_default().extend(request.cap_add.iter().cloned());
+            record.host.cap_drop.get_or_insert_default().extend(request.cap_drop.iter().cloned());
             for (to, from) in [
                 (&mut record.config.hostname, [&request.hostname, &about.hostname]),
                 (&mut record.config.domainname, [&about.domainname, &about.domainname]),

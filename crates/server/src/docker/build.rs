@@ -16,8 +16,8 @@ use longshore_engine::model::{
     BuildAnnotated, BuildAnnotation, BuildExport, BuildRequest, LAYOUT, OutputChunk, OutputStream,
 };
 use longshore_engine::{
-    BodyStream, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildRemote, BuildSecret,
-    BuildSecrets, build_context,
+    BodyStream, BuildAgents, BuildAllowed, BuildInput, BuildLimits, BuildNamed, BuildNetwork, BuildRemote,
+    BuildSecret, BuildSecrets, build_context,
 };
 use longshore_oci::{Kind, Platform, Reference};
 use serde::Deserialize;
@@ -228,7 +228,7 @@ fn input(call: &Call, body: BodyStream) -> Result<BuildInput, ApiError> {
 }
 
 /// Where a context is that does not come with the request. What it holds must not come back in an error.
-fn remote(text: &str) -> Result<BuildRemote, ApiError> {
+pub(super) fn remote(text: &str) -> Result<BuildRemote, ApiError> {
     if text == "client-session" {
         return Err(ApiError::unimplemented("a context over a build session (remote=client-session)"));
     }
@@ -275,14 +275,18 @@ fn take_head(wanted: &mut BuildRequest, head: BuildHead) -> Result<(), ApiError>
     wanted.cache_from.extend(build_cache::from(head.cache_from)?);
     wanted.cache_to = build_cache::to(head.cache_to)?;
     wanted.annotations = head.annotations.into_iter().map(annotation).collect::<Result<_, _>>()?;
-    for (id, socket) in head.agents {
-        if !socket.starts_with('/') {
-            return Err(ApiError::invalid(format!("ssh agent {id}: {socket} is no absolute path")));
-        }
-        wanted.agents.insert(id, socket.into());
-    }
+    wanted.agents = agents(head.agents)?;
     wanted.secrets = secrets(head.secrets)?;
     Ok(())
+}
+
+/// Agents of SSH by name: their sockets.
+pub(super) fn agents(given: BTreeMap<String, String>) -> Result<BuildAgents, ApiError> {
+    let one = |(id, socket): (String, String)| match socket.starts_with('/') {
+        true => Ok((id, socket.into())),
+        false => Err(ApiError::invalid(format!("ssh agent {id}: {socket} is no absolute path"))),
+    };
+    given.into_iter().map(one).collect()
 }
 
 /// Secrets by name, out of base64.

@@ -10,6 +10,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use longshore_api::IdResponse;
 use longshore_api::working::{COPY, Configured, Copied, CopyHead, Mounted, RunCommand, WorkingChange};
+use longshore_engine::BuildRemote;
 use longshore_engine::model::{ImageAccess, NewWorking, PullPolicy, WorkingCommit, WorkingCopy, WorkingRun};
 use longshore_oci::Platform;
 
@@ -160,6 +161,7 @@ async fn copy(call: &Call, name: &str, request: Request<Incoming>) -> Answer {
     let platform = platform.map_err(|e| ApiError::invalid(format!("invalid platform: {e}")))?;
     let wanted = WorkingCopy {
         add: head.add,
+        remote: remote(&head)?,
         sources: list(&head.sources)?,
         dest: bytes(&head.dest)?,
         exclude: list(&head.exclude)?,
@@ -174,11 +176,27 @@ async fn copy(call: &Call, name: &str, request: Request<Incoming>) -> Answer {
     Ok(reply::json(&Copied { digest: digest.to_string() }))
 }
 
+/// What is fetched, and what it has to be.
+fn remote(head: &CopyHead) -> Result<Option<BuildRemote>, ApiError> {
+    let wrong = |why: String| ApiError::invalid(format!("invalid source: {why}"));
+    if head.remote.is_empty() {
+        let given = head.keep_git_dir || !head.checksum.is_empty();
+        let without = || wrong("a checksum and keep-git-dir are for what is fetched".into());
+        return if given { Err(without()) } else { Ok(None) };
+    }
+    let mut remote = build::remote(&head.remote)?;
+    remote.expect(&head.checksum).and_then(|()| remote.keep_git_dir(head.keep_git_dir)).map_err(wrong)?;
+    Ok(Some(remote))
+}
+
 async fn run(call: &Call, name: &str, request: Request<Incoming>) -> Answer {
     let access = access(request.headers(), "", None)?;
     let wanted = read::<RunCommand>(call, request).await?;
     let wanted = WorkingRun {
         cmd: wanted.cmd,
+        agents: build::agents(wanted.agents)?,
+        cap_add: wanted.cap_add,
+        cap_drop: wanted.cap_drop,
         env: wanted.env,
         user: wanted.user,
         working_dir: wanted.working_dir,

@@ -1,5 +1,6 @@
 //! Agents of SSH for a build: the session's, one of a socket, or one that is started with the keys of files.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
@@ -16,18 +17,29 @@ const READY: &str = "ready";
 const SCRIPT: &str = "ssh-add -q -- \"$@\" && echo ready && cat >/dev/null; kill $SSH_AGENT_PID";
 
 /// An agent that lasts as long as this.
-pub(super) struct KeyAgent {
+pub(in crate::commands) struct KeyAgent {
     child: Child,
     /// Its end is the agent's.
     input: Option<ChildStdin>,
     dir: PathBuf,
 }
 
-/// The socket of an agent, and the agent where it was started for this.
+/// The sockets of agents by name, and the agents that were started for this.
 ///
 /// # Errors
 /// When there is none, or a key cannot be added.
-pub(super) fn socket(agent: &Agent) -> Result<(String, Option<KeyAgent>)> {
+pub(in crate::commands) fn sockets(agents: &[Agent]) -> Result<(BTreeMap<String, String>, Vec<KeyAgent>)> {
+    let (mut sockets, mut started) = (BTreeMap::new(), Vec::new());
+    for agent in agents {
+        let (path, own) = socket(agent)?;
+        sockets.insert(agent.id.clone(), path);
+        started.extend(own);
+    }
+    Ok((sockets, started))
+}
+
+/// The socket of an agent, and the agent where it was started for this.
+fn socket(agent: &Agent) -> Result<(String, Option<KeyAgent>)> {
     let own = || std::env::var("SSH_AUTH_SOCK").ok().filter(|path| !path.is_empty());
     let paths = match agent.paths.as_slice() {
         [] => vec![own().ok_or_else(|| {

@@ -2,7 +2,7 @@
 
 mod cache;
 mod debug;
-mod keys;
+pub(super) mod keys;
 mod output;
 pub(super) mod secrets;
 mod send;

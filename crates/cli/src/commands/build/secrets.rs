@@ -39,12 +39,9 @@ pub(in crate::commands) fn encoded(secrets: &[Secret]) -> Result<BTreeMap<String
 /// # Errors
 /// As [`encoded`], and for an agent that is not there.
 pub(super) fn head(args: &BuildArgs) -> Result<(BuildHead, Vec<KeyAgent>)> {
-    let (mut head, mut started) = (BuildHead::default(), Vec::new());
-    for agent in args.agents() {
-        let (socket, own) = keys::socket(&agent)?;
-        head.agents.insert(agent.id, socket);
-        started.extend(own);
-    }
+    let mut head = BuildHead::default();
+    let (agents, started) = keys::sockets(&args.agents())?;
+    head.agents = agents;
     head.secrets = encoded(&args.secrets())?;
     head.annotations = args.annotations();
     Ok((head, started))

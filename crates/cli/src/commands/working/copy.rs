@@ -39,12 +39,15 @@ pub(super) async fn copy(app: &App<'_>, args: &CopyArgs, add: bool) -> Result<()
             None => return Err(Failure::new("a copy needs a source")),
         },
     };
-    if let Some(remote) = given.iter().find(|s| is_remote(s)).filter(|_| args.from.is_empty()) {
-        return Err(Failure::new(format!(
-            "{remote}: copying from a URL or a repository is not implemented yet: fetch it, and copy the file"
-        )));
+    let remote = given.iter().find(|s| is_remote(s)).filter(|_| args.from.is_empty());
+    if let Some(remote) = remote.filter(|_| given.len() > 1 || !add) {
+        return Err(Failure::new(match add {
+            true => format!("{remote}: what is fetched is added by itself, without other sources"),
+            false => format!("{remote}: copy takes files of this machine: use add"),
+        }));
     }
     let (sources, files) = match args.from.as_str() {
+        "" if remote.is_some() => (Vec::new(), None),
         "" => {
             let (args, given) = (args.clone(), given.to_vec());
             let looking = tokio::task::spawn_blocking(move || look(&args, &given));
@@ -64,6 +67,9 @@ pub(super) async fn copy(app: &App<'_>, args: &CopyArgs, add: bool) -> Result<()
     let head = CopyHead {
         add,
         from: args.from.clone(),
+        remote: remote.cloned().unwrap_or_default(),
+        checksum: args.checksum.clone(),
+        keep_git_dir: args.keep_git_dir,
         sources: sources.iter().map(|s| encode(s)).collect(),
         dest: encode(dest.as_bytes()),
         chown: args.chown.clone(),

@@ -157,6 +157,7 @@ async fn config(c: &Client, args: &ConfigArgs) -> Result<()> {
         working_dir: args.workingdir.clone(),
         stop_signal: args.stop_signal.clone(),
         env: args.env.iter().map(own).collect::<Result<_>>()?,
+        annotations: args.annotation.clone(),
         labels: args.label.clone(),
         ports: args.port.iter().flat_map(|p| p.split(',')).map(str::to_owned).collect(),
         volumes: args.volume.clone(),

@@ -9,7 +9,7 @@ use crate::args::env;
 use crate::args::working::RunArgs;
 use crate::client::{Payload, escape, query};
 use crate::commands::App;
-use crate::commands::build::secrets;
+use crate::commands::build::{keys, secrets};
 use crate::error::{Context, Failure, Result};
 use crate::keys::Keys;
 use crate::streams::{self, Resize, Session};
@@ -35,8 +35,13 @@ async fn follow(app: &App<'_>, args: &RunArgs) -> Result<()> {
         return Err(Failure::new("the input device is not a TTY"));
     }
     let stdin = args.interactive || (args.tty && terminal);
+    // They last as long as the command.
+    let (agents, _started) = keys::sockets(&args.agents())?;
     let command = RunCommand {
+        agents,
         cmd: command(&args.command)?,
+        cap_add: args.cap_add.clone(),
+        cap_drop: args.cap_drop.clone(),
         env: env::variables(&[], &args.env)?.into_iter().filter(|e| e.contains('=')).collect(),
         user: args.user.clone(),
         working_dir: args.workingdir.clone(),

@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_build::remote::{Pin, Remote};
-use longshore_build::{Cancel, Error as BuildError, Fetcher, Result, Secrets};
+use longshore_build::{Cancel, Error as BuildError, Fetcher, Origin, Result, Secrets};
 use longshore_oci::Kind;
 use longshore_registry::ProxyConfig;
 use longshore_sys::root::Root;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::of_build;
 use super::runner::to_build;
 use super::source::Site;
 use crate::Engine;
@@ -104,6 +105,23 @@ impl<'a> Fetches<'a> {
                 () = off.notified() => Err(BuildError::Cancelled),
             }
         })
+    }
+}
+
+impl Engine {
+    /// Fetches what is at an address, for whoever is no build; it lies in the site.
+    pub(crate) fn fetch_origin(
+        &self,
+        remote: &Remote,
+        runtime: &Handle,
+        cancel: &Cancel,
+    ) -> crate::Result<(Site, Origin)> {
+        let request = BuildRequest::default();
+        let fetches = Fetches::new(self, runtime, &request)?;
+        let pin = fetches.pin(remote, true, cancel).map_err(of_build)?;
+        let root = fetches.fetch(remote, &pin, cancel).map_err(of_build)?;
+        let file = if let Pin::File { name, .. } = pin { Some(name) } else { None };
+        Ok((fetches.site, Origin::Fetched { root, file }))
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn change(c: wire::WorkingChange) -> model::WorkingChange {
         working_dir: c.working_dir,
         stop_signal: c.stop_signal,
         env: c.env,
+        annotations: c.annotations,
         labels: c.labels,
         ports: c.ports,
         volumes: c.volumes,
