@@ -19,9 +19,12 @@ pub(crate) fn working(d: &Daemon, line: &str) -> Done {
     d.run(Client::Longshore, std::iter::once("working".to_owned()).chain(words(line)))
 }
 
-/// The same, begun in a folder and not waited for.
+/// The same, begun and not waited for. Ctrl-C ends it, also where these tests were started with that ignored.
 pub(crate) fn begun(d: &Daemon, line: &str) -> Child {
-    let mut command = d.command(Client::Longshore);
+    let ours = d.command(Client::Longshore);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(ours.get_program()).args(ours.get_args());
+    command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.arg("working").args(words(line)).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command line")
 }
