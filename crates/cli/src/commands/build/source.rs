@@ -506,7 +506,6 @@ mod tests {
                 "unable to prepare context: ftp://host/x: ftp:// is not fetched",
             ),
             ("https://host/x.git#-x".into(), "", "invalid Git reference"),
-            ("https://host/x.git".into(), "-", "a Dockerfile from stdin with a context that is elsewhere"),
         ] {
             let error = Source::open(&path, file, io::empty(), true).err().unwrap().message;
             assert!(error.contains(want), "{path} {file}: {error}");
