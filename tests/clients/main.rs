@@ -29,6 +29,7 @@ mod kills;
 mod ledger;
 mod misbehaving;
 mod network;
+mod networks;
 mod options;
 mod policies;
 mod powercut;

@@ -4,19 +4,21 @@ use std::path::PathBuf;
 
 use crate::harness::{Client, Daemon, in_netns, make_netns, wait_until};
 
-/// A neighbour of the machine that the daemon runs on: 192.0.2.2, where the daemon's machine is 192.0.2.1.
-fn neighbour(d: &Daemon) -> PathBuf {
+/// A neighbour of the machine that the daemon runs on: 192.0.2.2 and 2001:db8::2, where the daemon's machine has 1.
+pub(crate) fn neighbour(d: &Daemon) -> PathBuf {
     let world = d.dir().join("world.netns");
     make_netns(&world);
     let link = format!("ip link add out0 type veth peer name eth0 netns {}", world.display());
     in_netns(&d.netns(), &link).ok();
     in_netns(&d.netns(), "ip addr add 192.0.2.1/24 dev out0 && ip link set out0 up").ok();
+    in_netns(&d.netns(), "ip -6 addr add 2001:db8::1/64 dev out0 nodad").ok();
     in_netns(&world, "ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up").ok();
+    in_netns(&world, "ip -6 addr add 2001:db8::2/64 dev eth0 nodad").ok();
     world
 }
 
 /// Starts a web server that says its container's name.
-fn web(d: &Daemon, name: &str, options: &[&str]) {
+pub(crate) fn web(d: &Daemon, name: &str, options: &[&str]) {
     let mut args = vec!["run", "-d", "--name", name];
     args.extend(options);
     let serve = format!("mkdir /www; echo {name} > /www/index.html; exec httpd -f -p 80 -h /www");
@@ -38,7 +40,7 @@ fn fetch(ip: &str, port: u16) -> String {
 }
 
 /// A page, as seen from a network namespace.
-fn get(netns: &std::path::Path, server: &str) -> Option<String> {
+pub(crate) fn get(netns: &std::path::Path, server: &str) -> Option<String> {
     let done = in_netns(netns, &format!("curl -s -m 3 http://{server}/"));
     (done.code == 0).then(|| done.ok())
 }
@@ -118,7 +120,8 @@ fn privileged_published_ports_answer_where_they_should() {
     d.load("busybox");
     let world = neighbour(&d);
     web(&d, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
-    assert_eq!(d.docker(["port", "web"]).ok(), "80/tcp -> 0.0.0.0:8080\n80/tcp -> 127.0.0.1:8081");
+    let ports = "80/tcp -> 0.0.0.0:8080\n80/tcp -> 127.0.0.1:8081\n80/tcp -> [::]:8080";
+    assert_eq!(d.docker(["port", "web"]).ok(), ports);
     let ip = address(&d, "web");
     let gateway = d.inspect("{{.NetworkSettings.Gateway}}", "web");
     let check = |d: &Daemon| {
@@ -196,10 +199,12 @@ fn privileged_udp_ranges_and_ports_of_the_engines_choice() {
     web(&d, "chosen", &["-p", "80"]);
     let port = d.docker(["port", "chosen", "80"]).ok();
     let port = port.strip_prefix("0.0.0.0:").expect("on all addresses");
+    let (port, same) = port.split_once("\n[::]:").expect("of both families");
+    assert_eq!(port, same);
     assert_eq!(get(&world, &format!("192.0.2.1:{port}")).as_deref(), Some("chosen"));
     web(&d, "range", &["-p", "9000-9001:80"]);
     let port = d.docker(["port", "range", "80"]).ok();
-    assert!(["0.0.0.0:9000", "0.0.0.0:9001"].contains(&port.as_str()), "{port}");
+    assert!(["0.0.0.0:9000\n[::]:9000", "0.0.0.0:9001\n[::]:9001"].contains(&port.as_str()), "{port}");
     d.finish();
 }
 

@@ -35,7 +35,9 @@ pub use filters::Filters;
 pub use image::{
     HistoryItem, ImageDelete, ImageInspect, ImageSummary, ImagesPruned, JsonMessage, LoadProgress,
 };
-pub use network::{NetworkInspect, NetworksPruned};
+pub use network::{
+    NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect, NetworkInspect, NetworksPruned,
+};
 pub use system::{DiskUsage, Event, Info, UsageData, Version, VolumeUsage};
 pub use version::ApiVersion;
 pub use volume::{VolumeCreate, VolumeInfo, VolumeList, VolumesPruned};

@@ -18,7 +18,8 @@
 //!   diff_images(from, to, options) -> Stream<batch of DiffRow>   image_file(name, path, top, offset, limit) -> (ImageFile, Stream<Bytes>)
 //! working containers: make_working(NewWorking) -> Stream<WorkingEvent>   list_working inspect_working rename_working remove_working   configure_working(name, WorkingChange)
 //!   copy_working(name, WorkingCopy, body) -> Digest   create_working_run(name, WorkingRun) -> id   start_working_run(id, size) -> AttachSession   working_run resize_working_run   mount_working unmount_working   commit_working(name, WorkingCommit) -> Digest
-//! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) remove_network(name)
+//! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) create_network(CreateNetwork) -> id remove_network(name) prune_networks(filters)
+//!   connect_network(network, container, EndpointSettings) disconnect_network(network, container)
 //! ```
 
 mod build;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use longshore_net::Endpoint;
 use longshore_runtime::cgroup::scope;
 use longshore_runtime::{Recovered, RuntimeOptions, Runtimes, Task};
 use longshore_store::meta::{Batch, Table};
 use longshore_store::snapshot::DriverName;
 use longshore_store::{Store, StoreOptions};
 use longshore_sys::{mount, netns};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::container::{Container, Index, first_delay, wants_restart};
@@ -83,7 +83,7 @@ impl Engine {
         };
         let launcher = RuntimeOptions { exec_root: paths.exec.clone(), cgroup_parent, slice };
         let runtimes = Runtimes::open(launcher, &options.runtimes, options.default_runtime.as_deref())?;
-        let networks = Networks::open(&store, &options)?;
+        let networks = Networks::open(&store, &options, Handle::current())?;
         let system_id = system_id(&store)?;
         let inner = Inner {
             _exec_lock: exec_lock,
@@ -208,20 +208,9 @@ impl Engine {
     fn adopt(&self, c: &Arc<Container>, task: Task) -> What {
         let task = Arc::new(task);
         let record = c.record();
-        let mut reservation = None;
-        for e in record.networks.values() {
-            let (Ok(ip), Ok(bridge)) = (e.ip_address.parse(), self.inner.networks.bridge()) else { continue };
-            if let Err(err) = bridge.reserve(ip) {
-                tracing::warn!(container = c.id, "its address {ip}: {err}");
-            }
-            match self.inner.networks.reserve_again(&record.ports, ip) {
-                Ok(r) => reservation = Some(r),
-                Err(err) => tracing::warn!(container = c.id, "its ports: {err}"),
-            }
-        }
+        self.adopt_networks(c, &record);
         let mut data = c.write();
         data.task = Some(task.clone());
-        data.reservation = reservation;
         // A crash between the start and its record.
         if data.record.state.status == Status::Created {
             data.record.state.status = Status::Running;
@@ -317,12 +306,12 @@ impl Engine {
             })
             .filter(|id| !id.is_empty())
             .collect();
-        if let Ok(bridge) = self.inner.networks.bridge() {
+        for (bridge, endpoints) in self.connections() {
             if let Err(e) = bridge.network.sweep(&live) {
                 warn("interfaces", &e);
             }
             // The host's firewall may have been reloaded while nobody was there to notice.
-            if let Err(e) = bridge.network.restore_rules(&endpoints(&all)) {
+            if let Err(e) = bridge.network.restore_rules(&endpoints) {
                 tracing::warn!("publishing the ports of running containers again: {e}");
             }
         }
@@ -370,33 +359,17 @@ impl Engine {
         if self.all().iter().any(|c| c.task().is_some()) {
             return Ok(());
         }
-        if self.inner.options.bridge.is_none()
-            && let Ok(bridge) = self.inner.networks.bridge()
-            && !bridge.network.has_foreign_ports()?
-        {
-            bridge.network.remove()?;
+        for bridge in self.inner.networks.bridges() {
+            let ours = bridge.custom || self.inner.options.bridge.is_none();
+            if ours && !bridge.network.has_foreign_ports()? {
+                bridge.network.remove()?;
+            }
         }
         if self.inner.options.cgroup_parent.is_none() {
             self.inner.runtimes.leave()?;
         }
         Ok(())
     }
-}
-
-/// The connections of the containers that run.
-fn endpoints(all: &[Arc<Container>]) -> Vec<Endpoint> {
-    let mut found = Vec::new();
-    for c in all.iter().filter(|c| c.task().is_some()) {
-        let record = c.record();
-        for e in record.networks.values().filter(|e| !e.endpoint_id.is_empty()) {
-            let (Ok(ip), Ok(mac)) = (e.ip_address.parse(), longshore_net::parse_mac(&e.mac_address)) else {
-                continue;
-            };
-            let ports = record.ports.clone();
-            found.push(Endpoint { id: e.endpoint_id.clone(), ip, mac, ifname: "eth0".into(), ports });
-        }
-    }
-    found
 }
 
 /// What a container that does not run is due at the daemon's start.

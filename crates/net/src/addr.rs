@@ -1,101 +1,19 @@
-//! IPv4 networks and hardware addresses.
+//! Networks of both families, and hardware addresses.
 
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::net::IpAddr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use ipnet::IpNet;
 
 use crate::error::{Error, Result};
 
-/// An address with its prefix length: a subnet, or an interface's address within one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ipv4Net {
-    addr: Ipv4Addr,
-    prefix: u8,
+/// Whether two networks share an address.
+pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
 }
 
-impl Ipv4Net {
-    /// `addr/prefix`; none if the prefix is longer than 32. Host bits are kept.
-    pub const fn new(addr: Ipv4Addr, prefix: u8) -> Option<Self> {
-        if prefix > 32 { None } else { Some(Ipv4Net { addr, prefix }) }
-    }
-
-    /// The address as given, with its host bits.
-    pub const fn addr(self) -> Ipv4Addr {
-        self.addr
-    }
-
-    /// The prefix length.
-    pub const fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    /// The netmask as an address.
-    pub fn netmask(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.mask())
-    }
-
-    /// The lowest address: all host bits clear.
-    pub fn network(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.addr.to_bits() & self.mask())
-    }
-
-    /// The highest address: all host bits set.
-    pub fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.addr.to_bits() | !self.mask())
-    }
-
-    /// The same network with its host bits clear.
-    #[must_use]
-    pub fn trunc(self) -> Self {
-        Ipv4Net { addr: self.network(), prefix: self.prefix }
-    }
-
-    /// Whether `ip` lies in this network.
-    pub fn contains(self, ip: Ipv4Addr) -> bool {
-        ip.to_bits() & self.mask() == self.addr.to_bits() & self.mask()
-    }
-
-    /// Whether the two networks share an address.
-    pub fn overlaps(self, other: Ipv4Net) -> bool {
-        self.contains(other.network()) || other.contains(self.network())
-    }
-
-    fn mask(self) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Ipv4Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.prefix)
-    }
-}
-
-impl FromStr for Ipv4Net {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let invalid = || Error::Invalid(format!("invalid CIDR address: {text}"));
-        let (addr, prefix) = text.split_once('/').ok_or_else(invalid)?;
-        let addr = addr.parse().map_err(|_| invalid())?;
-        let digits = prefix.len() <= 2 && prefix.bytes().all(|b| b.is_ascii_digit());
-        let prefix = prefix.parse().ok().filter(|_| digits).ok_or_else(invalid)?;
-        Ipv4Net::new(addr, prefix).ok_or_else(invalid)
-    }
-}
-
-impl Serialize for Ipv4Net {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Ipv4Net {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
+/// Whether two addresses are of the same family.
+pub fn same_family(a: &IpAddr, b: &IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
 }
 
 /// A random hardware address: unicast, locally administered.
@@ -109,10 +27,16 @@ pub fn random_mac() -> Result<[u8; 6]> {
     Ok(mac)
 }
 
-/// The hardware address for a container with this address: `02:42` and the address. As it is the same for whoever
-/// gets the address next, what neighbours remember stays right.
-pub fn mac_for(ip: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = ip.octets();
+/// The hardware address for a container with this address: `02:42` and the address, or the end of it. As it is the same
+/// for whoever gets the address next, what neighbours remember stays right.
+pub fn mac_for(ip: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match ip {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(ip) => {
+            let [.., a, b, c, d] = ip.octets();
+            [a, b, c, d]
+        }
+    };
     [0x02, 0x42, a, b, c, d]
 }
 
@@ -147,23 +71,17 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6]> {
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Ipv4Net {
-        text.parse().unwrap()
-    }
-
     #[test]
-    fn networks() {
-        let n = net("172.17.5.1/16");
-        assert_eq!(n.network(), Ipv4Addr::new(172, 17, 0, 0));
-        assert_eq!(n.broadcast(), Ipv4Addr::new(172, 17, 255, 255));
-        assert_eq!(n.trunc().to_string(), "172.17.0.0/16");
-        assert!(n.overlaps(net("172.17.128.0/20")));
-        assert!(net("172.17.128.0/20").overlaps(n));
-        assert!(!n.overlaps(net("172.18.0.0/16")));
-        assert!(net("0.0.0.0/0").contains(Ipv4Addr::BROADCAST));
-        assert_eq!(net("1.2.3.4/32").network(), net("1.2.3.4/32").broadcast());
-        for bad in ["", "1.2.3.4", "1.2.3.4/33", "1.2.3/8", "1.2.3.4/+8", "1.2.3.4/", "::/0", "1.2.3.4/008"] {
-            assert!(bad.parse::<Ipv4Net>().is_err(), "{bad}");
+    fn networks_overlap_within_their_family() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        for (a, b, want) in [
+            ("172.17.0.0/16", "172.17.128.0/20", true),
+            ("172.17.0.0/16", "172.18.0.0/16", false),
+            ("fd00::/48", "fd00:0:0:7::/64", true),
+            ("fd00::/64", "fd00:0:0:7::/64", false),
+            ("0.0.0.0/0", "::/0", false),
+        ] {
+            assert_eq!((overlap(&net(a), &net(b)), overlap(&net(b), &net(a))), (want, want), "{a} {b}");
         }
     }
 

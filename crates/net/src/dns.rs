@@ -47,6 +47,29 @@ pub fn resolv_conf(host: &str, options: &DnsOptions) -> String {
     render(conf, options)
 }
 
+/// The resolv.conf of a container with a name server of its own, which is told the [`upstreams`] elsewhere.
+pub fn named_resolv_conf(host: &str, options: &DnsOptions) -> String {
+    let mut conf = parse(host);
+    conf.servers = vec![crate::plan::NAME_SERVER.to_string()];
+    let own = if options.options.is_empty() { &conf.options } else { &options.options };
+    let mut all = own.clone();
+    // Names of containers have no dots, and are asked for as they are.
+    if !all.iter().any(|option| option.starts_with("ndots:")) {
+        all.push("ndots:0".to_owned());
+    }
+    render(conf, &DnsOptions { servers: Vec::new(), search: options.search.clone(), options: all })
+}
+
+/// Whom a name server on the host asks for a container: what was asked for, else the host's servers, those on its loopback
+/// too.
+pub fn upstreams(host: &str, options: &DnsOptions) -> Vec<IpAddr> {
+    if !options.servers.is_empty() {
+        return options.servers.clone();
+    }
+    let servers: Vec<IpAddr> = parse(host).servers.iter().filter_map(|server| address_of(server)).collect();
+    if servers.is_empty() { FALLBACK.to_vec() } else { servers }
+}
+
 /// The resolv.conf of a container that shares the host's network: the host's own unless options change it.
 pub fn host_resolv_conf(host: &str, options: &DnsOptions) -> String {
     if *options == DnsOptions::default() { host.to_owned() } else { render(parse(host), options) }

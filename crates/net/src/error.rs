@@ -1,5 +1,5 @@
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use longshore_oci::Kind;
 
@@ -44,18 +44,18 @@ pub enum Error {
     Unimplemented(String),
     /// The address is taken.
     #[error("address {0} is already in use")]
-    AddressInUse(Ipv4Addr),
+    AddressInUse(IpAddr),
     /// The address lies outside the pool, or is its gateway, network or broadcast address.
     #[error("address {address} cannot be used in subnet {subnet}")]
     AddressOutside {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The pool's subnet.
-        subnet: crate::Ipv4Net,
+        subnet: crate::IpNet,
     },
     /// The pool is used up.
-    #[error("no available IPv4 addresses in subnet {0}: remove containers or use a larger subnet")]
-    AddressesExhausted(crate::Ipv4Net),
+    #[error("no available addresses in subnet {0}: remove containers or use a larger subnet")]
+    AddressesExhausted(crate::IpNet),
     /// Every default pool overlaps a network of the host.
     #[error("all predefined address pools overlap networks of this host: give a subnet explicitly")]
     PoolsExhausted,
@@ -74,10 +74,10 @@ pub enum Error {
         source: io::Error,
     },
     /// No port of the range is free.
-    #[error("all ports of {range} are allocated on {host_ip}")]
+    #[error("all ports of {range} are allocated on {host_ips}")]
     PortsExhausted {
-        /// The host's address.
-        host_ip: Ipv4Addr,
+        /// The host's addresses.
+        host_ips: String,
         /// The range, as `first-last/proto`.
         range: String,
     },

@@ -11,8 +11,7 @@
 //! ports are elements of two maps in that table, each marked with its endpoint: attach and detach add and remove just
 //! those, and nothing is remembered outside the kernel.
 //!
-//! Known limits: IPv4 only (a published port answers on the host's IPv4 addresses, not on `[::]`); of other firewalls
-//! only what is in nf_tables is seen, not the legacy iptables of old kernels.
+//! Known limits: of other firewalls only what is in nf_tables is seen, not the legacy iptables of old kernels.
 
 #![forbid(unsafe_code)]
 
@@ -29,26 +28,35 @@ mod ports;
 mod procfs;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use addr::{Ipv4Net, format_mac, mac_for, parse_mac, random_mac};
+pub use addr::{format_mac, mac_for, overlap, parse_mac, random_mac, same_family};
 pub use error::{Error, Result};
-pub use ipam::{Ipam, default_pools, host_networks, pick_subnet};
-pub use network::{Attachment, Network, Swept, loopback_up};
+pub use ipam::{Ipam, default_pools, first_address, host_networks, pick_subnet, unique_local_pools};
+pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use network::{Attachment, Network, Swept, add_default_routes, free_interface, loopback_up, name_server};
 pub use ports::{PortAllocator, PortRequest, PortReservation};
+pub use procfs::has_ipv6;
+
+/// A subnet of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The containers' addresses.
+    pub net: IpNet,
+    /// The bridge's own address in it, which containers use as their gateway.
+    pub gateway: IpAddr,
+}
 
 /// The settings of a bridge network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgeConfig {
     /// The bridge's interface name.
     pub bridge: String,
-    /// The containers' addresses.
-    pub subnet: Ipv4Net,
-    /// The bridge's own address, which containers use as their gateway.
-    pub gateway: Ipv4Addr,
+    /// At least one, and one of each family at most.
+    pub subnets: Vec<Subnet>,
     /// The largest packet, of the bridge and of every container's interface.
     pub mtu: u32,
     /// The nftables table; see [`BridgeConfig::table_for`].
@@ -57,12 +65,19 @@ pub struct BridgeConfig {
     pub masquerade: bool,
     /// Whether containers of this network may talk to each other.
     pub icc: bool,
+    /// Nothing but the host leads in or out.
+    pub internal: bool,
 }
 
 impl BridgeConfig {
     /// The network's nftables table in `nft`'s notation, as it is once the network is open and no port is published.
     pub fn ruleset(&self) -> String {
         plan::ruleset(self).to_string()
+    }
+
+    /// The subnet of a family.
+    pub fn subnet(&self, ipv6: bool) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.gateway.is_ipv6() == ipv6)
     }
 
     /// The table's name for a bridge.
@@ -78,8 +93,10 @@ impl BridgeConfig {
 pub struct Endpoint {
     /// Names the endpoint for ever; the host's interface is named after a hash of it.
     pub id: String,
-    /// The container's address.
-    pub ip: Ipv4Addr,
+    /// The container's addresses: one of each family at most.
+    pub addresses: Vec<IpAddr>,
+    /// The container's default routes, of these families, lead over it.
+    pub default_route: DefaultRoute,
     /// The hardware address of the container's interface.
     pub mac: [u8; 6],
     /// The name of the interface in the container.
@@ -88,13 +105,27 @@ pub struct Endpoint {
     pub ports: Vec<PortMap>,
 }
 
+/// Whether an endpoint has its container's default routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DefaultRoute {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+impl DefaultRoute {
+    /// Of both families.
+    pub const BOTH: Self = Self { ipv4: true, ipv6: true };
+}
+
 /// A published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortMap {
     /// The transport protocol.
     pub transport: Transport,
-    /// The host's address; unspecified (0.0.0.0) for all of them.
-    pub host_ip: Ipv4Addr,
+    /// The host's address; unspecified (0.0.0.0, ::) for all of that family. It leads to the container's address of the
+    /// same family.
+    pub host_ip: IpAddr,
     /// The host's port.
     pub host_port: u16,
     /// The port in the container.
@@ -109,6 +140,8 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Transport {
@@ -116,6 +149,7 @@ impl Transport {
         match self {
             Transport::Tcp => 6,
             Transport::Udp => 17,
+            Transport::Sctp => 132,
         }
     }
 
@@ -123,6 +157,7 @@ impl Transport {
         match number {
             6 => Some(Transport::Tcp),
             17 => Some(Transport::Udp),
+            132 => Some(Transport::Sctp),
             _ => None,
         }
     }
@@ -133,6 +168,7 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
         })
     }
 }
@@ -144,7 +180,7 @@ impl FromStr for Transport {
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Ok(Transport::Tcp),
             "udp" => Ok(Transport::Udp),
-            "sctp" => Err(Error::Unimplemented("publishing sctp ports is not supported".to_owned())),
+            "sctp" => Ok(Transport::Sctp),
             _ => Err(Error::Invalid(format!("invalid proto: {text}"))),
         }
     }

@@ -1,6 +1,7 @@
 //! A bridge network: opened once, containers attached and detached.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -113,9 +114,16 @@ impl Network {
             firewall.except(&config.table, &config.bridge)?;
             let bridge = links.ensure_bridge(&bridge_plan)?;
             procfs::set("ipv4/ip_forward", "1")?;
+            match config.subnet(true) {
+                Some(_) => procfs::forward_ipv6()?,
+                // It needs no address of a family that the network has not.
+                None => procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", config.bridge), "1"),
+            }
             let bridged_filtered = procfs::read("bridge/bridge-nf-call-iptables")?;
-            let mut published = firewall.elements(&config.table, plan::MAP_ADDRESS)?;
-            published.extend(firewall.elements(&config.table, plan::MAP_ANY)?);
+            let mut published = Vec::new();
+            for map in plan::MAPS {
+                published.extend(firewall.elements(&config.table, map)?);
+            }
             Ok((bridge, bridged_filtered.as_deref() == Some("1"), published))
         })();
         let (bridge, bridged_filtered, published) = opened.inspect_err(|_| {
@@ -209,8 +217,14 @@ impl Network {
         let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
         self.create_pair(&plan, netns)?;
         let finished = netns::within(netns, || {
-            // An interface that is down has no IPv6 address yet: so it never gets one.
-            procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", plan.ifname), "1");
+            // An interface that is down has no IPv6 address yet: so it never gets one that nobody gave it.
+            let ipv6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
+            procfs::set_lenient(
+                &format!("ipv6/conf/{}/disable_ipv6", plan.ifname),
+                if ipv6 { "0" } else { "1" },
+            );
+            procfs::set_lenient(&format!("ipv6/conf/{}/accept_ra", plan.ifname), "0");
+            procfs::set_lenient(&format!("ipv6/conf/{}/ndisc_notify", plan.ifname), "1");
             procfs::set_lenient(&format!("ipv4/conf/{}/arp_notify", plan.ifname), "1");
             let mut side = ContainerLinks::set_up(&plan)?;
             lock(&self.rules).publish(&self.config, plan.elements.clone())?;
@@ -325,6 +339,43 @@ impl Network {
 /// If the namespace cannot be entered or the kernel refuses.
 pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
     netns::within(netns, netlink::set_loopback_up)
+}
+
+/// The first name of interfaces, `prefix` and a number, that none in a network namespace has.
+///
+/// # Errors
+/// If the namespace cannot be entered or the kernel refuses.
+pub fn free_interface(netns: BorrowedFd<'_>, prefix: &str) -> Result<String> {
+    let taken = netns::within(netns, netlink::interfaces)?;
+    let mut all = (0u32..).map(|n| format!("{prefix}{n}"));
+    all.find(|name| !taken.contains(name))
+        .ok_or_else(|| Error::Invalid("no name of an interface is free".to_owned()))
+}
+
+/// Gives a container that has lost its default routes others.
+///
+/// # Errors
+/// If the namespace cannot be entered or the kernel refuses.
+pub fn add_default_routes(netns: BorrowedFd<'_>, gateways: &[IpAddr]) -> Result<()> {
+    netns::within(netns, || netlink::add_default_routes(gateways))
+}
+
+/// Binds the sockets of a name server in a container's network namespace, whose loopback is up: what is asked of 127.0.0.11,
+/// port 53, comes to them, and that port is still the container's own. Called again, for a server that is gone, the new
+/// sockets take over.
+///
+/// # Errors
+/// If the namespace cannot be entered or the kernel refuses.
+pub fn name_server(netns: BorrowedFd<'_>) -> Result<(UdpSocket, TcpListener)> {
+    let failed = |e| Error::system("bind a socket of the name server", e);
+    netns::within(netns, || {
+        let udp = UdpSocket::bind((plan::NAME_SERVER, 0)).map_err(failed)?;
+        let tcp = TcpListener::bind((plan::NAME_SERVER, 0)).map_err(failed)?;
+        let port = |address: std::io::Result<std::net::SocketAddr>| address.map(|a| a.port()).map_err(failed);
+        let ruleset = plan::name_server(port(udp.local_addr())?, port(tcp.local_addr())?);
+        Firewall::open()?.install(&ruleset)?;
+        Ok((udp, tcp))
+    })
 }
 
 /// A thread that panicked left no half-made message behind: every request is whole before it is sent.

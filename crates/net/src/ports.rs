@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
+use crate::addr::same_family;
 use crate::error::{Error, Result};
 use crate::{PortMap, Transport};
 
@@ -24,20 +25,23 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 pub struct PortRequest {
     /// The transport protocol.
     pub transport: Transport,
-    /// The host's address; 0.0.0.0 for all of them.
-    pub host_ip: Ipv4Addr,
+    /// The host's addresses; 0.0.0.0 for all of IPv4, :: for all of IPv6. The port is the same on each.
+    pub host_ips: Vec<IpAddr>,
     /// The host's ports of which any will do; none for a free one of the system's choice.
     pub host_ports: Option<RangeInclusive<u16>>,
     /// The container's address, for messages.
-    pub container_ip: Ipv4Addr,
+    pub container_ip: IpAddr,
     /// The port in the container.
     pub container_port: u16,
 }
 
+/// Protocol, port and host address of what is taken.
+type Taken = Arc<Mutex<BTreeSet<(Transport, u16, IpAddr)>>>;
+
 /// Knows which ports this engine's containers have. Clones share their knowledge.
 #[derive(Clone, Debug, Default)]
 pub struct PortAllocator {
-    taken: Arc<Mutex<BTreeSet<(Transport, u16, Ipv4Addr)>>>,
+    taken: Taken,
 }
 
 /// Ports that are ours until this is dropped.
@@ -45,7 +49,7 @@ pub struct PortAllocator {
 pub struct PortReservation {
     ports: Vec<PortMap>,
     sockets: Vec<OwnedFd>,
-    taken: Arc<Mutex<BTreeSet<(Transport, u16, Ipv4Addr)>>>,
+    taken: Taken,
 }
 
 impl PortAllocator {
@@ -83,14 +87,14 @@ impl PortAllocator {
         let fixed = (range.start() == range.end()).then_some(*range.start());
         for port in candidates(&range, request.host_ports.is_none())? {
             match self.take(request, port) {
-                Ok(socket) => {
-                    reservation.sockets.push(socket);
-                    reservation.ports.push(PortMap {
+                Ok(sockets) => {
+                    reservation.sockets.extend(sockets);
+                    reservation.ports.extend(request.host_ips.iter().map(|host_ip| PortMap {
                         transport: request.transport,
-                        host_ip: request.host_ip,
+                        host_ip: *host_ip,
                         host_port: port,
                         container_port: request.container_port,
-                    });
+                    }));
                     return Ok(());
                 }
                 Err(error) if fixed.is_some() => return Err(error),
@@ -100,30 +104,55 @@ impl PortAllocator {
             }
         }
         Err(Error::PortsExhausted {
-            host_ip: request.host_ip,
+            host_ips: request.host_ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             range: format!("{}-{}/{}", range.start(), range.end(), request.transport),
         })
     }
 
-    fn take(&self, request: &PortRequest, port: u16) -> Result<OwnedFd> {
-        let (transport, ip) = (request.transport, request.host_ip);
+    /// Takes a port on all addresses or on none.
+    fn take(&self, request: &PortRequest, port: u16) -> Result<Vec<OwnedFd>> {
+        let transport = request.transport;
         let mut taken = lock(&self.taken);
-        let clash = taken
-            .range((transport, port, Ipv4Addr::UNSPECIFIED)..=(transport, port, Ipv4Addr::BROADCAST))
-            .any(|(_, _, other)| other.is_unspecified() || ip.is_unspecified() || *other == ip);
-        if clash {
-            return Err(Error::PortAllocated { host: SocketAddrV4::new(ip, port).to_string() });
+        let mut sockets = Vec::new();
+        for ip in &request.host_ips {
+            let host = SocketAddr::new(*ip, port);
+            let clashes = |other: &IpAddr| {
+                same_family(other, ip) && (other.is_unspecified() || ip.is_unspecified() || other == ip)
+            };
+            // The unspecified address of IPv4 is the least of all.
+            let from = (transport, port, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let of_port = taken.range(from..).take_while(|(t, p, _)| (*t, *p) == (transport, port));
+            if of_port.into_iter().any(|(_, _, other)| clashes(other)) {
+                return Err(Error::PortAllocated { host: host.to_string() });
+            }
+            sockets.extend(hold(transport, host).map_err(|source| Error::PortBind {
+                binding: format!(
+                    "{host}:{}/{transport}",
+                    SocketAddr::new(request.container_ip, request.container_port)
+                ),
+                source,
+            })?);
         }
-        let socket = hold(transport, SocketAddrV4::new(ip, port)).map_err(|source| Error::PortBind {
-            binding: format!("{ip}:{port}:{}:{}/{transport}", request.container_ip, request.container_port),
-            source,
-        })?;
-        taken.insert((transport, port, ip));
-        Ok(socket)
+        taken.extend(request.host_ips.iter().map(|ip| (transport, port, *ip)));
+        Ok(sockets)
     }
 }
 
 impl PortReservation {
+    /// The sockets that hold ports for which `wanted` says so, again: whoever listens on them gets what no rule of the
+    /// firewall catches before.
+    ///
+    /// # Errors
+    /// If the system has no descriptor left.
+    pub fn sockets(&self, wanted: impl Fn(&PortMap) -> bool) -> Result<Vec<(PortMap, OwnedFd)>> {
+        // Only SCTP may have ports without a socket, and then has none at all.
+        let pairs =
+            self.ports.iter().zip(&self.sockets).filter(|(port, _)| port.transport != Transport::Sctp);
+        let own = |(port, socket): (&PortMap, &OwnedFd)| Ok((*port, socket.try_clone()?));
+        let pairs = pairs.filter(|(port, _)| wanted(port)).map(own);
+        pairs.collect::<io::Result<_>>().map_err(|e| Error::system("use the socket of a port", e))
+    }
+
     /// The ports, in the order of the requests.
     pub fn ports(&self) -> &[PortMap] {
         &self.ports
@@ -171,21 +200,29 @@ fn candidates(range: &RangeInclusive<u16>, ours: bool) -> Result<impl Iterator<I
     Ok((start..=*range.end()).chain(before))
 }
 
-fn hold(transport: Transport, address: SocketAddrV4) -> io::Result<OwnedFd> {
+/// A socket that has the port; none of a protocol that this kernel has no sockets of, which then nobody can have.
+fn hold(transport: Transport, address: SocketAddr) -> io::Result<Option<OwnedFd>> {
     match bound(transport, address, false) {
         // Connections of a server that is gone linger for a minute, and count as use unless reuse is asked for. Then
         // only listening tells them from a live server.
-        Err(Errno::ADDRINUSE) if transport == Transport::Tcp => Ok(bound(transport, address, true)?),
-        other => Ok(other?),
+        Err(Errno::ADDRINUSE) if transport == Transport::Tcp => Ok(Some(bound(transport, address, true)?)),
+        Err(Errno::PROTONOSUPPORT) if transport == Transport::Sctp => Ok(None),
+        other => Ok(Some(other?)),
     }
 }
 
-fn bound(transport: Transport, address: SocketAddrV4, reuse: bool) -> Result<OwnedFd, Errno> {
+fn bound(transport: Transport, address: SocketAddr, reuse: bool) -> Result<OwnedFd, Errno> {
     let kind = match transport {
-        Transport::Tcp => SocketType::STREAM,
+        Transport::Tcp | Transport::Sctp => SocketType::STREAM,
         Transport::Udp => SocketType::DGRAM,
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+    let protocol = (transport == Transport::Sctp).then_some(rustix::net::ipproto::SCTP);
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?;
+    if address.is_ipv6() {
+        // The same port of IPv4 is another.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     if reuse {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
@@ -203,12 +240,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 
     fn request(transport: Transport, ip: [u8; 4], ports: Option<RangeInclusive<u16>>) -> PortRequest {
         PortRequest {
             transport,
-            host_ip: ip.into(),
+            host_ips: vec![ip.into()],
             host_ports: ports,
             container_ip: [172, 17, 0, 2].into(),
             container_port: 80,
@@ -216,6 +253,31 @@ mod tests {
     }
 
     const LO: [u8; 4] = [127, 0, 0, 1];
+
+    #[test]
+    fn a_port_is_the_same_of_both_families() {
+        let ports = PortAllocator::new();
+        let both = |port: Option<RangeInclusive<u16>>| PortRequest {
+            host_ips: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            ..request(Transport::Tcp, LO, port)
+        };
+        let held = ports.reserve(&[both(None)]).unwrap();
+        let [four, six] = *held.ports() else { panic!("{held:?}") };
+        assert_eq!(four.host_port, six.host_port);
+        assert!(four.host_ip.is_ipv4() && six.host_ip.is_ipv6());
+        let port = four.host_port;
+        let six = PortRequest {
+            host_ips: vec![Ipv6Addr::UNSPECIFIED.into()],
+            ..request(Transport::Tcp, LO, Some(port..=port))
+        };
+        let again = ports.reserve(std::slice::from_ref(&six)).unwrap_err();
+        assert_eq!(again.to_string(), format!("Bind for [::]:{port} failed: port is already allocated"));
+        drop(held);
+        // Of one family it may be another's of the other.
+        let held = ports.reserve(&[request(Transport::Tcp, [0, 0, 0, 0], Some(port..=port))]).unwrap();
+        let other = ports.reserve(&[six]).unwrap();
+        drop((held, other));
+    }
 
     #[test]
     fn our_own_port_is_told_from_a_foreign_one() {

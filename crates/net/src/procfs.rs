@@ -62,3 +62,32 @@ pub(crate) fn set_lenient(path: &str, value: &str) {
         }
     }
 }
+
+/// Whether this host has IPv6 at all.
+pub fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// Lets this host pass IPv6 packets on. A host that does is a router, and hears no router any more, unless told to: where it
+/// heard some, it goes on to.
+pub(crate) fn forward_ipv6() -> Result<()> {
+    const FORWARDING: &str = "ipv6/conf/all/forwarding";
+    match read(FORWARDING)?.as_deref() {
+        Some("1") => return Ok(()),
+        Some(_) => {}
+        None => {
+            return Err(Error::Unimplemented(
+                "this kernel has no IPv6: leave it out of the network".to_owned(),
+            ));
+        }
+    }
+    let interfaces = std::fs::read_dir("/proc/sys/net/ipv6/conf");
+    let interfaces = interfaces.map_err(|e| Error::system("list /proc/sys/net/ipv6/conf", e))?;
+    for name in interfaces.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let accepts = format!("ipv6/conf/{name}/accept_ra");
+        if read(&accepts).is_ok_and(|value| value.as_deref() == Some("1")) {
+            set_lenient(&accepts, "2");
+        }
+    }
+    set(FORWARDING, "1")
+}

@@ -2,21 +2,21 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use longshore_net::{
-    Ipv4Net, Network, PortAllocator, PortMap, PortRequest, Transport, host_networks, loopback_up, pick_subnet,
+    IpNet, Network, PortAllocator, PortMap, PortRequest, Transport, host_networks, loopback_up, pick_subnet,
 };
-use support::{LONG, Namespace, SHORT, config, endpoint, host_and_neighbour, port};
+use support::{LONG, Namespace, SHORT, both, config, endpoint, endpoint_of_both, host_and_neighbour, port};
 
 const ANY: [u8; 4] = [0, 0, 0, 0];
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
-fn request(port: &PortMap, container_ip: Ipv4Addr) -> PortRequest {
+fn request(port: &PortMap, container_ip: IpAddr) -> PortRequest {
     PortRequest {
         transport: port.transport,
-        host_ip: port.host_ip,
+        host_ips: vec![port.host_ip],
         host_ports: Some(port.host_port..=port.host_port),
         container_ip,
         container_port: port.container_port,
@@ -66,7 +66,8 @@ fn privileged_published_ports_answer() {
         port(Transport::Tcp, [10, 9, 0, 1], 8081, 80),
     ];
     // As an engine does it: the ports are held by sockets, which must not answer in the container's place.
-    let requests: Vec<PortRequest> = published.ports.iter().map(|p| request(p, published.ip)).collect();
+    let requests: Vec<PortRequest> =
+        published.ports.iter().map(|p| request(p, published.addresses[0])).collect();
     let held = host.within(|| PortAllocator::new().reserve(&requests)).unwrap();
     assert_eq!(held.ports(), published.ports);
     network.attach(a.fd(), &published).unwrap();
@@ -128,7 +129,7 @@ fn privileged_atk_43_loopback_port_is_closed_to_the_lan() {
     assert_eq!(container.ask_tcp("127.0.0.1:9000", SHORT), None);
 
     // That these are real ways in shows when the guard is away.
-    host.exec("nft", &["flush", "chain", "ip", "longshore-ls0", "guard"]);
+    host.exec("nft", &["flush", "chain", "inet", "longshore-ls0", "guard"]);
     assert!(lan.tcp("127.0.0.1:8080").is_some());
     assert!(container.tcp("127.0.0.1:9000").is_some());
     // And a new open puts it back, with the ports still there.
@@ -211,9 +212,9 @@ fn privileged_a_failed_attach_leaves_nothing() {
     assert!(!host.links().contains("veth"), "{}", host.links());
     assert!(!container.links().contains("eth0"));
     // Settings that cannot work are refused before anything is made.
-    for bad in [[172, 30, 6, 0], [172, 30, 6, 255], [172, 30, 6, 1], [10, 0, 0, 1]] {
+    for bad in ["172.30.6.0", "172.30.6.255", "172.30.6.1", "10.0.0.1", "fd30::2"] {
         let mut e = endpoint("a", 6, 2);
-        e.ip = bad.into();
+        e.addresses = vec![bad.parse().unwrap()];
         assert!(network.attach(container.fd(), &e).is_err());
     }
     // An interface of that name in the container is in the way.
@@ -462,9 +463,9 @@ fn privileged_atk_42_rules_are_put_back_at_once() {
     };
     for damage in [
         &["flush", "ruleset"][..],
-        &["delete", "table", "ip", "longshore-ls0"],
-        &["flush", "chain", "ip", "longshore-ls0", "guard"],
-        &["flush", "table", "ip", "longshore-ls0"],
+        &["delete", "table", "inet", "longshore-ls0"],
+        &["flush", "chain", "inet", "longshore-ls0", "guard"],
+        &["flush", "table", "inet", "longshore-ls0"],
     ] {
         host.exec("nft", damage);
         whole(&damage.join(" "));
@@ -518,8 +519,8 @@ fn privileged_host_networks_are_seen() {
     host.ip("route add 172.17.8.0/24 via 10.9.0.2");
     host.ip("route add default via 10.9.0.2");
     let seen = host.within(host_networks).unwrap();
-    let lan: Ipv4Net = "10.9.0.1/24".parse().unwrap();
-    assert!(seen.iter().any(|n| n.overlaps(lan) && n.prefix() == 24));
+    let lan: IpNet = "10.9.0.1/24".parse().unwrap();
+    assert!(seen.iter().any(|n| longshore_net::overlap(n, &lan) && n.prefix_len() == 24));
     let picked = pick_subnet(&longshore_net::default_pools(), &seen).unwrap();
     assert_eq!(picked.to_string(), "172.18.0.0/16");
 }
@@ -538,24 +539,38 @@ fn privileged_loopback_alone() {
 fn privileged_the_table_is_what_was_planned() {
     let host = Namespace::new("host");
     for masquerade_and_icc in [true, false] {
-        let mut config = config("ls0", 18);
+        let mut config = both("ls0", 18);
         // A prefix within a byte takes a mask.
-        config.subnet = "172.30.16.0/21".parse().unwrap();
+        config.subnets[0].net = "172.30.16.0/21".parse().unwrap();
+        config.subnets[1].net = "fd30:18::/61".parse().unwrap();
         config.masquerade = masquerade_and_icc;
         config.icc = masquerade_and_icc;
         let network = host.within(|| Network::open(config)).unwrap();
         // Newer versions have a name for this priority at the output hook, too.
         let table = || {
-            host.exec("nft", &["list", "table", "ip", "longshore-ls0"])
+            host.exec("nft", &["list", "table", "inet", "longshore-ls0"])
                 .replace("hook output priority dstnat;", "hook output priority -100;")
         };
         assert_eq!(table(), network.config().ruleset());
         let container = Namespace::bare();
-        let mut published = endpoint("a", 18, 2);
-        published.ports = vec![port(Transport::Tcp, ANY, 8080, 80), port(Transport::Udp, LOOPBACK, 8053, 53)];
+        let mut published = endpoint_of_both("a", 18, 2);
+        published.ports = vec![
+            port(Transport::Tcp, ANY, 8080, 80),
+            port(Transport::Udp, LOOPBACK, 8053, 53),
+            port(Transport::Sctp, Ipv6Addr::UNSPECIFIED, 8081, 81),
+            port(Transport::Udp, Ipv6Addr::LOCALHOST, 8054, 54),
+        ];
         network.attach(container.fd(), &published).unwrap();
         let with_ports = table();
-        for words in ["tcp . 8080", "172.30.18.2 . 80", "127.0.0.1 . udp . 8053", "172.30.18.2 . 53"] {
+        for words in [
+            "tcp . 8080",
+            "172.30.18.2 . 80",
+            "127.0.0.1 . udp . 8053",
+            "172.30.18.2 . 53",
+            "sctp . 8081",
+            "fd30:18::2 . 81",
+            "::1 . udp . 8054",
+        ] {
             assert!(with_ports.contains(words), "{words} in {with_ports}");
         }
         network.detach("a").unwrap();
@@ -570,7 +585,7 @@ fn privileged_a_released_address_can_be_used_at_once() {
     let (old, new, peer) = (Namespace::bare(), Namespace::bare(), Namespace::bare());
     let with_mac = |id: &str, last: u8| {
         let mut e = endpoint(id, 19, last);
-        e.mac = longshore_net::mac_for(e.ip);
+        e.mac = longshore_net::mac_for(e.addresses[0]);
         e
     };
     let mut published = with_mac("old", 2);
@@ -595,4 +610,70 @@ fn privileged_a_released_address_can_be_used_at_once() {
     assert!(host.tcp("172.30.19.2:81").is_some());
     assert!(peer.tcp("172.30.19.2:81").is_some());
     assert_eq!(network.sweep(&["new", "peer"]).unwrap().links, 1);
+}
+
+#[test]
+fn privileged_both_families_work_alike() {
+    let (host, lan) = host_and_neighbour();
+    let network = host.within(|| Network::open(both("ls0", 20))).unwrap();
+    let (a, b) = (Namespace::bare(), Namespace::bare());
+    let mut published = endpoint_of_both("a", 20, 2);
+    published.ports = vec![
+        port(Transport::Tcp, ANY, 8080, 80),
+        port(Transport::Tcp, Ipv6Addr::UNSPECIFIED, 8080, 80),
+        port(Transport::Udp, Ipv6Addr::UNSPECIFIED, 8053, 53),
+        port(Transport::Tcp, Ipv6Addr::LOCALHOST, 8081, 80),
+    ];
+    let requests: Vec<PortRequest> =
+        published.ports.iter().map(|p| request(p, published.addresses[0])).collect();
+    let held = host.within(|| PortAllocator::new().reserve(&requests)).unwrap();
+    network.attach(a.fd(), &published).unwrap();
+    network.attach(b.fd(), &endpoint_of_both("b", 20, 3)).unwrap();
+    a.serve_tcp("[::]:80");
+    a.serve_udp("[::]:53");
+    lan.serve_tcp("[::]:80");
+    // Containers, the host, and what is outside, in both directions.
+    assert_eq!(b.tcp("[fd30:20::2]:80").as_deref(), Some("fd30:20::3"));
+    assert_eq!(host.tcp("[fd30:20::2]:80").as_deref(), Some("fd30:20::1"));
+    assert_eq!(a.tcp("[fd09::2]:80").as_deref(), Some("fd09::1"));
+    assert_eq!(lan.tcp("[fd09::1]:8080").as_deref(), Some("fd09::2"));
+    assert_eq!(lan.ask_udp("[fd09::1]:8053", LONG).as_deref(), Some("fd09::2"));
+    assert!(lan.tcp("10.9.0.1:8080").is_some());
+    // From the host by its own addresses, and from containers by the host's.
+    assert!(host.tcp("[fd09::1]:8080").is_some());
+    assert!(b.tcp("[fd09::1]:8080").is_some());
+    assert!(a.tcp("[fd30:20::1]:8080").is_some());
+    // By another's route to the container nobody gets in, nor to what is on the host's loopback.
+    lan.ip("-6 route add fd30:20::/64 via fd09::1");
+    assert_eq!(lan.ask_tcp("[fd30:20::2]:80", SHORT), None);
+    assert_eq!(lan.ask_tcp("[fd09::1]:8081", SHORT), None);
+    network.detach("a").unwrap();
+    assert_eq!(lan.ask_tcp("[fd09::1]:8080", SHORT), None);
+    drop(held);
+}
+
+#[test]
+fn privileged_a_name_server_is_found_at_its_address() {
+    let container = Namespace::bare();
+    loopback_up(container.fd()).unwrap();
+    let (udp, tcp) = longshore_net::name_server(container.fd()).unwrap();
+    container.serve_tcp("0.0.0.0:53");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        let (n, peer) = udp.recv_from(&mut buffer).unwrap();
+        udp.send_to(&buffer[..n], peer).unwrap();
+        let (mut stream, _) = tcp.accept().unwrap();
+        std::io::Write::write_all(&mut stream, b"names").unwrap();
+    });
+    assert_eq!(container.ask_udp("127.0.0.11:53", LONG).as_deref(), Some("?"));
+    assert_eq!(container.tcp("127.0.0.11:53").as_deref(), Some("names"));
+    // The port itself is the container's.
+    assert_eq!(container.tcp("127.0.0.1:53").as_deref(), Some("127.0.0.1"));
+    // Another server takes over.
+    let (_udp, tcp) = longshore_net::name_server(container.fd()).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = tcp.accept().unwrap();
+        std::io::Write::write_all(&mut stream, b"new").unwrap();
+    });
+    assert_eq!(container.tcp("127.0.0.11:53").as_deref(), Some("new"));
 }

@@ -16,6 +16,7 @@ mod kinds;
 pub(crate) mod layers;
 mod mount;
 mod network;
+pub(crate) mod networks;
 pub(crate) mod object;
 pub(crate) mod output;
 mod ports;

@@ -2,6 +2,7 @@
 
 mod build;
 pub(crate) mod complete;
+mod network;
 mod registry;
 mod scripts;
 mod tree;
@@ -16,6 +17,7 @@ pub(crate) use tree::{Command, Group, Names};
 use crate::args::build::{BuildArgs, BuilderDuArgs, BuilderPruneArgs};
 use crate::args::create::{CreateArgs, RunOptions};
 use crate::args::layers::Look;
+use crate::args::networks::{NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkRmArgs};
 use crate::args::working::Work;
 use crate::args::{container as c, image as i, object as o, registry as r, system as s};
 use crate::error::{Failure, Result};
@@ -81,6 +83,10 @@ pub(crate) enum Action {
     VolumeInspect(o::VolumeInspectArgs),
     VolumeRm(o::VolumeRmArgs),
     VolumePrune(o::VolumePruneArgs),
+    NetworkCreate(Box<NetworkCreateArgs>),
+    NetworkConnect(NetworkConnectArgs),
+    NetworkDisconnect(NetworkDisconnectArgs),
+    NetworkRm(NetworkRmArgs),
     NetworkLs(o::NetworkLsArgs),
     NetworkInspect(o::NetworkInspectArgs),
     Inspect(o::InspectArgs),
@@ -392,7 +398,6 @@ mod tests {
             ),
             ("compose x", 1, "docker: 'docker compose' is not implemented yet"),
             ("manifest create x", 1, "docker: 'docker manifest create' is not implemented yet"),
-            ("network create x", 1, "docker: 'docker network create' is not implemented yet"),
             (
                 "ps --foo",
                 125,

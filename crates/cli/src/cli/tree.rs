@@ -4,6 +4,7 @@ mod layers;
 
 use super::Action;
 use super::build::{BUILD, BUILDER, BUILDX};
+use super::network::NETWORK;
 use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, MANIFEST_REFERRERS, PULL, PUSH, SEARCH};
 use super::working::WORKING;
 use crate::args::container as c;
@@ -532,15 +533,6 @@ const SYSTEM_PRUNE: Command =
         Action::SystemPrune(Options::from_matches(m))
     });
 
-const NETWORK_PRUNE: Command = command(
-    "prune",
-    "[OPTIONS]",
-    "Remove all unused networks",
-    Exactly(0),
-    &[s::NetworkPruneArgs::FLAGS],
-    |m| Action::NetworkPrune(Options::from_matches(m)),
-);
-
 const CONTAINER_PRUNE: Command = command(
     "prune",
     "[OPTIONS]",
@@ -626,23 +618,6 @@ const VOLUME_PRUNE: Command = command(
     &[o::VolumePruneArgs::FLAGS],
     |m| Action::VolumePrune(Options::from_matches(m)),
 );
-
-const NETWORK_LS: Command =
-    command("ls", "[OPTIONS]", "List networks", Exactly(0), &[o::NetworkLsArgs::FLAGS], |m| {
-        Action::NetworkLs(Options::from_matches(m))
-    })
-    .called("ls", &["list"])
-    .also(&["network ls", "network list"]);
-
-const NETWORK_INSPECT: Command = command(
-    "inspect",
-    "[OPTIONS] NETWORK [NETWORK...]",
-    "Display detailed information on one or more networks",
-    AtLeast(1),
-    &[o::NetworkInspectArgs::FLAGS],
-    |m| Action::NetworkInspect(Options::from_matches(m)),
-)
-.names(Names::Networks, MANY);
 
 /// The commands that people use most.
 pub(crate) const COMMON: &[&Command] =
@@ -739,13 +714,7 @@ pub(crate) const GROUPS: &[Group] = &[
         commands: &[&MANIFEST_INSPECT, &MANIFEST_REFERRERS],
         later: &["annotate", "create", "push", "rm"],
     },
-    Group {
-        name: "network",
-        about: "Manage networks",
-        usage: "",
-        commands: &[&NETWORK_INSPECT, &NETWORK_LS, &NETWORK_PRUNE],
-        later: &["connect", "create", "disconnect", "rm", "remove"],
-    },
+    NETWORK,
     Group {
         name: "system",
         about: "Manage the engine",

@@ -12,6 +12,7 @@ pub(crate) mod layers;
 mod lists;
 mod login;
 mod manifest;
+mod network;
 mod progress;
 mod prune;
 mod registry;
@@ -83,6 +84,10 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::VolumeInspect(_)
         | Action::VolumeRm(_)
         | Action::VolumePrune(_)
+        | Action::NetworkCreate(_)
+        | Action::NetworkConnect(_)
+        | Action::NetworkDisconnect(_)
+        | Action::NetworkRm(_)
         | Action::NetworkLs(_)
         | Action::NetworkInspect(_)
         | Action::Inspect(_)
@@ -185,6 +190,10 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
         }
         Action::VolumeRm(args) => volume::rm(c, &args).await,
         Action::VolumePrune(args) => prune::volumes(app, &args).await,
+        Action::NetworkCreate(args) => network::create(c, &args).await,
+        Action::NetworkConnect(args) => network::connect(c, &args).await,
+        Action::NetworkDisconnect(args) => network::disconnect(c, &args).await,
+        Action::NetworkRm(args) => network::rm(c, &args).await,
         Action::NetworkLs(args) => lists::networks(app, &args).await,
         Action::NetworkInspect(args) => {
             let kind = Kind::Network { verbose: args.verbose };

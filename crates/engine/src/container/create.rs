@@ -1,5 +1,6 @@
 //! `create`: checks a request, merges it with its image, and makes record and writable layer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use longshore_oci::image::{ImageDocument, RunConfig};
@@ -123,7 +124,7 @@ impl Engine {
         id: &str,
         mut config: ContainerConfig,
         mut host: HostConfig,
-        networks: std::collections::BTreeMap<String, EndpointSettings>,
+        networks: BTreeMap<String, EndpointSettings>,
         image: Digest,
         document: &ImageDocument,
         warnings: &mut Vec<String>,
@@ -223,53 +224,44 @@ impl Engine {
         super::spec::check_capabilities(host)
     }
 
-    /// One network for now; an address of one's own choice only outside the default network.
+    /// The networks that a container is to be on, by their names: those that it asks for, else the one of its mode.
     fn endpoints(
         &self,
         host: &HostConfig,
         config: &ContainerConfig,
-        asked: std::collections::BTreeMap<String, EndpointSettings>,
-    ) -> Result<std::collections::BTreeMap<String, EndpointSettings>> {
+        asked: BTreeMap<String, EndpointSettings>,
+    ) -> Result<BTreeMap<String, EndpointSettings>> {
         let mode = host.network_mode.as_str();
         if mode.starts_with("container:") {
-            return Ok(Default::default());
+            return Ok(BTreeMap::new());
         }
-        if asked.len() > 1 {
-            return Err(Error::unimplemented("connecting a container to several networks"));
+        // A network that is not there yet may be when the container starts.
+        let known = |name: &str| self.inner.networks.find(name).map_or(name.to_owned(), |n| n.name.clone());
+        let first = if config.network_disabled { "none".to_owned() } else { known(mode) };
+        let mut all: BTreeMap<String, EndpointSettings> =
+            asked.into_iter().map(|(key, settings)| (known(&key), settings)).collect();
+        if all.is_empty() {
+            all.insert(first.clone(), EndpointSettings::default());
         }
-        let name = if config.network_disabled { "none" } else { mode };
-        let mut settings = EndpointSettings::default();
-        for (key, given) in asked {
-            let same = key == name || (key == "default" && name == "bridge");
-            if !same {
+        for alone in ["host", "none"] {
+            let among_others = all.len() > 1 && all.contains_key(alone);
+            if among_others || (first == alone && !all.contains_key(alone)) {
                 return Err(Error::invalid(format!(
-                    "conflicting options: network mode {name} and an endpoint in network {key}"
+                    "conflicting options: a container in network {alone} is in no other network"
                 )));
             }
-            settings = given;
         }
-        if !settings.ipam_ipv4.is_empty() || !settings.ipam_ipv6.is_empty() {
-            return Err(Error::invalid(
-                "invalid config for network bridge: invalid endpoint settings: user specified IP address is supported \
-                 on user defined networks only",
-            ));
+        for (name, settings) in &mut all {
+            if settings.driver_opts.as_ref().is_some_and(|o| !o.is_empty()) {
+                return Err(Error::unimplemented("driver options of an endpoint"));
+            }
+            if settings.mac_address.is_empty() && *name == first {
+                settings.mac_address.clone_from(&config.mac_address);
+            }
+            settings.asked_mac.clone_from(&settings.mac_address);
         }
-        if settings.links.as_ref().is_some_and(|l| !l.is_empty()) {
-            return Err(Error::unimplemented("linking containers (--link)"));
-        }
-        if settings.driver_opts.as_ref().is_some_and(|o| !o.is_empty()) {
-            return Err(Error::unimplemented("driver options of an endpoint"));
-        }
-        if settings.mac_address.is_empty() {
-            settings.mac_address.clone_from(&config.mac_address);
-        }
-        if !settings.mac_address.is_empty() {
-            longshore_net::parse_mac(&settings.mac_address).map_err(|_| {
-                let mac = &settings.mac_address;
-                Error::invalid(format!("invalid config for network {name}: invalid MAC address {mac}"))
-            })?;
-        }
-        Ok(std::collections::BTreeMap::from([(name.to_owned(), settings)]))
+        self.check_endpoints(&all)?;
+        Ok(all)
     }
 
     fn mount_points(&self, host: &HostConfig, config: &ContainerConfig) -> Result<Vec<MountPoint>> {

@@ -17,6 +17,8 @@ pub(crate) enum Net {
     Host,
     /// None, or its own bridge network.
     Own,
+    /// Networks whose containers have names: a server of its own tells them.
+    Named,
 }
 
 /// Writes the three files.
@@ -44,7 +46,7 @@ pub(crate) fn write(
             }
             text
         }
-        Net::Own => Hosts {
+        Net::Own | Net::Named => Hosts {
             addresses: addresses.to_vec(),
             hostname: record.config.hostname.clone(),
             domainname: record.config.domainname.clone(),
@@ -58,17 +60,19 @@ pub(crate) fn write(
         search: record.host.dns_search.clone().unwrap_or_default(),
         options: record.host.dns_options.clone().unwrap_or_default(),
     };
-    let mut host_conf = host_text("/etc/resolv.conf");
     let conf = match net {
-        Net::Host => dns::host_resolv_conf(&host_conf, &options),
-        Net::Own => {
-            if dns::names_only_resolved_stub(&host_conf) {
-                host_conf = host_text(dns::RESOLVED_PATH);
-            }
-            dns::resolv_conf(&host_conf, &options)
-        }
+        Net::Host => dns::host_resolv_conf(&host_text("/etc/resolv.conf"), &options),
+        Net::Own => dns::resolv_conf(&host_conf(), &options),
+        Net::Named => dns::named_resolv_conf(&host_conf(), &options),
     };
     put(&dir.join("resolv.conf"), conf.as_bytes())
+}
+
+/// The host's settings of names, as they mean something elsewhere.
+pub(crate) fn host_conf() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let own = read("/etc/resolv.conf");
+    if dns::names_only_resolved_stub(&own) { read(dns::RESOLVED_PATH) } else { own }
 }
 
 /// `--add-host`; `host-gateway` is the bridge's address.

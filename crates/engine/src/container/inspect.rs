@@ -8,6 +8,7 @@ use longshore_store::GraphOf;
 
 use super::Container;
 use crate::model::{ContainerView, PortBinding};
+use crate::network::{is_custom, names_of};
 use crate::record::Record;
 use crate::{Engine, Result};
 
@@ -89,12 +90,8 @@ impl Engine {
 fn networks(record: &Record) -> BTreeMap<String, crate::model::EndpointSettings> {
     let mut out = record.networks.clone();
     if record.is_running() {
-        let custom = |n: &str| !["bridge", "host", "none"].contains(&n);
-        for (_, e) in out.iter_mut().filter(|(n, _)| custom(n)) {
-            let mut names = vec![record.name.clone()];
-            names.extend(e.aliases.iter().flatten().cloned());
-            names.push(record.short_id().to_owned());
-            e.dns_names = Some(names);
+        for (name, e) in out.iter_mut().filter(|(name, _)| is_custom(name)) {
+            e.dns_names = Some(names_of(record, name));
         }
     }
     out

@@ -39,6 +39,7 @@ impl Engine {
                 return Err(e);
             }
             c.write().record.name = new;
+            engine.tell_names_again(&c);
             engine.index(|i| i.release(&old, &c.id));
             engine.container_event(&c, "rename", &[("oldName", format!("/{old}"))]);
             Ok(())

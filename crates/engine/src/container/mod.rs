@@ -5,7 +5,7 @@ mod confine;
 mod copy;
 mod copyup;
 mod create;
-mod files;
+pub(crate) mod files;
 mod inspect;
 mod lifecycle;
 mod limits;
@@ -28,7 +28,6 @@ mod validate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use longshore_net::PortReservation;
 use longshore_runtime::Task;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -39,6 +38,7 @@ pub(crate) use supervise::{first_delay, wants_restart};
 pub(crate) use tree::tree_size;
 
 use crate::events::Attributes;
+use crate::network::Held;
 use crate::record::Record;
 use crate::{Error, Result, names};
 
@@ -63,7 +63,7 @@ pub(crate) struct Data {
     pub(crate) record: Record,
     pub(crate) task: Option<Arc<Task>>,
     pub(crate) pending: Vec<PendingAttach>,
-    pub(crate) reservation: Option<PortReservation>,
+    pub(crate) held: Held,
     /// Execs that run.
     pub(crate) execs: BTreeSet<String>,
 }
@@ -90,7 +90,7 @@ impl Container {
                 record,
                 task: None,
                 pending: Vec::new(),
-                reservation: None,
+                held: Held::default(),
                 execs: BTreeSet::new(),
             }),
             life: watch::Sender::new(life),

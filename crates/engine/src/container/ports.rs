@@ -1,7 +1,7 @@
 //! Port specifications: `80`, `80/tcp`, `8000-8010/udp`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use longshore_net::{PortRequest, Transport};
@@ -43,6 +43,28 @@ pub(crate) fn expose_keys(text: &str) -> Result<Vec<String>> {
     Ok(range.map(|p| format!("{p}/{proto}")).collect())
 }
 
+/// Where published ports lead, and where they are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// The container's address; without one nothing is published.
+    pub(crate) container_ip: Option<IpAddr>,
+    /// The host's address of ports that name none; `None`: all of them.
+    pub(crate) host_ip: Option<IpAddr>,
+    /// The host has IPv6.
+    pub(crate) ipv6: bool,
+}
+
+impl Reach {
+    /// The host's addresses of a port that names none.
+    fn host_ips(&self) -> Vec<IpAddr> {
+        match self.host_ip {
+            Some(ip) => vec![ip],
+            None if self.ipv6 => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None => vec![Ipv4Addr::UNSPECIFIED.into()],
+        }
+    }
+}
+
 /// What is to be published: for each binding (or each exposed port with `all`) one request.
 ///
 /// # Errors
@@ -51,17 +73,17 @@ pub(crate) fn requests(
     bindings: Option<&BTreeMap<String, Option<Vec<PortBinding>>>>,
     exposed: Option<&JsonSet>,
     all: bool,
-    container_ip: Ipv4Addr,
-) -> Result<Vec<(String, PortRequest)>> {
-    let mut out = Vec::new();
+    reach: &Reach,
+) -> Result<Vec<PortRequest>> {
+    let mut out: Vec<PortRequest> = Vec::new();
+    let Some(container_ip) = reach.container_ip else { return Ok(out) };
     let empty = BTreeMap::new();
     let bindings = bindings.unwrap_or(&empty);
     for (key, list) in bindings {
         let (range, proto) = parse(key)?;
         for port in range {
-            let key = format!("{port}/{proto}");
             for binding in list.iter().flatten() {
-                out.push((key.clone(), request(&proto, port, binding, container_ip)?));
+                out.push(request(&proto, port, binding, container_ip, reach)?);
             }
         }
     }
@@ -70,9 +92,10 @@ pub(crate) fn requests(
             // An exposed port that is no port was accepted at create, as Docker does; it publishes nothing.
             let Ok((range, proto)) = parse(key) else { continue };
             for port in range {
-                let key = format!("{port}/{proto}");
-                if !out.iter().any(|(k, _)| *k == key) {
-                    out.push((key, request(&proto, port, &PortBinding::default(), container_ip)?));
+                let wanted = request(&proto, port, &PortBinding::default(), container_ip, reach)?;
+                let same = |r: &PortRequest| (r.transport, r.container_port) == (wanted.transport, port);
+                if !out.iter().any(same) {
+                    out.push(wanted);
                 }
             }
         }
@@ -83,17 +106,17 @@ pub(crate) fn requests(
     Ok(out)
 }
 
-fn request(proto: &str, port: u16, binding: &PortBinding, container_ip: Ipv4Addr) -> Result<PortRequest> {
+fn request(
+    proto: &str,
+    port: u16,
+    binding: &PortBinding,
+    container_ip: IpAddr,
+    reach: &Reach,
+) -> Result<PortRequest> {
     let transport: Transport = proto.parse()?;
-    let host_ip = match binding.host_ip.as_str() {
-        "" => Ipv4Addr::UNSPECIFIED,
-        text => match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(ip)) => ip,
-            Ok(IpAddr::V6(ip)) => {
-                return Err(Error::unimplemented(format!("publishing ports on the IPv6 address {ip}")));
-            }
-            Err(_) => return Err(Error::invalid(format!("invalid IP address: {text}"))),
-        },
+    let host_ips = match binding.host_ip.as_str() {
+        "" => reach.host_ips(),
+        text => vec![text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?],
     };
     let host_ports = match binding.host_port.as_str() {
         "" | "0" => None,
@@ -102,7 +125,7 @@ fn request(proto: &str, port: u16, binding: &PortBinding, container_ip: Ipv4Addr
                 .ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?,
         ),
     };
-    Ok(PortRequest { transport, host_ip, host_ports, container_ip, container_port: port })
+    Ok(PortRequest { transport, host_ips, host_ports, container_ip, container_port: port })
 }
 
 #[cfg(test)]
@@ -127,9 +150,28 @@ mod tests {
         )]);
         let exposed =
             ["80/tcp", "81/udp", "99999/tcp"].iter().map(|k| ((*k).to_owned(), Default::default())).collect();
-        let ip = Ipv4Addr::LOCALHOST;
-        let got = requests(Some(&bindings), Some(&exposed), true, ip).expect("requests");
-        let keys: Vec<_> = got.iter().map(|(k, r)| (k.as_str(), r.host_ports.clone())).collect();
-        assert_eq!(keys, [("80/tcp", Some(8080..=8080)), ("81/udp", None)]);
+        let reach = Reach { container_ip: Some(Ipv4Addr::LOCALHOST.into()), host_ip: None, ipv6: false };
+        let got = requests(Some(&bindings), Some(&exposed), true, &reach).expect("requests");
+        let keys: Vec<_> =
+            got.iter().map(|r| (r.container_port, r.transport, r.host_ports.clone())).collect();
+        assert_eq!(keys, [(80, Transport::Tcp, Some(8080..=8080)), (81, Transport::Udp, None)]);
+        let nowhere = Reach { container_ip: None, ..reach };
+        assert_eq!(requests(Some(&bindings), Some(&exposed), true, &nowhere).expect("requests"), []);
+    }
+
+    #[test]
+    fn a_port_without_an_address_is_on_all_of_them() {
+        let of = |host_ip: &str, reach: Reach| {
+            let binding = PortBinding { host_ip: host_ip.to_owned(), host_port: "8080".into() };
+            let bindings = BTreeMap::from([("80/tcp".to_owned(), Some(vec![binding]))]);
+            let got = requests(Some(&bindings), None, false, &reach).expect("requests");
+            let ips = got.iter().flat_map(|r| r.host_ips.iter().map(ToString::to_string));
+            ips.collect::<Vec<_>>().join(" ")
+        };
+        let both = Reach { container_ip: Some(Ipv4Addr::LOCALHOST.into()), host_ip: None, ipv6: true };
+        assert_eq!(of("", both), "0.0.0.0 ::");
+        assert_eq!(of("", Reach { ipv6: false, ..both }), "0.0.0.0");
+        assert_eq!(of("", Reach { host_ip: Some(Ipv4Addr::LOCALHOST.into()), ..both }), "127.0.0.1");
+        assert_eq!((of("::1", both), of("10.0.0.1", both)), ("::1".into(), "10.0.0.1".into()));
     }
 }

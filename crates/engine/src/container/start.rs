@@ -1,29 +1,28 @@
 //! `start`: mounts, files, network, processes; everything undone in reverse when a step fails.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_net::{Endpoint, PortReservation};
 use longshore_oci::{IdMap, Kind};
 use longshore_runtime::user::User;
 use longshore_runtime::{CreateRequest, Error as RuntimeError, LogFile, Task};
+use longshore_sys::mount;
 use longshore_sys::root::Root;
-use longshore_sys::{mount, netns};
 use rustix::fs::Mode;
 use rustix::mount::MountAttrFlags;
 
-use super::files::{self, Net};
+use super::files;
 use super::spec::{self, Facts};
 use super::{Container, confine, copyup, mounts, validate};
 use crate::engine::make_dir;
-use crate::model::{EndpointSettings, MountPoint, RemoveOptions, Status};
+use crate::model::{MountPoint, RemoveOptions, Status};
+use crate::network::Held;
 use crate::record::Record;
 use crate::time::now;
-use crate::{Engine, Error, Result, names};
+use crate::{Engine, Error, Result};
 
 /// What clients look for in a start that failed.
 const CREATE_FAILED: &str =
@@ -104,7 +103,7 @@ impl Engine {
                 self.release_runtime(c);
                 let mut data = c.write();
                 data.task = None;
-                data.reservation = None;
+                data.held = Held::default();
                 data.pending.clear();
                 let idle = if data.record.has_run { Status::Exited } else { Status::Created };
                 let state = &mut data.record.state;
@@ -136,7 +135,7 @@ impl Engine {
         let root = Root::open(&rootfs).map_err(|e| early(e.into()))?;
         let mut facts = self.facts(record, &root, rootfs).map_err(early)?;
         self.prepare_mounts(c, record, &root, &mut facts).map_err(early)?;
-        let network = self.connect(c, record).map_err(early)?;
+        let mut network = self.connect(c, record).map_err(early)?;
         files::write(&self.inner.paths, record, network.files, &network.addresses(), network.gateway)
             .map_err(early)?;
         record.apparmor = facts.apparmor.clone().unwrap_or_default();
@@ -149,7 +148,7 @@ impl Engine {
         })?;
         // The network and the process are set up side by side; both must be there before it runs.
         let (created, attached) = std::thread::scope(|s| {
-            let attach = s.spawn(|| self.attach_network(&network));
+            let attach = s.spawn(|| self.attach_network(record, &network));
             let created = runtime.create(request);
             let attached = attach
                 .join()
@@ -157,10 +156,12 @@ impl Engine {
             (created, attached)
         });
         let task = Arc::new(created.map_err(launch_error)?);
-        attached.map_err(|e| early(e.context("failed to set up container networking")))?;
+        network.held.names =
+            attached.map_err(|e| early(e.context("failed to set up container networking")))?;
+        c.write().held = network.held;
         self.admit_clients(c, &task);
         task.start().map_err(launch_error)?;
-        self.now_running(c, record, &task, network);
+        self.now_running(c, record, &task);
         Ok(task)
     }
 
@@ -357,7 +358,7 @@ impl Engine {
         }
     }
 
-    fn now_running(&self, c: &Arc<Container>, record: &mut Record, task: &Task, network: Wiring) {
+    fn now_running(&self, c: &Arc<Container>, record: &mut Record, task: &Task) {
         record.state.status = Status::Running;
         record.state.pid = task.pid();
         record.state.exit_code = 0;
@@ -369,7 +370,6 @@ impl Engine {
         record.boot = longshore_sys::boot::boot_id().unwrap_or_default();
         {
             let mut data = c.write();
-            data.reservation = network.reservation;
             // What may have changed meanwhile without the operation lock.
             record.host.auto_remove = data.record.host.auto_remove;
             record.restart_count = data.record.restart_count;
@@ -384,178 +384,6 @@ impl Engine {
             self.network_event(c, "connect", name, &e.network_id);
         }
         self.container_event(c, "start", &[]);
-    }
-
-    /// The network namespace, the address and the ports, as the record asks; stored in the record.
-    fn connect(&self, c: &Container, record: &mut Record) -> Result<Wiring> {
-        let networking = |e: Error| e.context("failed to set up container networking");
-        let mut wiring =
-            Wiring { netns: None, endpoint: None, gateway: None, reservation: None, files: Net::Own };
-        if let Some(id) = record.host.network_mode.strip_prefix("container:") {
-            let other = self.find(id)?;
-            let data = other.read();
-            let task = data.task.as_ref().filter(|_| data.record.is_running()).ok_or_else(|| {
-                let status = data.record.state.status.word();
-                Error::conflict(format!(
-                    "cannot join network namespace of a non running container: container {} is {status}",
-                    data.record.name
-                ))
-            })?;
-            wiring.netns = Some(netns::of(task.pid(), task.start_time()).map_err(|e| networking(e.into()))?);
-            wiring.gateway = data.record.networks.values().find_map(|e| e.gateway.parse().ok());
-            if data.record.host.network_mode == "host" {
-                wiring.files = Net::Host;
-            }
-            return Ok(wiring);
-        }
-        let Some(name) = record.networks.keys().next().cloned() else {
-            return Err(networking(Error::internal("the container has no network")));
-        };
-        let (id, driver) = {
-            let network = self.inner.networks.find(&name).map_err(networking)?;
-            (network.id.clone(), network.driver.clone())
-        };
-        let mut settings = record.networks.get(&name).cloned().unwrap_or_default();
-        settings.network_id = id;
-        settings.endpoint_id = names::new_id()?;
-        record.sandbox = names::new_id()?;
-        if driver == "host" {
-            wiring.files = Net::Host;
-        } else {
-            let fd = netns::create()?;
-            let pin = self.inner.paths.netns(&record.sandbox);
-            if let Some(dir) = pin.parent() {
-                make_dir(dir, 0o700)?;
-            }
-            netns::pin(&fd, &pin)?;
-            wiring.netns = Some(fd);
-        }
-        // Known to the container from here on, so that a failure frees it.
-        self.note_endpoint(c, record, &name, &settings);
-        if driver == "bridge" {
-            self.plan_endpoint(c, record, &name, &mut settings, &mut wiring).map_err(networking)?;
-        }
-        record.networks.insert(name, settings);
-        Ok(wiring)
-    }
-
-    fn plan_endpoint(
-        &self,
-        c: &Container,
-        record: &mut Record,
-        name: &str,
-        settings: &mut EndpointSettings,
-        wiring: &mut Wiring,
-    ) -> Result<()> {
-        let bridge = self.inner.networks.bridge()?;
-        let config = bridge.config();
-        let ip = bridge.allocate()?;
-        settings.ip_address = ip.to_string();
-        settings.ip_prefix_len = u32::from(config.subnet.prefix());
-        settings.gateway = config.gateway.to_string();
-        self.note_endpoint(c, record, name, settings);
-        let mac = match settings.mac_address.as_str() {
-            "" => longshore_net::mac_for(ip),
-            text => longshore_net::parse_mac(text)?,
-        };
-        // Shown while it runs; one that was asked for stays.
-        settings.mac_address = longshore_net::format_mac(mac);
-        let wanted = super::ports::requests(
-            record.host.port_bindings.as_ref(),
-            record.config.run.exposed_ports.as_ref(),
-            record.host.publish_all_ports,
-            ip,
-        )?;
-        let requests: Vec<_> = wanted.into_iter().map(|(_, r)| r).collect();
-        let reservation = self.inner.networks.reserve_ports(&requests)?;
-        record.ports = reservation.ports().to_vec();
-        self.note_endpoint(c, record, name, settings);
-        wiring.gateway = Some(IpAddr::V4(config.gateway));
-        wiring.endpoint = Some(Endpoint {
-            id: settings.endpoint_id.clone(),
-            ip,
-            mac,
-            ifname: "eth0".into(),
-            ports: record.ports.clone(),
-        });
-        wiring.reservation = Some(reservation);
-        Ok(())
-    }
-
-    /// Puts what was taken into the shared record, where `disconnect` finds it.
-    fn note_endpoint(&self, c: &Container, record: &Record, name: &str, settings: &EndpointSettings) {
-        let mut data = c.write();
-        data.record.sandbox.clone_from(&record.sandbox);
-        data.record.ports.clone_from(&record.ports);
-        data.record.networks.insert(name.to_owned(), settings.clone());
-    }
-
-    fn attach_network(&self, wiring: &Wiring) -> Result<()> {
-        let Some(fd) = &wiring.netns else { return Ok(()) };
-        match &wiring.endpoint {
-            Some(endpoint) => {
-                self.inner.networks.bridge()?.network.attach(fd.as_fd(), endpoint)?;
-            }
-            // Another container's namespace has its loopback up; doing it again changes nothing.
-            None => longshore_net::loopback_up(fd.as_fd())?,
-        }
-        Ok(())
-    }
-
-    /// Frees address, interface, ports and namespace of a run.
-    pub(crate) fn disconnect(&self, c: &Container) {
-        let (networks, sandbox) = {
-            let mut data = c.write();
-            let asked = data.record.config.mac_address.clone();
-            let has_run = data.record.has_run;
-            let networks: Vec<(String, EndpointSettings)> = data
-                .record
-                .networks
-                .iter_mut()
-                .filter(|(_, e)| !e.endpoint_id.is_empty())
-                .map(|(name, e)| {
-                    let old = e.clone();
-                    if !has_run {
-                        e.network_id.clear();
-                    }
-                    e.endpoint_id.clear();
-                    e.gateway.clear();
-                    e.ip_address.clear();
-                    e.ip_prefix_len = 0;
-                    // One that was made up is not kept.
-                    e.mac_address.clone_from(&asked);
-                    (name.clone(), old)
-                })
-                .collect();
-            data.record.ports.clear();
-            data.reservation = None;
-            (networks, std::mem::take(&mut data.record.sandbox))
-        };
-        for (name, e) in &networks {
-            let ip = e.ip_address.parse::<Ipv4Addr>();
-            if let (Ok(ip), Ok(bridge)) = (ip, self.inner.networks.bridge()) {
-                match bridge.network.release(&e.endpoint_id) {
-                    Ok(()) => bridge.release(ip),
-                    // Its address stays taken: it may still answer there.
-                    Err(err) => tracing::warn!(container = c.id, "disconnect from {name}: {err}"),
-                }
-            }
-            self.network_event(c, "disconnect", name, &e.network_id);
-        }
-        if !sandbox.is_empty()
-            && let Err(e) = netns::unpin(&self.inner.paths.netns(&sandbox))
-        {
-            tracing::debug!(container = c.id, "unpin its network namespace: {e}");
-        }
-    }
-
-    fn network_event(&self, c: &Container, action: &str, name: &str, id: &str) {
-        if c.read().record.transient {
-            return;
-        }
-        let driver = self.inner.networks.find(name).map(|n| n.driver.clone()).unwrap_or_default();
-        let pairs = [("container", c.id.as_str()), ("name", name), ("type", driver.as_str())];
-        self.event("network", action, id, &pairs);
     }
 
     /// What was mounted in the host's namespace for a run, and who is told.
@@ -576,21 +404,6 @@ impl Engine {
                 self.event("volume", "unmount", &m.name, &pairs);
             }
         }
-    }
-}
-
-/// How a container is connected.
-struct Wiring {
-    netns: Option<OwnedFd>,
-    endpoint: Option<Endpoint>,
-    gateway: Option<IpAddr>,
-    reservation: Option<PortReservation>,
-    files: Net,
-}
-
-impl Wiring {
-    fn addresses(&self) -> Vec<IpAddr> {
-        self.endpoint.iter().map(|e| IpAddr::V4(e.ip)).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use longshore_runtime::{ExitStatus, Task};
 
 use super::{Container, exit_of, from_std};
 use crate::model::{RemoveOptions, Status};
+use crate::network::Held;
 use crate::record::Record;
 use crate::time::now;
 use crate::{Engine, Result};
@@ -70,7 +71,7 @@ impl Engine {
         let (record, restart) = {
             let mut data = c.write();
             data.task = None;
-            data.reservation = None;
+            data.held = Held::default();
             data.pending.clear();
             data.execs.clear();
             let r = &mut data.record;

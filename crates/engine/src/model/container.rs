@@ -346,7 +346,11 @@ pub struct EndpointSettings {
     pub ipv6_gateway: String,
     pub global_ipv6_address: String,
     pub global_ipv6_prefix_len: u32,
+    /// The one that it has, or will have.
     pub mac_address: String,
+    /// Asked for by the client.
+    #[serde(default)]
+    pub asked_mac: String,
     pub dns_names: Option<Vec<String>>,
 }
 

@@ -1,10 +1,11 @@
 //! Links, addresses and routes: the bridge, veth pairs, and a container's side of one.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED, NetlinkHeader, NetlinkMessage};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, InfoData,
     InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -16,7 +17,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use super::socket::{Dumped, Protocol, Request, Socket};
-use crate::addr::Ipv4Net;
 use crate::error::{Error, Result};
 use crate::plan::{BridgePlan, EndpointPlan};
 
@@ -93,10 +93,16 @@ impl HostLinks {
         up.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![AfSpecInet::Other(
             DefaultNla::new(IFLA_INET_CONF, conf),
         )])]));
-        self.socket.run(&[
-            new_address(index, plan.address, &plan.name).tolerating(Errno::EXIST),
-            request(RouteNetlinkMessage::SetLink(up), 0, format!("set bridge {} up", plan.name)),
-        ])
+        if plan.addresses.iter().any(|address| address.addr().is_ipv6()) {
+            // Some hosts give new interfaces none.
+            crate::procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", plan.name), "0");
+        }
+        let addresses = plan.addresses.iter();
+        let mut requests: Vec<Request> = addresses
+            .map(|address| new_address(index, *address, &plan.name).tolerating(Errno::EXIST))
+            .collect();
+        requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set bridge {} up", plan.name)));
+        self.socket.run(&requests)
     }
 
     /// Makes a veth pair: one end a port of the bridge, the other already in `netns` with its final name.
@@ -246,14 +252,10 @@ impl ContainerLinks {
         up.header.index = index;
         up.header.flags = LinkFlags::Up;
         up.header.change_mask = LinkFlags::Up;
-        let mut requests = vec![
-            loopback_up(),
-            new_address(index, plan.address, &plan.ifname),
-            request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)),
-        ];
-        if let Some(gateway) = plan.gateway {
-            requests.push(default_route(index, gateway));
-        }
+        let mut requests = vec![loopback_up()];
+        requests.extend(plan.addresses.iter().map(|address| new_address(index, *address, &plan.ifname)));
+        requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)));
+        requests.extend(plan.gateways.iter().map(|gateway| default_route(Some(index), *gateway)));
         links.socket.run(&requests)?;
         Ok(Self { links, index })
     }
@@ -274,36 +276,50 @@ pub(crate) fn set_loopback_up() -> Result<()> {
     Socket::open(Protocol::Route)?.run(&[loopback_up()])
 }
 
-/// Every IPv4 network that this host has an address in or a route to; default routes do not count.
-pub(crate) fn host_networks() -> Result<Vec<Ipv4Net>> {
+/// The names of all interfaces of this thread's network namespace.
+pub(crate) fn interfaces() -> Result<Vec<String>> {
+    let mut socket = Socket::open(Protocol::Route)?;
+    let list = request(RouteNetlinkMessage::GetLink(LinkMessage::default()), 0, "list interfaces".to_owned());
+    socket.dump(&list)?.iter().map(|answer| Ok(parse_link(answer)?.name)).collect()
+}
+
+/// Adds default routes over gateways that are on the interfaces' networks; those that are there stay.
+pub(crate) fn add_default_routes(gateways: &[IpAddr]) -> Result<()> {
+    let routes = gateways.iter().map(|gateway| default_route(None, *gateway).tolerating(Errno::EXIST));
+    Socket::open(Protocol::Route)?.run(&routes.collect::<Vec<_>>())
+}
+
+/// Every network that this host has an address in or a route to; default routes do not count.
+pub(crate) fn host_networks() -> Result<Vec<IpNet>> {
     let mut socket = Socket::open(Protocol::Route)?;
     let mut networks = Vec::new();
-    let mut addresses = AddressMessage::default();
-    addresses.header.family = AddressFamily::Inet;
-    let list = request(RouteNetlinkMessage::GetAddress(addresses), 0, "list addresses".to_owned());
+    let list =
+        request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), 0, "list addresses".to_owned());
     for answer in socket.dump(&list)? {
         if let RouteNetlinkMessage::NewAddress(message) = parse(&answer, "list addresses")? {
             let address = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Address(IpAddr::V4(ip)) => Some(*ip),
+                AddressAttribute::Address(ip) => Some(*ip),
                 _ => None,
             });
-            networks.extend(address.and_then(|ip| Ipv4Net::new(ip, message.header.prefix_len)));
+            networks.extend(address.and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok()));
         }
     }
-    let mut routes = RouteMessage::default();
-    routes.header.address_family = AddressFamily::Inet;
-    let list = request(RouteNetlinkMessage::GetRoute(routes), 0, "list routes".to_owned());
-    for answer in socket.dump(&list)? {
-        if let RouteNetlinkMessage::NewRoute(message) = parse(&answer, "list routes")?
-            && message.header.kind == RouteType::Unicast
-        {
-            let destination = message.attributes.iter().find_map(|a| match a {
-                RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
-                _ => None,
-            });
-            networks.extend(
-                destination.and_then(|ip| Ipv4Net::new(ip, message.header.destination_prefix_length)),
-            );
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut routes = RouteMessage::default();
+        routes.header.address_family = family;
+        let list = request(RouteNetlinkMessage::GetRoute(routes), 0, "list routes".to_owned());
+        for answer in socket.dump(&list)? {
+            if let RouteNetlinkMessage::NewRoute(message) = parse(&answer, "list routes")?
+                && message.header.kind == RouteType::Unicast
+            {
+                let destination = message.attributes.iter().find_map(|a| match a {
+                    RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+                    RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+                    _ => None,
+                });
+                let length = message.header.destination_prefix_length;
+                networks.extend(destination.and_then(|ip| IpNet::new(ip, length).ok()));
+            }
         }
     }
     Ok(networks)
@@ -322,14 +338,18 @@ fn loopback_up() -> Request {
     request(RouteNetlinkMessage::SetLink(up), 0, "set lo up".to_owned())
 }
 
-fn new_address(index: u32, address: Ipv4Net, name: &str) -> Request {
+fn new_address(index: u32, address: IpNet, name: &str) -> Request {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = address.prefix();
+    message.header.prefix_len = address.prefix_len();
     message.header.index = index;
-    message.attributes.push(AddressAttribute::Local(address.addr().into()));
-    message.attributes.push(AddressAttribute::Address(address.addr().into()));
-    message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    message.header.family = family(&address.addr());
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    message.attributes.push(AddressAttribute::Address(address.addr()));
+    match address {
+        IpNet::V4(net) => message.attributes.push(AddressAttribute::Broadcast(net.broadcast())),
+        // Nobody else has it: that is known, and need not be waited for.
+        IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
+    }
     request(
         RouteNetlinkMessage::NewAddress(message),
         NLM_F_CREATE | NLM_F_EXCL,
@@ -337,15 +357,23 @@ fn new_address(index: u32, address: Ipv4Net, name: &str) -> Request {
     )
 }
 
-fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
+fn family(ip: &IpAddr) -> AddressFamily {
+    if ip.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+/// Without an interface the kernel finds the one whose network the gateway is in.
+fn default_route(index: Option<u32>, gateway: IpAddr) -> Request {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family(&gateway);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-    message.attributes.push(RouteAttribute::Oif(index));
+    message.attributes.push(RouteAttribute::Gateway(match gateway {
+        IpAddr::V4(ip) => RouteAddress::Inet(ip),
+        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+    }));
+    message.attributes.extend(index.map(RouteAttribute::Oif));
     request(
         RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_EXCL,

@@ -4,5 +4,7 @@
 mod link;
 mod socket;
 
-pub(crate) use link::{ContainerLinks, HostLinks, host_networks, set_loopback_up};
+pub(crate) use link::{
+    ContainerLinks, HostLinks, add_default_routes, host_networks, interfaces, set_loopback_up,
+};
 pub(crate) use socket::{Protocol, Request, Socket};

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use rustix::io::Errno;
 
-use super::FAMILY_IPV4;
 use super::table::{Firewall, request_in};
 use super::wire;
+use super::{FAMILY_IPV4, FAMILY_IPV6};
 use crate::Transport;
 use crate::error::Result;
 use crate::netlink::Request;
@@ -33,12 +33,14 @@ impl Firewall {
         if ports.is_empty() {
             return Ok(());
         }
-        let list = request_in(FAMILY_IPV4, MSG_GET, 0, "list tracked connections".to_owned(), |_| {});
         let mut stale = Vec::new();
-        for answer in self.socket.dump(&list)? {
-            let (_, flow) = wire::body(&answer.payload);
-            if udp_destination(flow).is_some_and(|port| ports.contains(&port)) {
-                stale.extend(deletion(flow));
+        for family in [FAMILY_IPV4, FAMILY_IPV6] {
+            let list = request_in(family, MSG_GET, 0, "list tracked connections".to_owned(), |_| {});
+            for answer in self.socket.dump(&list)? {
+                let (_, flow) = wire::body(&answer.payload);
+                if udp_destination(flow).is_some_and(|port| ports.contains(&port)) {
+                    stale.extend(deletion(family, flow));
+                }
             }
         }
         stale.chunks(PORTION).try_for_each(|portion| self.socket.run(portion))
@@ -53,10 +55,10 @@ fn udp_destination(flow: &[u8]) -> Option<u16> {
     (Transport::from_number(number) == Some(Transport::Udp)).then_some(port)
 }
 
-fn deletion(flow: &[u8]) -> Option<Request> {
+fn deletion(family: u8, flow: &[u8]) -> Option<Request> {
     let original = wire::attribute(flow, TUPLE_ORIGINAL)?;
     let id = wire::u32(flow, ID)?;
-    let request = request_in(FAMILY_IPV4, MSG_DELETE, 0, "forget a tracked connection".to_owned(), |w| {
+    let request = request_in(family, MSG_DELETE, 0, "forget a tracked connection".to_owned(), |w| {
         // The identity keeps a new flow between the same ends from being meant.
         w.nest(TUPLE_ORIGINAL, |w| w.raw(original)).u32(ID, id);
     });
@@ -80,7 +82,7 @@ mod tests {
         };
         assert_eq!(udp_destination(&flow(17, 53)), Some(53));
         assert_eq!(udp_destination(&flow(6, 53)), None);
-        assert!(deletion(&flow(17, 53)).is_some());
+        assert!(deletion(FAMILY_IPV4, &flow(17, 53)).is_some());
         for end in 0..flow(17, 53).len() {
             let _ = udp_destination(&flow(17, 53)[..end]);
         }

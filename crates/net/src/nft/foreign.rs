@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::table::{Firewall, request_in};
 use super::wire;
 use super::{
-    FAMILY_INET, FAMILY_IPV4, MSG_DELRULE, MSG_GETCHAIN, MSG_GETRULE, MSG_NEWRULE, NLM_F_CREATE,
+    FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, MSG_DELRULE, MSG_GETCHAIN, MSG_GETRULE, MSG_NEWRULE, NLM_F_CREATE,
     comment_text, encode,
 };
 use crate::error::{Error, Result};
@@ -94,7 +94,7 @@ impl Firewall {
     /// Every chain that matters here, of other tables than ours.
     fn chains(&mut self, ours: &str) -> Result<Vec<ForeignChain>> {
         let mut found = Vec::new();
-        for family in [FAMILY_IPV4, FAMILY_INET] {
+        for family in [FAMILY_IPV4, FAMILY_IPV6, FAMILY_INET] {
             let list = request_in(family, MSG_GETCHAIN, 0, "list nftables chains".to_owned(), |_| {});
             let answers = match self.socket.dump(&list) {
                 // A kernel without this family has no chains in it.
@@ -152,6 +152,7 @@ fn places(chains: &[ForeignChain]) -> impl Iterator<Item = &ForeignChain> {
 fn family_name(family: u8) -> &'static str {
     match family {
         FAMILY_INET => "inet",
+        FAMILY_IPV6 => "ip6",
         _ => "ip",
     }
 }

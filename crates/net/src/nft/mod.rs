@@ -38,6 +38,7 @@ const NLM_F_APPEND: u16 = 0x800;
 
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
 
 /// A comment, in the form in which `nft` keeps one: a type, a length, and the text with its final zero.
 fn comment(text: &str) -> Vec<u8> {

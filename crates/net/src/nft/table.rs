@@ -1,16 +1,18 @@
 //! Our own table: installed as a whole and atomically, its elements one endpoint at a time.
 
+use std::net::IpAddr;
+
 use rustix::io::Errno;
 
 use super::wire::{self, Writer};
 use super::{
-    FAMILY_IPV4, MSG_BATCH_BEGIN, MSG_BATCH_END, MSG_DELRULE, MSG_DELSETELEM, MSG_DELTABLE, MSG_GETRULE,
-    MSG_GETSETELEM, MSG_NEWCHAIN, MSG_NEWRULE, MSG_NEWSET, MSG_NEWSETELEM, MSG_NEWTABLE, NLM_F_APPEND,
-    NLM_F_CREATE, SUBSYSTEM, comment_text, encode,
+    FAMILY_INET, FAMILY_IPV4, MSG_BATCH_BEGIN, MSG_BATCH_END, MSG_DELRULE, MSG_DELSETELEM, MSG_DELTABLE,
+    MSG_GETRULE, MSG_GETSETELEM, MSG_NEWCHAIN, MSG_NEWRULE, MSG_NEWSET, MSG_NEWSETELEM, MSG_NEWTABLE,
+    NLM_F_APPEND, NLM_F_CREATE, SUBSYSTEM, comment_text, encode,
 };
 use crate::error::Result;
 use crate::netlink::{Protocol, Request, Socket};
-use crate::plan::{Element, MAP_ADDRESS, MAP_ANY, Ruleset};
+use crate::plan::{Element, MAPS, Map, Ruleset};
 
 /// Elements per message; an attribute list ends at 64 KiB and one element takes some 90 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 400;
@@ -28,15 +30,17 @@ impl Firewall {
         Ok(Firewall { socket: Socket::open(Protocol::Netfilter)?, warned: false })
     }
 
-    /// Installs the table, or brings the one that exists to the plan. Elements of its maps stay: at no moment is a
+    /// Installs the table, or brings the one that exists to the plan. One of that name for IPv4 alone, which an earlier
+    /// version had, goes; its ports are the caller's to publish again. Elements of its maps stay: at no moment is a
     /// published port closed or a rule missing.
     pub(crate) fn install(&mut self, ruleset: &Ruleset) -> Result<()> {
         let table = ruleset.table.as_str();
+        self.uninstall_in(FAMILY_IPV4, table)?;
         let mut batch =
             vec![request(MSG_NEWTABLE, NLM_F_CREATE, format!("create nftables table {table}"), |w| {
                 w.text(1, table).u32(2, 0);
             })];
-        for (id, map) in (1u32..).zip(&ruleset.maps) {
+        for (id, map) in (1u32..).zip(ruleset.maps) {
             batch.push(request(
                 MSG_NEWSET,
                 NLM_F_CREATE,
@@ -97,7 +101,7 @@ impl Firewall {
     /// Takes back every published port for whose comment `gone` says so; returns how many.
     pub(crate) fn remove(&mut self, table: &str, gone: impl Fn(&str) -> bool) -> Result<usize> {
         let mut stale = Vec::new();
-        for map in [MAP_ADDRESS, MAP_ANY] {
+        for map in MAPS {
             stale.extend(self.elements(table, map)?.into_iter().filter(|element| gone(&element.comment)));
         }
         self.change(table, &stale, MSG_DELSETELEM, 0, "withdraw ports from")?;
@@ -106,7 +110,11 @@ impl Firewall {
 
     /// Removes the table; one that is gone already is fine.
     pub(crate) fn uninstall(&mut self, table: &str) -> Result<()> {
-        let delete = request(MSG_DELTABLE, 0, format!("delete nftables table {table}"), |w| {
+        self.uninstall_in(FAMILY_INET, table)
+    }
+
+    fn uninstall_in(&mut self, family: u8, table: &str) -> Result<()> {
+        let delete = request_in(family, MSG_DELTABLE, 0, format!("delete nftables table {table}"), |w| {
             w.text(1, table);
         });
         match self.commit(vec![delete]) {
@@ -116,9 +124,10 @@ impl Firewall {
     }
 
     /// The elements of a map; none if the table is gone.
-    pub(crate) fn elements(&mut self, table: &str, map: &'static str) -> Result<Vec<Element>> {
-        let list = request(MSG_GETSETELEM, 0, format!("list published ports in {table} {map}"), |w| {
-            w.text(1, table).text(2, map);
+    pub(crate) fn elements(&mut self, table: &str, map: Map) -> Result<Vec<Element>> {
+        let action = format!("list published ports in {table} {}", map.name);
+        let list = request(MSG_GETSETELEM, 0, action, |w| {
+            w.text(1, table).text(2, map.name);
         });
         let answers = match self.socket.dump(&list) {
             Err(error) if error.is_errno(Errno::NOENT) => return Ok(Vec::new()),
@@ -139,11 +148,11 @@ impl Firewall {
             return Ok(());
         }
         let mut batch = Vec::new();
-        for map in [MAP_ADDRESS, MAP_ANY] {
+        for map in MAPS {
             let of_map: Vec<&Element> = elements.iter().filter(|e| e.map == map).collect();
             for portion in of_map.chunks(ELEMENTS_PER_MESSAGE) {
-                batch.push(request(kind, flags, format!("{verb} nftables map {table} {map}"), |w| {
-                    encode::elements(w, table, map, portion, kind == MSG_DELSETELEM);
+                batch.push(request(kind, flags, format!("{verb} nftables map {table} {}", map.name), |w| {
+                    encode::elements(w, table, map.name, portion, kind == MSG_DELSETELEM);
                 }));
             }
         }
@@ -170,7 +179,7 @@ impl Firewall {
 }
 
 fn request(kind: u16, flags: u16, action: String, body: impl FnOnce(&mut Writer)) -> Request {
-    request_in(FAMILY_IPV4, kind, flags, action, body)
+    request_in(FAMILY_INET, kind, flags, action, body)
 }
 
 pub(super) fn request_in(
@@ -185,26 +194,39 @@ pub(super) fn request_in(
     Request::new(kind, flags, writer.finish(), action)
 }
 
-fn parse_element(map: &'static str, bytes: &[u8]) -> Option<Element> {
+fn parse_element(map: Map, bytes: &[u8]) -> Option<Element> {
     let key = wire::attribute(wire::attribute(bytes, 1)?, 1)?;
     let data = wire::attribute(wire::attribute(bytes, 2)?, 1)?;
     let comment = comment_text(wire::attribute(bytes, 6)?)?.to_owned();
-    let (host_ip, key) = if map == MAP_ADDRESS {
-        let (address, rest) = key.split_first_chunk::<4>()?;
-        (Some((*address).into()), rest)
-    } else {
-        (None, key)
+    let (host_ip, key) = match map.by_address {
+        true => parse_address(map, key).map(|(address, rest)| (Some(address), rest))?,
+        false => (None, key),
     };
+    let (ip, data) = parse_address(map, data)?;
     let [protocol, _, _, _, high, low, ..] = *key else { return None };
-    let [a, b, c, d, port_high, port_low, ..] = *data else { return None };
+    let [port_high, port_low, ..] = *data else { return None };
     Some(Element {
         map,
         host_ip,
         transport: crate::Transport::from_number(protocol)?,
         host_port: u16::from_be_bytes([high, low]),
-        ip: [a, b, c, d].into(),
+        ip,
         port: u16::from_be_bytes([port_high, port_low]),
         comment,
+    })
+}
+
+/// An address of the map's family, and what follows it.
+fn parse_address(map: Map, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    Some(match map.ipv6 {
+        true => {
+            let (address, rest) = bytes.split_first_chunk::<16>()?;
+            ((*address).into(), rest)
+        }
+        false => {
+            let (address, rest) = bytes.split_first_chunk::<4>()?;
+            ((*address).into(), rest)
+        }
     })
 }
 
@@ -215,18 +237,19 @@ mod tests {
 
     #[test]
     fn an_element_is_read_as_it_was_written() {
-        for (map, host_ip) in [(MAP_ANY, None), (MAP_ADDRESS, Some([127, 0, 0, 1].into()))] {
+        for map in MAPS {
+            let (own, target) = if map.ipv6 { ("::1", "fd00::2") } else { ("127.0.0.1", "172.17.0.2") };
             let element = Element {
                 map,
-                host_ip,
+                host_ip: map.by_address.then(|| own.parse().unwrap()),
                 transport: Transport::Udp,
                 host_port: 8053,
-                ip: [172, 17, 0, 2].into(),
+                ip: target.parse().unwrap(),
                 port: 53,
                 comment: "veth0123456789".to_owned(),
             };
             let mut w = Writer::new(2, 0);
-            encode::elements(&mut w, "t", map, &[&element], false);
+            encode::elements(&mut w, "t", map.name, &[&element], false);
             let payload = w.finish();
             let list = wire::attribute(wire::body(&payload).1, 3).unwrap();
             let (_, bytes) = wire::attributes(list).next().unwrap();

@@ -6,13 +6,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use longshore_net::{BridgeConfig, Endpoint, PortMap, Transport, random_mac};
+use longshore_net::{BridgeConfig, DefaultRoute, Endpoint, PortMap, Subnet, Transport, random_mac};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -110,7 +110,8 @@ impl Namespace {
 
     pub(crate) fn ask_udp(&self, address: &str, patience: Duration) -> Option<String> {
         self.within(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let own = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+            let socket = UdpSocket::bind(own).unwrap();
             socket.connect(address).ok()?;
             socket.set_read_timeout(Some(patience)).unwrap();
             socket.send(b"?").ok()?;
@@ -153,12 +154,14 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A host (10.9.0.1) and its neighbour (10.9.0.2) on a wire.
+/// A host (10.9.0.1, fd09::1) and its neighbour (10.9.0.2, fd09::2) on a wire.
 pub(crate) fn host_and_neighbour() -> (Namespace, Namespace) {
     let (host, neighbour) = (Namespace::new("host"), Namespace::new("lan"));
     host.ip(&format!("link add lan0 type veth peer name eth0 netns {}", neighbour.name));
     host.ip("addr add 10.9.0.1/24 dev lan0");
     neighbour.ip("addr add 10.9.0.2/24 dev eth0");
+    host.ip("-6 addr add fd09::1/64 dev lan0 nodad");
+    neighbour.ip("-6 addr add fd09::2/64 dev eth0 nodad");
     host.ip("link set lan0 up");
     neighbour.ip("link set eth0 up");
     (host, neighbour)
@@ -167,25 +170,49 @@ pub(crate) fn host_and_neighbour() -> (Namespace, Namespace) {
 pub(crate) fn config(bridge: &str, third: u8) -> BridgeConfig {
     BridgeConfig {
         bridge: bridge.to_owned(),
-        subnet: format!("172.30.{third}.0/24").parse().unwrap(),
-        gateway: Ipv4Addr::new(172, 30, third, 1),
+        subnets: vec![subnet(&format!("172.30.{third}.0/24"), &format!("172.30.{third}.1"))],
         mtu: 1500,
         table: BridgeConfig::table_for(bridge),
         masquerade: true,
         icc: true,
+        internal: false,
     }
+}
+
+pub(crate) fn subnet(net: &str, gateway: &str) -> Subnet {
+    Subnet { net: net.parse().unwrap(), gateway: gateway.parse().unwrap() }
+}
+
+/// The same with IPv6.
+pub(crate) fn both(bridge: &str, third: u8) -> BridgeConfig {
+    let mut config = config(bridge, third);
+    config.subnets.push(subnet(&format!("fd30:{third}::/64"), &format!("fd30:{third}::1")));
+    config
 }
 
 pub(crate) fn endpoint(id: &str, third: u8, last: u8) -> Endpoint {
     Endpoint {
         id: id.to_owned(),
-        ip: Ipv4Addr::new(172, 30, third, last),
+        addresses: vec![Ipv4Addr::new(172, 30, third, last).into()],
+        default_route: DefaultRoute::BOTH,
         mac: random_mac().unwrap(),
         ifname: "eth0".to_owned(),
         ports: Vec::new(),
     }
 }
 
-pub(crate) fn port(transport: Transport, host_ip: [u8; 4], host_port: u16, container_port: u16) -> PortMap {
+/// The same with IPv6.
+pub(crate) fn endpoint_of_both(id: &str, third: u8, last: u8) -> Endpoint {
+    let mut endpoint = endpoint(id, third, last);
+    endpoint.addresses.push(format!("fd30:{third}::{last}").parse().unwrap());
+    endpoint
+}
+
+pub(crate) fn port(
+    transport: Transport,
+    host_ip: impl Into<IpAddr>,
+    host_port: u16,
+    container_port: u16,
+) -> PortMap {
     PortMap { transport, host_ip: host_ip.into(), host_port, container_port }
 }

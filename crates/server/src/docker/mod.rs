@@ -13,7 +13,7 @@ mod human;
 mod images;
 mod keys;
 mod layers;
-mod others;
+mod networks;
 mod query;
 mod registry;
 pub(crate) mod reply;
@@ -23,6 +23,7 @@ mod streams;
 mod system;
 mod translate;
 mod upkeep;
+mod volumes;
 mod working;
 
 use std::panic::AssertUnwindSafe;
@@ -178,15 +179,18 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::CompressedPrune => upkeep::prune_compressed(call).await,
         Route::Collect => upkeep::collect(call).await,
         Route::Check => upkeep::check(call),
-        Route::VolumeList => others::volumes(call).await,
-        Route::VolumeCreate => others::create_volume(call, request).await,
-        Route::VolumePrune => others::prune_volumes(call).await,
-        Route::VolumeInspect(name) => others::volume(call, &name).await,
-        Route::VolumeRemove(name) => others::remove_volume(call, &name).await,
-        Route::NetworkList => others::networks(call).await,
-        Route::NetworkInspect(name) => others::network(call, &name).await,
-        Route::NetworkRemove(name) => others::remove_network(call, &name).await,
-        Route::NetworkPrune => others::prune_networks(call),
+        Route::VolumeList => volumes::volumes(call).await,
+        Route::VolumeCreate => volumes::create_volume(call, request).await,
+        Route::VolumePrune => volumes::prune_volumes(call).await,
+        Route::VolumeInspect(name) => volumes::volume(call, &name).await,
+        Route::VolumeRemove(name) => volumes::remove_volume(call, &name).await,
+        Route::NetworkList => networks::list(call).await,
+        Route::NetworkInspect(name) => networks::inspect(call, &name).await,
+        Route::NetworkRemove(name) => networks::remove(call, &name).await,
+        Route::NetworkPrune => networks::prune(call).await,
+        Route::NetworkCreate => networks::create(call, request).await,
+        Route::NetworkConnect(name) => networks::connect(call, &name, request).await,
+        Route::NetworkDisconnect(name) => networks::disconnect(call, &name, request).await,
         Route::PluginList => Ok(reply::json(&serde_json::json!([]))),
         Route::NoPlugin(name) => Err(ApiError::of(Kind::NotFound, format!("plugin {name:?} not found"))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),

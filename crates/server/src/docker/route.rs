@@ -55,6 +55,9 @@ pub(crate) enum Route {
     NetworkInspect(String),
     NetworkRemove(String),
     NetworkPrune,
+    NetworkCreate,
+    NetworkConnect(String),
+    NetworkDisconnect(String),
     PluginList,
     /// A plugin that is not there.
     NoPlugin(String),
@@ -262,14 +265,14 @@ fn volume(method: &Method, rest: &str) -> Option<Route> {
 fn network(method: &Method, rest: &str) -> Option<Route> {
     match (method, rest) {
         (&Method::GET, "") => Some(Route::NetworkList),
-        (&Method::POST, "create") => Some(Route::Missing("creating networks")),
+        (&Method::POST, "create") => Some(Route::NetworkCreate),
         (&Method::POST, "prune") => Some(Route::NetworkPrune),
         (_, "") => None,
         (&Method::GET, name) => Some(Route::NetworkInspect(name.to_owned())),
         (&Method::DELETE, name) => Some(Route::NetworkRemove(name.to_owned())),
-        (&Method::POST, rest) => match name_and_verb(rest)?.1 {
-            "connect" => Some(Route::Missing("connecting a container to a network")),
-            "disconnect" => Some(Route::Missing("disconnecting a container from a network")),
+        (&Method::POST, rest) => match name_and_verb(rest)? {
+            (name, "connect") => Some(Route::NetworkConnect(name.to_owned())),
+            (name, "disconnect") => Some(Route::NetworkDisconnect(name.to_owned())),
             _ => None,
         },
         _ => None,

@@ -228,7 +228,7 @@ fn mount(m: api::Mount) -> Result<model::MountSpec, ApiError> {
 }
 
 /// What a client asks of a network; what only the engine can know is dropped.
-fn endpoint(e: api::EndpointSettings) -> Result<model::EndpointSettings, ApiError> {
+pub(crate) fn endpoint(e: api::EndpointSettings) -> Result<model::EndpointSettings, ApiError> {
     let has_ipam = e.ipam_config.is_some();
     let ipam = e.ipam_config.unwrap_or_default();
     if !ipam.link_local_ips.is_empty() {

@@ -1,4 +1,4 @@
-//! Volumes and networks.
+//! Volumes.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -57,34 +57,4 @@ pub(super) async fn prune_volumes(call: &Call) -> Answer {
     }
     let done = call.engine().prune_volumes(&filters).await?;
     Ok(reply::json(&VolumesPruned { volumes_deleted: done.deleted, space_reclaimed: done.reclaimed }))
-}
-
-/// `DELETE /networks/{name}`.
-pub(super) async fn remove_network(call: &Call, name: &str) -> Answer {
-    call.engine().remove_network(name).await?;
-    Ok(reply::empty(StatusCode::NO_CONTENT))
-}
-
-/// `POST /networks/prune`: only networks that people made are pruned, and there are none yet.
-pub(super) fn prune_networks(call: &Call) -> Answer {
-    let filters = call.query.filters()?;
-    if let Some(bad) = filters.keys().find(|k| !["label", "label!", "until"].contains(&k.as_str())) {
-        return Err(ApiError::invalid(format!("invalid filter '{bad}'")));
-    }
-    Ok(reply::json(&serde_json::json!({ "NetworksDeleted": null })))
-}
-
-/// `GET /networks`.
-pub(super) async fn networks(call: &Call) -> Answer {
-    let found = call.engine().networks(&call.query.filters()?).await?;
-    Ok(reply::json(&found.into_iter().map(|n| rest::network(n, false)).collect::<Vec<_>>()))
-}
-
-/// `GET /networks/{name}`.
-pub(super) async fn network(call: &Call, name: &str) -> Answer {
-    // Every network here has the scope `local`.
-    if call.query.given("scope").is_some_and(|s| s != "local") {
-        return Err(ApiError::of(Kind::NotFound, format!("network {name} not found")));
-    }
-    Ok(reply::json(&rest::network(call.engine().network(name).await?, true)))
 }

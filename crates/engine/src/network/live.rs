@@ -1,0 +1,303 @@
+//! Containers that run and their networks: connected and disconnected meanwhile, and taken up again by a daemon that
+//! starts.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use longshore_net::{DefaultRoute, Endpoint};
+use longshore_oci::Kind;
+use longshore_sys::netns;
+
+use super::wire::{DefaultRouteOf, Held, INTERFACE, addresses, endpoint_of, known, ports_of, tell_names};
+use super::{Bridge, Record as Network, Relays, is_custom};
+use crate::container::Container;
+use crate::model::EndpointSettings;
+use crate::record::Record;
+use crate::{Engine, Error, Result, names as ids};
+
+impl Engine {
+    /// Takes up again what a container that still runs has: addresses, ports, names.
+    pub(crate) fn adopt_networks(&self, c: &Container, record: &Record) {
+        let warn = |what: &str, e: &Error| tracing::warn!(container = c.id, "{what}: {e}");
+        let routes = self.default_routes(record);
+        let mut connected = Vec::new();
+        for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
+            let network = self.inner.networks.find(&e.network_id);
+            let Ok(bridge) = network.and_then(|n| self.inner.networks.bridge_of(&n)) else { continue };
+            let own = addresses(e);
+            for ip in &own {
+                if let Err(err) = bridge.reserve(*ip) {
+                    warn(&format!("its address {ip}"), &err);
+                }
+            }
+            tell_names(record, name, &bridge, &e.endpoint_id, &own);
+            connected.push((bridge, endpoint_of(record, e, routes.of(name))));
+        }
+        let own: Vec<IpAddr> = connected.iter().flat_map(|(_, e)| e.addresses.iter().copied()).collect();
+        let reservation = own.first().map(|ip| self.inner.networks.reserve_again(&record.ports, *ip));
+        let reservation = match reservation {
+            Some(Ok(reservation)) => Some(reservation),
+            Some(Err(err)) => {
+                warn("its ports", &err);
+                None
+            }
+            None => None,
+        };
+        let relays = reservation.as_ref().map(|r| Relays::start(&self.inner.networks.runtime, r, &own));
+        let relays = relays.transpose().unwrap_or_else(|err| {
+            warn("its ports", &err);
+            None
+        });
+        let names = if record.networks.keys().any(|name| is_custom(name)) && !record.sandbox.is_empty() {
+            let (zones, outside) = known(connected.iter().map(|(bridge, _)| bridge));
+            let fd = netns::open(&self.inner.paths.netns(&record.sandbox)).map_err(Error::from);
+            let started = fd.and_then(|fd| self.name_server(record, &fd, zones, outside));
+            started.inspect_err(|err| warn("its name server", err)).ok()
+        } else {
+            None
+        };
+        c.write().held = Held { relays: relays.unwrap_or_default(), reservation, names };
+    }
+
+    /// The connections of containers that run, on each bridge.
+    pub(crate) fn connections(&self) -> Vec<(Arc<Bridge>, Vec<Endpoint>)> {
+        let mut found: Vec<(Arc<Bridge>, Vec<Endpoint>)> =
+            self.inner.networks.bridges().into_iter().map(|bridge| (bridge, Vec::new())).collect();
+        for c in self.all().iter().filter(|c| c.task().is_some()) {
+            let record = c.record();
+            let routes = self.default_routes(&record);
+            for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
+                let network = self.inner.networks.find(&e.network_id);
+                let Ok(bridge) = network.and_then(|n| self.inner.networks.bridge_of(&n)) else { continue };
+                let mut endpoint = endpoint_of(&record, e, routes.of(name));
+                endpoint.ports = ports_of(&record.ports, &endpoint);
+                let slot = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &bridge));
+                slot.into_iter().for_each(|(_, all)| all.push(endpoint.clone()));
+            }
+        }
+        found
+    }
+
+    /// Connects a container to another network; one that does not run will be when it starts.
+    ///
+    /// # Errors
+    /// When it is connected already, or cannot be.
+    pub(crate) fn connect_to(
+        &self,
+        c: &Arc<Container>,
+        network: &Arc<Network>,
+        asked: EndpointSettings,
+    ) -> Result<()> {
+        let mut record = c.record();
+        let running = c.task().is_some();
+        if record.host.network_mode.starts_with("container:") {
+            return Err(Error::new(
+                Kind::Denied,
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ));
+        }
+        let of_host = record.networks.keys().any(|name| name == "host");
+        if (of_host || network.driver == "host") && running {
+            return Err(Error::new(
+                Kind::Denied,
+                "cannot connect container to host network - container must be created in host network mode",
+            ));
+        }
+        if running && record.networks.contains_key(&network.name) {
+            return Err(Error::new(
+                Kind::Denied,
+                format!("endpoint with name {} already exists in network {}", record.name, network.name),
+            ));
+        }
+        check_endpoint(network, &asked)?;
+        if !running {
+            let asked_mac = asked.mac_address.clone();
+            record.networks.insert(network.name.clone(), EndpointSettings { asked_mac, ..asked });
+            if network.driver != "null" {
+                // What has no network is given one by this.
+                record.networks.remove("none");
+            }
+            return self.keep_networks(c, record);
+        }
+        if network.driver == "null" || record.networks.contains_key("none") {
+            return Err(Error::new(
+                Kind::Denied,
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ));
+        }
+        let mut settings = asked;
+        settings.asked_mac.clone_from(&settings.mac_address);
+        settings.network_id.clone_from(&network.id);
+        settings.endpoint_id = ids::new_id()?;
+        let before = record.clone();
+        let done = self.connect_now(c, &mut record, network, &mut settings);
+        match done.and_then(|()| self.keep_networks(c, record)) {
+            Ok(()) => {
+                self.tell_server(c);
+                self.network_event(c, "connect", &network.name, &network.id);
+                Ok(())
+            }
+            Err(e) => {
+                c.write().record.networks.clone_from(&before.networks);
+                self.release(c, &network.name, &settings, true);
+                Err(e)
+            }
+        }
+    }
+
+    fn connect_now(
+        &self,
+        c: &Container,
+        record: &mut Record,
+        network: &Arc<Network>,
+        settings: &mut EndpointSettings,
+    ) -> Result<()> {
+        // The routes that are there stay.
+        let has = |ipv6: bool| {
+            let others = record.networks.keys().filter_map(|name| self.inner.networks.find(name).ok());
+            others.into_iter().any(|other| other.has(ipv6) && !other.internal && other.driver == "bridge")
+        };
+        let route = DefaultRoute { ipv4: !has(false), ipv6: !has(true) };
+        let fd = netns::open(&self.inner.paths.netns(&record.sandbox))?;
+        let mut link = self.plan_link(c, record, network, settings, route, 0)?;
+        record.networks.insert(network.name.clone(), settings.clone());
+        link.endpoint.ifname = longshore_net::free_interface(fd.as_fd(), INTERFACE)?;
+        link.bridge.network.attach(fd.as_fd(), &link.endpoint)?;
+        tell_names(record, &network.name, &link.bridge, &link.endpoint.id, &link.endpoint.addresses);
+        Ok(())
+    }
+
+    /// Disconnects a container from a network.
+    ///
+    /// # Errors
+    /// When it is not connected to it.
+    pub(crate) fn disconnect_from(&self, c: &Arc<Container>, network: &Network) -> Result<()> {
+        let mut record = c.record();
+        let running = c.task().is_some();
+        if network.driver == "host" {
+            return Err(Error::new(
+                Kind::Denied,
+                "cannot disconnect container from host network - container was created in host network mode",
+            ));
+        }
+        let before = self.default_routes(&record);
+        let Some(settings) = record.networks.remove(&network.name) else {
+            return Err(Error::new(
+                Kind::Denied,
+                format!("container {} is not connected to network {}", record.id, network.name),
+            ));
+        };
+        self.keep_networks(c, record)?;
+        if running && !settings.endpoint_id.is_empty() {
+            self.release(c, &network.name, &settings, true);
+            self.tell_server(c);
+            self.lead_out(c, &before)?;
+        }
+        Ok(())
+    }
+
+    /// A container whose default routes are gone with a network gets those of another.
+    fn lead_out(&self, c: &Container, before: &DefaultRouteOf) -> Result<()> {
+        let record = c.record();
+        let now = self.default_routes(&record);
+        let mut gateways = Vec::new();
+        for (old, new, ipv6) in [(&before.ipv4, &now.ipv4, false), (&before.ipv6, &now.ipv6, true)] {
+            let Some(name) = new.as_ref().filter(|new| old.as_ref() != Some(new)) else { continue };
+            let bridge = self.inner.networks.bridge_of(&*self.inner.networks.find(name)?)?;
+            gateways.extend(bridge.config().subnet(ipv6).map(|subnet| subnet.gateway));
+        }
+        if gateways.is_empty() {
+            return Ok(());
+        }
+        let fd = netns::open(&self.inner.paths.netns(&record.sandbox))?;
+        Ok(longshore_net::add_default_routes(fd.as_fd(), &gateways)?)
+    }
+
+    /// A container that runs is known by another name.
+    pub(crate) fn tell_names_again(&self, c: &Container) {
+        let record = c.record();
+        for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
+            let network = self.inner.networks.find(&e.network_id);
+            let Ok(bridge) = network.and_then(|n| self.inner.networks.bridge_of(&n)) else { continue };
+            tell_names(&record, name, &bridge, &e.endpoint_id, &addresses(e));
+        }
+    }
+
+    fn keep_networks(&self, c: &Container, record: Record) -> Result<()> {
+        self.store_record(&record)?;
+        c.write().record.networks = record.networks;
+        Ok(())
+    }
+
+    /// The name server of a running container learns of its networks.
+    fn tell_server(&self, c: &Container) {
+        let record = c.record();
+        let mut connected = Vec::new();
+        for e in record.networks.values().filter(|e| !e.endpoint_id.is_empty()) {
+            let network = self.inner.networks.find(&e.network_id);
+            connected.extend(network.and_then(|n| self.inner.networks.bridge_of(&n)));
+        }
+        let (zones, outside) = known(connected.iter());
+        if let Some(server) = &c.read().held.names {
+            server.set(zones, outside);
+        }
+    }
+}
+
+/// Refuses what cannot be asked of a network.
+///
+/// # Errors
+/// In Docker's words.
+pub(crate) fn check_endpoint(network: &Network, asked: &EndpointSettings) -> Result<()> {
+    let wrong = |why: String| {
+        Err(Error::invalid(format!(
+            "invalid config for network {}: invalid endpoint settings:\n{why}",
+            network.name
+        )))
+    };
+    let mut addresses = Vec::new();
+    for text in [&asked.ipam_ipv4, &asked.ipam_ipv6].into_iter().filter(|text| !text.is_empty()) {
+        match text.parse::<IpAddr>() {
+            Ok(ip) => addresses.push(ip),
+            Err(_) => return wrong(format!("invalid IP address: {text}")),
+        }
+    }
+    if !asked.mac_address.is_empty() && longshore_net::parse_mac(&asked.mac_address).is_err() {
+        let (network, mac) = (&network.name, &asked.mac_address);
+        return Err(Error::invalid(format!(
+            "invalid config for network {network}: invalid MAC address {mac}"
+        )));
+    }
+    if !addresses.is_empty() && !network.is_custom() {
+        return Err(Error::invalid(format!(
+            "invalid config for network {}: invalid endpoint settings: user specified IP address is supported \
+             on user defined networks only",
+            network.name
+        )));
+    }
+    for ip in addresses {
+        let pool = network.pools.iter().find(|pool| pool.gateway.is_ipv6() == ip.is_ipv6());
+        match pool {
+            Some(pool) if !pool.asked => {
+                return wrong(
+                    "user specified IP address is supported only when connecting to networks with user configured subnets"
+                        .into(),
+                );
+            }
+            Some(pool) if pool.subnet.contains(&ip) => {}
+            _ => return wrong(format!("no configured subnet or ip-range contain the IP address {ip}")),
+        }
+    }
+    if asked.links.iter().flatten().next().is_some() && !network.is_custom() {
+        return Err(Error::unimplemented(format!("linking containers (--link) in network {}", network.name)));
+    }
+    let aliases = asked.aliases.iter().flatten().next().is_some();
+    if aliases && !network.is_custom() {
+        return Err(Error::invalid(format!(
+            "invalid config for network {}: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks",
+            network.name
+        )));
+    }
+    Ok(())
+}

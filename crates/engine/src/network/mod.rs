@@ -1,0 +1,261 @@
+//! Networks: records, bridges with their addresses, ports of the host. `manage` makes and removes them, `wire` connects
+//! containers at their start, `live` while they run, `names` answers their questions for names, `relay` serves what no rule of the firewall can.
+
+mod bridge;
+mod live;
+mod manage;
+mod names;
+mod relay;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use longshore_net::{IpNet, PortAllocator, PortMap, PortRequest, PortReservation};
+use longshore_oci::Kind;
+use longshore_store::Store;
+use longshore_store::meta::{Batch, Table};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use self::bridge::Bridge;
+pub(crate) use self::bridge::root_hash;
+use self::names::NameServer;
+use self::relay::Relays;
+pub(crate) use self::wire::{Held, names_of};
+use crate::model::UnixNanos;
+use crate::time::now;
+use crate::{EngineOptions, Error, Result, names as ids};
+
+const PREDEFINED: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+/// A subnet of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pool {
+    pub(crate) subnet: IpNet,
+    #[serde(default)]
+    pub(crate) range: Option<IpNet>,
+    pub(crate) gateway: IpAddr,
+    /// Addresses that others have, by name.
+    #[serde(default)]
+    pub(crate) others: BTreeMap<String, IpAddr>,
+    /// Somebody asked for it.
+    #[serde(default)]
+    pub(crate) asked: bool,
+}
+
+/// A network as stored, by id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) driver: String,
+    pub(crate) created: UnixNanos,
+    #[serde(default)]
+    pub(crate) pools: Vec<Pool>,
+    #[serde(default)]
+    pub(crate) internal: bool,
+    #[serde(default)]
+    pub(crate) attachable: bool,
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// What earlier versions said of the default bridge.
+    #[serde(default, skip_serializing)]
+    subnet: Option<IpNet>,
+    #[serde(default, skip_serializing)]
+    gateway: Option<IpAddr>,
+}
+
+impl Record {
+    pub(crate) fn new(name: &str, driver: &str) -> Result<Self> {
+        Ok(Self {
+            id: ids::new_id()?,
+            name: name.into(),
+            driver: driver.into(),
+            created: now(),
+            pools: Vec::new(),
+            internal: false,
+            attachable: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            subnet: None,
+            gateway: None,
+        })
+    }
+
+    /// Whether somebody made it.
+    pub(crate) fn is_custom(&self) -> bool {
+        is_custom(&self.name)
+    }
+
+    /// Whether it has addresses of a family.
+    pub(crate) fn has(&self, ipv6: bool) -> bool {
+        self.pools.iter().any(|pool| pool.gateway.is_ipv6() == ipv6)
+    }
+}
+
+/// Whether a network of this name is one that somebody made.
+pub(crate) fn is_custom(name: &str) -> bool {
+    PREDEFINED.iter().all(|(predefined, _)| *predefined != name)
+}
+
+type Opened = std::result::Result<Arc<Bridge>, String>;
+
+pub(crate) struct Networks {
+    /// By name.
+    records: RwLock<BTreeMap<String, Arc<Record>>>,
+    /// By the network's id.
+    bridges: RwLock<BTreeMap<String, Opened>>,
+    pub(crate) ports: PortAllocator,
+    /// Held while a network is made or removed.
+    changing: Mutex<()>,
+    /// Where name servers and relays run.
+    pub(crate) runtime: Handle,
+}
+
+impl Networks {
+    /// Reads or makes the records, and opens the bridges. One that cannot be opened does not keep the engine from starting:
+    /// containers that need it are told why. To be called within the runtime.
+    ///
+    /// # Errors
+    /// When the database fails or a setting is wrong.
+    pub(crate) fn open(store: &Store, options: &EngineOptions, runtime: Handle) -> Result<Self> {
+        let stored = store.meta().list::<Record>(Table::Networks)?;
+        let mut records: BTreeMap<String, Record> =
+            stored.into_iter().map(|(_, r)| (r.name.clone(), r)).collect();
+        for (name, driver) in PREDEFINED {
+            if !records.contains_key(name) {
+                let record = Record::new(name, driver)?;
+                store.meta().commit(Batch::new().put(Table::Networks, &record.id, &record))?;
+                records.insert(name.into(), record);
+            }
+        }
+        let mut bridges = BTreeMap::new();
+        for record in records.values_mut().filter(|r| r.driver == "bridge") {
+            let opened = match record.is_custom() {
+                true => Bridge::open(record, options),
+                false => open_default(store, options, record),
+            };
+            let opened = opened.map_err(|e| {
+                tracing::warn!(network = record.name, "the network is not available: {e}");
+                e.to_string()
+            });
+            bridges.insert(record.id.clone(), opened.map(Arc::new));
+        }
+        let records = records.into_iter().map(|(name, record)| (name, Arc::new(record))).collect();
+        Ok(Self {
+            records: RwLock::new(records),
+            bridges: RwLock::new(bridges),
+            ports: PortAllocator::new(),
+            changing: Mutex::new(()),
+            runtime,
+        })
+    }
+
+    pub(crate) fn records(&self) -> Vec<Arc<Record>> {
+        self.records.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The bridge of a network.
+    ///
+    /// # Errors
+    /// `Unavailable` with the reason when there is none.
+    pub(crate) fn bridge_of(&self, record: &Record) -> Result<Arc<Bridge>> {
+        let bridges = self.bridges.read().unwrap_or_else(PoisonError::into_inner);
+        let unavailable = |why: &str| {
+            Error::new(Kind::Unavailable, format!("network {} is not available: {why}", record.name))
+        };
+        match bridges.get(&record.id) {
+            Some(Ok(bridge)) => Ok(bridge.clone()),
+            Some(Err(why)) => Err(unavailable(why)),
+            None => Err(unavailable("it has no bridge")),
+        }
+    }
+
+    /// The bridges that are open.
+    pub(crate) fn bridges(&self) -> Vec<Arc<Bridge>> {
+        let bridges = self.bridges.read().unwrap_or_else(PoisonError::into_inner);
+        bridges.values().filter_map(|bridge| bridge.as_ref().ok().cloned()).collect()
+    }
+
+    /// The default bridge.
+    ///
+    /// # Errors
+    /// `Unavailable` with the reason when there is none.
+    pub(crate) fn bridge(&self) -> Result<Arc<Bridge>> {
+        self.bridge_of(&*self.find("bridge")?)
+    }
+
+    /// By name, id or unique beginning of an id.
+    ///
+    /// # Errors
+    /// In Docker's words.
+    pub(crate) fn find(&self, text: &str) -> Result<Arc<Record>> {
+        let missing = || Error::not_found(format!("network {text} not found"));
+        let text = if text == "default" { "bridge" } else { text };
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(r) = records.get(text) {
+            return Ok(r.clone());
+        }
+        let id = ids::by_prefix(text, records.values().map(|r| r.id.as_str()))?.ok_or_else(missing)?;
+        records.values().find(|r| r.id == id).cloned().ok_or_else(missing)
+    }
+
+    /// Takes the ports or none.
+    ///
+    /// # Errors
+    /// When one is in use.
+    pub(crate) fn reserve_ports(&self, requests: &[PortRequest]) -> Result<PortReservation> {
+        Ok(self.ports.reserve(requests)?)
+    }
+
+    /// Takes the ports of a container that still runs.
+    ///
+    /// # Errors
+    /// When one is in use.
+    pub(crate) fn reserve_again(&self, ports: &[PortMap], ip: IpAddr) -> Result<PortReservation> {
+        let requests: Vec<PortRequest> = ports
+            .iter()
+            .map(|p| PortRequest {
+                transport: p.transport,
+                host_ips: vec![p.host_ip],
+                host_ports: Some(p.host_port..=p.host_port),
+                container_ip: ip,
+                container_port: p.container_port,
+            })
+            .collect();
+        self.reserve_ports(&requests)
+    }
+}
+
+/// Opens the default bridge, whose subnet is chosen once.
+fn open_default(store: &Store, options: &EngineOptions, record: &mut Record) -> Result<Bridge> {
+    if options.bridge.as_deref() == Some("none") {
+        return Err(Error::new(Kind::Unavailable, "the default bridge is disabled"));
+    }
+    let before = record.pools.clone();
+    if let (true, Some(subnet), Some(gateway)) = (record.pools.is_empty(), record.subnet, record.gateway) {
+        record.pools.push(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false });
+    }
+    if let Some(text) = &options.bip {
+        let net: IpNet = text
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid bridge address {text:?}: want address/prefix")))?;
+        let (subnet, gateway) = (net.trunc(), net.addr());
+        record.pools = vec![Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: true }];
+    }
+    if record.pools.is_empty() {
+        let pools = longshore_net::default_pools();
+        let subnet = longshore_net::pick_subnet(&pools, &longshore_net::host_networks()?)?;
+        let gateway = longshore_net::first_address(&subnet)?;
+        record.pools.push(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false });
+    }
+    let bridge = Bridge::open(record, options)?;
+    if record.pools != before {
+        store.meta().commit(Batch::new().put(Table::Networks, &record.id, record))?;
+    }
+    Ok(bridge)
+}

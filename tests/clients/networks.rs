@@ -1,0 +1,301 @@
+//! Networks that people make: names, addresses of both families, what may pass, and what of it lasts.
+
+use std::path::Path;
+
+use crate::harness::{Client, Daemon, Done, in_netns, wait_until};
+use crate::network::{get, neighbour, web};
+
+const BOTH: [Client; 2] = [Client::Docker, Client::Longshore];
+
+fn say(d: &Daemon, client: Client, line: &str) -> Done {
+    d.run(client, line.split(' '))
+}
+
+fn docker(d: &Daemon, line: &str) -> String {
+    say(d, Client::Docker, line).ok()
+}
+
+/// A page, as a container sees it.
+fn page(d: &Daemon, container: &str, server: &str) -> Done {
+    d.docker(["exec", container, "timeout", "3", "wget", "-qO-", &format!("http://{server}/")])
+}
+
+/// What a name stands for, as a container is told.
+fn lookup(d: &Daemon, container: &str, name: &str) -> Vec<String> {
+    let answer = d.docker(["exec", container, "nslookup", name]).stdout;
+    let (_, answers) = answer.split_once("\n\n").unwrap_or_default();
+    answers.lines().filter_map(|l| l.strip_prefix("Address: ")).map(str::to_owned).collect()
+}
+
+fn addresses(d: &Daemon, container: &str) -> String {
+    d.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}", container)
+}
+
+fn sleeper(d: &Daemon, name: &str, options: &str) {
+    docker(d, &format!("run -d --name {name} {options} busybox sleep 1000"));
+}
+
+#[test]
+fn privileged_containers_know_each_other_by_name() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    docker(&d, "network create --ipv6 one");
+    say(&d, Client::Longshore, "network create two").ok();
+    web(&d, "web", &["--network", "one", "--network-alias", "www"]);
+    sleeper(&d, "near", "--network one --link web:linked");
+    sleeper(&d, "far", "--network two");
+    let id = d.inspect("{{.Id}}", "web");
+    let own = addresses(&d, "web");
+    let own: Vec<&str> = own.split_whitespace().collect();
+    assert_eq!(own.len(), 2, "one of each family: {own:?}");
+    let check = |d: &Daemon, name: &str| {
+        for name in [name, "www", "WWW", "linked", &format!("{name}.one"), &id[..12]] {
+            assert_eq!(lookup(d, "near", name), own, "{name}");
+        }
+        wait_until("the web server answers by its name", || page(d, "near", name).stdout == "web\n");
+        for name in [name, "www", "near"] {
+            assert!(lookup(d, "far", name).is_empty(), "{name} is of another network");
+        }
+    };
+    check(&d, "web");
+    // The link is one container's own name, and other containers' pages cannot be had by address.
+    assert!(lookup(&d, "web", "linked").is_empty());
+    assert_ne!(page(&d, "far", own[0]).code, 0);
+    let by_address = d.docker(["exec", "near", "nslookup", own[0]]).stdout;
+    assert!(by_address.contains("web.one"), "{by_address}");
+    docker(&d, "rename web other");
+    assert!(lookup(&d, "near", "web").is_empty());
+    docker(&d, "rename other web");
+    d.kill9();
+    d.launch();
+    check(&d, "web");
+    // Several of one name are all told.
+    sleeper(&d, "more", "--network one --network-alias www");
+    assert_eq!(lookup(&d, "near", "www").len(), 4);
+    docker(&d, "stop -t 0 web more");
+    assert!(lookup(&d, "near", "web").is_empty() && lookup(&d, "near", "www").is_empty());
+    d.finish();
+}
+
+/// A name server beside the daemon's machine, which knows one address for all names, and says what it was asked.
+fn name_server(world: &Path) -> std::process::Child {
+    let code = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('192.0.2.2', 53))\n\
+        while True:\n    m, a = s.recvfrom(512); four = m[-4:-2] == b'\\x00\\x01'\n    \
+        print(m[13:13 + m[12]].decode(), flush=True)\n    q = m[12:]; n = q.index(b'\\0') + 5\n    four = q[n - 4:n - 2] == b'\\0\\1'\n    \
+        r = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x1e\\0\\4\\xc0\\0\\2\\7' if four else b''\n    \
+        s.sendto(m[:2] + b'\\x81\\x80\\0\\1\\0' + bytes([1 if four else 0]) + b'\\0\\0\\0\\0' + q[:n] + r, a)";
+    let mut command = std::process::Command::new("nsenter");
+    command.arg(format!("--net={}", world.display())).args(["python3", "-c", code]);
+    command.stdout(std::process::Stdio::piped()).spawn().expect("a name server")
+}
+
+#[test]
+fn privileged_other_names_are_asked_for_outside_but_not_from_internal_networks() {
+    let d = Daemon::start();
+    d.load("busybox");
+    let world = neighbour(&d);
+    let mut server = name_server(&world);
+    docker(&d, "network create open");
+    docker(&d, "network create --internal shut");
+    sleeper(&d, "outward", "--network open --dns 192.0.2.2");
+    sleeper(&d, "inward", "--network shut --dns 192.0.2.2");
+    wait_until("the name server answers", || lookup(&d, "outward", "first.example") == ["192.0.2.7"]);
+    assert!(lookup(&d, "inward", "second.example").is_empty());
+    assert_ne!(d.docker(["exec", "inward", "ping", "-c1", "-w1", "192.0.2.2"]).code, 0);
+    docker(&d, "exec outward ping -c1 -w2 192.0.2.2");
+    let route = docker(&d, "exec inward ip route");
+    assert!(!route.contains("default"), "{route}");
+    // Nobody comes in, not even through a published port, and the networks do not hear each other.
+    web(&d, "inside", &["--network", "shut", "-p", "8080:80"]);
+    wait_until("it serves its own network", || page(&d, "inward", "inside").stdout == "inside\n");
+    assert_eq!(get(&world, "192.0.2.1:8080"), None);
+    let ip = addresses(&d, "inside");
+    assert_ne!(page(&d, "outward", ip.trim()).code, 0);
+    // On both networks it may ask; the answers of its own networks stay.
+    docker(&d, "network connect open inward");
+    assert_eq!(lookup(&d, "inward", "third.example"), ["192.0.2.7"]);
+    docker(&d, "network disconnect open inward");
+    assert!(lookup(&d, "inward", "fourth.example").is_empty());
+    server.kill().expect("it runs");
+    let asked = server.wait_with_output().expect("its words").stdout;
+    let asked = String::from_utf8_lossy(&asked).into_owned();
+    assert!(asked.contains("first") && asked.contains("third"), "{asked}");
+    assert!(
+        !asked.contains("second") && !asked.contains("fourth"),
+        "an internal network's question went out: {asked}"
+    );
+    d.finish();
+}
+
+#[test]
+fn privileged_containers_change_networks_while_they_run() {
+    let d = Daemon::start();
+    d.load("busybox");
+    for client in BOTH {
+        let say = |line: &str| say(&d, client, line);
+        say("network create one").ok();
+        say("network create --subnet 10.77.0.0/24 --gateway 10.77.0.9 --ip-range 10.77.0.128/25 --aux-address nas=10.77.0.130 two").ok();
+        sleeper(&d, "cc", "--network one --network name=two,ip=10.77.0.50");
+        let routes = || docker(&d, "exec cc ip route");
+        let links = || docker(&d, "exec cc ls /sys/class/net");
+        assert!(routes().starts_with("default via 172."), "{}", routes());
+        assert_eq!(links().split_whitespace().collect::<Vec<_>>(), ["eth0", "eth1", "lo"]);
+        assert!(addresses(&d, "cc").contains("10.77.0.50"));
+        say("network disconnect one cc").ok();
+        assert!(routes().starts_with("default via 10.77.0.9 dev eth1"), "{}", routes());
+        assert_eq!(links().split_whitespace().collect::<Vec<_>>(), ["eth1", "lo"]);
+        say("network connect --alias seen one cc").ok();
+        assert_eq!(links().split_whitespace().collect::<Vec<_>>(), ["eth0", "eth1", "lo"]);
+        assert_eq!(lookup(&d, "cc", "seen").len(), 1);
+        let twice = say("network connect one cc").fails(1);
+        assert!(twice.contains("endpoint with name cc already exists in network one"), "{twice}");
+        // From the range, and not what others have.
+        sleeper(&d, "next", "--network two");
+        assert_eq!(addresses(&d, "next").trim(), "10.77.0.128");
+        let taken = say("run --rm --network two --ip 10.77.0.50 busybox true").fails(125);
+        assert!(taken.contains("10.77.0.50"), "{taken}");
+        let used = say("network rm two").fails(1);
+        assert!(used.contains("network two has active endpoints"), "{used}");
+        // What is asked for outlives a stop; connections of a container that does not run count at its start.
+        docker(&d, "stop -t 0 cc");
+        say("network disconnect one cc").ok();
+        docker(&d, "start cc");
+        assert_eq!(addresses(&d, "cc").trim(), "10.77.0.50");
+        docker(&d, "rm -f cc next");
+        say("network rm one two").ok();
+        let gone = say("network rm one").fails(1);
+        assert!(gone.contains("network one not found"), "{gone}");
+        say("network rm --force one").ok();
+    }
+    d.finish();
+}
+
+#[test]
+fn privileged_ports_are_published_on_both_families() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let world = neighbour(&d);
+    docker(&d, "network create --ipv6 dual");
+    web(&d, "dual", &["--network", "dual", "-p", "8080:80"]);
+    web(&d, "four", &["-p", "8081:80", "-p", "[2001:db8::1]:8082:80"]);
+    assert_eq!(docker(&d, "port dual"), "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080");
+    let check = |d: &Daemon| {
+        wait_until("they answer", || get(&d.netns(), "127.0.0.1:8080").as_deref() == Some("dual"));
+        for server in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+            assert_eq!(get(&world, server).as_deref(), Some("dual"), "{server}");
+        }
+        // One without an address of IPv6 is served on the host's all the same.
+        for server in ["192.0.2.1:8081", "[2001:db8::1]:8081", "[2001:db8::1]:8082"] {
+            assert_eq!(get(&world, server).as_deref(), Some("four"), "{server}");
+        }
+        assert_eq!(get(&world, "192.0.2.1:8082"), None);
+        assert_eq!(get(&d.netns(), "[::1]:8080").as_deref(), Some("dual"));
+        assert_eq!(get(&d.netns(), "[::1]:8081").as_deref(), Some("four"));
+    };
+    check(&d);
+    // Who asks is known where a rule leads the packets.
+    let seen = "while :; do nc -l -p 90 -e sh -c 'netstat -tn | grep :90'; done";
+    d.docker([
+        "run",
+        "-d",
+        "--name",
+        "who",
+        "--network",
+        "dual",
+        "-p",
+        "8090:90",
+        "busybox",
+        "sh",
+        "-c",
+        seen,
+    ])
+    .ok();
+    let ask = "curl -s -m 3 --http0.9 http://[2001:db8::1]:8090/";
+    wait_until("the caller's address is seen", || in_netns(&world, ask).stdout.contains("2001:db8::2"));
+    d.kill9();
+    d.launch();
+    check(&d);
+    let taken = say(&d, Client::Docker, "run --rm -p [::]:8081:80 busybox true").fails(125);
+    assert!(taken.contains("port is already allocated"), "{taken}");
+    docker(&d, "rm -f dual four who");
+    for server in ["[2001:db8::1]:8080", "[2001:db8::1]:8081"] {
+        assert_eq!(get(&world, server), None, "{server}");
+    }
+    d.finish();
+}
+
+#[test]
+fn privileged_networks_last_and_leave_nothing() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    docker(&d, "network create --ipv6 --label keep=yes --subnet 10.78.0.0/24 lasting");
+    docker(&d, "network create passing");
+    web(&d, "web", &["--network", "lasting", "--ip", "10.78.0.7", "--restart", "always", "-p", "8080:80"]);
+    let before = docker(&d, "network inspect lasting -f {{.Id}}{{.IPAM.Config}}{{.Labels}}");
+    let links = |d: &Daemon| in_netns(&d.netns(), "ip -o link").ok().matches(": br-").count();
+    assert_eq!(links(&d), 2);
+    // Stopped with all containers, the daemon takes its networks from the host; started, it brings them back.
+    docker(&d, "kill web");
+    d.terminate();
+    assert_eq!(links(&d), 0);
+    assert!(!in_netns(&d.netns(), "nft list ruleset").ok().contains("longshore"));
+    d.launch();
+    assert_eq!(docker(&d, "network inspect lasting -f {{.Id}}{{.IPAM.Config}}{{.Labels}}"), before);
+    wait_until("its policy starts the container", || {
+        get(&d.netns(), "127.0.0.1:8080").as_deref() == Some("web")
+    });
+    assert!(addresses(&d, "web").starts_with("10.78.0.7 fd"));
+    for client in BOTH {
+        let pruned = say(&d, client, "network prune -f").ok();
+        assert_eq!(pruned.contains("passing"), matches!(client, Client::Docker), "{pruned}");
+    }
+    docker(&d, "rm -f web");
+    say(&d, Client::Longshore, "network prune -f --filter label=keep=no").ok();
+    assert_eq!(links(&d), 1);
+    assert!(say(&d, Client::Longshore, "network prune -f").ok().contains("lasting"));
+    assert_eq!(links(&d), 0);
+    d.finish();
+}
+
+#[test]
+fn privileged_networks_that_cannot_be_are_refused() {
+    let d = Daemon::start();
+    d.load("busybox");
+    docker(&d, "network create one");
+    let links = in_netns(&d.netns(), "ip -o link").ok();
+    for client in BOTH {
+        for (options, want) in [
+            ("one", "network with name one already exists"),
+            ("bridge", "operation is not permitted on predefined bridge network"),
+            ("-d nosuch x", "plugin \"nosuch\" not found"),
+            ("-d macvlan x", "the network driver macvlan is not supported yet"),
+            ("--subnet 172.18.0.0/16 x", "Pool overlaps with other one on this address space"),
+            ("--subnet 10.0.0.1/24 x", "it should be 10.0.0.0/24"),
+            ("--subnet 10.0.0.0/24 --gateway 10.0.1.1 x", "no matching subnet for gateway"),
+            ("--subnet fd00:1::/64 x", "IPv6"),
+            ("--opt nosuch=1 x", "network option nosuch=1"),
+            ("--opt com.docker.network.driver.mtu=big x", "want a number"),
+            ("--ipv4=false x", "IPv4 or IPv6 must be enabled"),
+            ("a/b", "invalid network name"),
+        ] {
+            let failed = say(&d, client, &format!("network create {options}")).fails(1);
+            assert!(failed.contains(want), "{options}: {failed}");
+        }
+        for (line, code, want) in [
+            ("network rm bridge", 1, "bridge is a pre-defined network and cannot be removed"),
+            ("network connect one nobody", 1, "No such container: nobody"),
+            ("network connect nosuch nobody", 1, "network nosuch not found"),
+            ("run --rm --network one --ip 10.9.9.9 busybox true", 125, "user configured subnets"),
+            (
+                "run --rm --network-alias x --network one --network host busybox true",
+                125,
+                "conflicting options",
+            ),
+        ] {
+            let failed = say(&d, client, line).fails(code);
+            assert!(failed.contains(want), "{line}: {failed}");
+        }
+    }
+    assert_eq!(in_netns(&d.netns(), "ip -o link").ok(), links, "nothing is left of them");
+    d.finish();
+}
