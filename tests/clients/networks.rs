@@ -171,6 +171,59 @@ fn privileged_containers_change_networks_while_they_run() {
 }
 
 #[test]
+fn privileged_ports_names_and_files_follow_a_change_of_networks() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    docker(&d, "network create aaa");
+    docker(&d, "network create --internal shut");
+    web(&d, "web", &["-p", "8080:80"]);
+    let file = |d: &Daemon, path: &str| docker(d, &format!("exec web cat /etc/{path}"));
+    let servers = file(&d, "resolv.conf");
+    let serves = |d: &Daemon| ["127.0.0.1:8080", "[::1]:8080"].map(|at| get(&d.netns(), at).is_some());
+    let check = |d: &Daemon, names: bool, open: bool| {
+        wait_until("published ports are right", || serves(d) == [open, open]);
+        assert_eq!(!lookup(d, "web", "web").is_empty(), names);
+        let conf = file(d, "resolv.conf");
+        assert_eq!(conf.contains("127.0.0.11"), names, "{conf}");
+        let own = addresses(d, "web");
+        let hosts = file(d, "hosts");
+        let named: Vec<&str> = hosts.lines().filter(|l| l.starts_with("172.")).collect();
+        assert_eq!(named.len(), own.split_whitespace().count(), "{hosts}");
+        assert!(own.split_whitespace().all(|ip| hosts.contains(ip)), "{own}: {hosts}");
+    };
+    check(&d, false, true);
+    // The first by name of equal ones has the default route, as with Docker; ports lead over it.
+    docker(&d, "network connect aaa web");
+    let gateway = d.inspect("{{(index .NetworkSettings.Networks \"aaa\").Gateway}}", "web");
+    assert!(docker(&d, "exec web ip route").starts_with(&format!("default via {gateway} ")));
+    check(&d, true, true);
+    docker(&d, "network disconnect bridge web");
+    check(&d, true, true);
+    docker(&d, "network connect shut web");
+    docker(&d, "network disconnect aaa web");
+    check(&d, true, false);
+    assert!(!docker(&d, "exec web ip route").contains("default"));
+    d.kill9();
+    d.launch();
+    check(&d, true, false);
+    let aliased = say(&d, Client::Docker, "network connect --alias www bridge web").fails(1);
+    assert!(
+        aliased.contains("network-scoped aliases are only supported for user-defined networks"),
+        "{aliased}"
+    );
+    docker(&d, "network connect bridge web");
+    check(&d, true, true);
+    docker(&d, "network disconnect shut web");
+    check(&d, false, true);
+    assert_eq!(file(&d, "resolv.conf"), servers);
+    // What the container has made of a file stays.
+    d.docker(["exec", "web", "sh", "-c", "echo nameserver 9.9.9.9 > /etc/resolv.conf"]).ok();
+    docker(&d, "network connect aaa web");
+    assert_eq!(file(&d, "resolv.conf"), "nameserver 9.9.9.9");
+    d.finish();
+}
+
+#[test]
 fn privileged_ports_are_published_on_both_families() {
     let mut d = Daemon::start();
     d.load("busybox");

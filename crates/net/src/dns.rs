@@ -140,9 +140,7 @@ impl Hosts {
     /// The text of the file.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        let mut line = |ip: IpAddr, names: &str| {
-            let _ = writeln!(text, "{ip}\t{}", one_line(names));
-        };
+        let mut line = |ip: IpAddr, names: &str| text.push_str(&hosts_line(ip, names));
         line(Ipv4Addr::LOCALHOST.into(), "localhost");
         line(Ipv6Addr::LOCALHOST.into(), "localhost ip6-localhost ip6-loopback");
         for (ip, names) in [
@@ -156,19 +154,27 @@ impl Hosts {
         for (name, ip) in &self.extra {
             line(*ip, name);
         }
+        self.own_lines().for_each(|own| text.push_str(&own));
+        text
+    }
+
+    /// The lines of the container's own names, one for each address.
+    pub fn own_lines(&self) -> impl Iterator<Item = String> {
         let names = match (self.hostname.as_str(), self.domainname.as_str()) {
-            ("", _) => return text,
+            ("", _) => String::new(),
             (host, "") => match host.split_once('.') {
                 Some((short, _)) if !short.is_empty() => format!("{host} {short}"),
                 _ => host.to_owned(),
             },
             (host, domain) => format!("{host}.{domain} {host}"),
         };
-        for ip in &self.addresses {
-            line(*ip, &names);
-        }
-        text
+        let named = self.addresses.iter().filter(move |_| !self.hostname.is_empty());
+        named.map(move |ip| hosts_line(*ip, &names))
     }
+}
+
+fn hosts_line(ip: IpAddr, names: &str) -> String {
+    format!("{ip}\t{}\n", one_line(names))
 }
 
 /// `fe00::0`, `ff02::1` and their like: the first group, and the last.

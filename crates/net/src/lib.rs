@@ -37,7 +37,7 @@ pub use addr::{format_mac, mac_for, overlap, parse_mac, random_mac, same_family}
 pub use error::{Error, Result};
 pub use ipam::{Ipam, default_pools, first_address, host_networks, pick_subnet, unique_local_pools};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-pub use network::{Attachment, Network, Swept, add_default_routes, free_interface, loopback_up, name_server};
+pub use network::{Attachment, Network, Swept, free_interface, loopback_up, name_server, set_default_routes};
 pub use ports::{PortAllocator, PortRequest, PortReservation};
 pub use procfs::has_ipv6;
 

@@ -81,6 +81,11 @@ impl Rules {
         self.firewall.remove(table, gone)
     }
 
+    fn withdraw_these(&mut self, table: &str, stale: &[Element]) -> Result<()> {
+        self.published.retain(|element| !stale.contains(element));
+        self.firewall.take(table, stale)
+    }
+
     /// Puts back what is missing of the table, and the exceptions in others; whether the table had lost something.
     fn repair(&mut self, config: &BridgeConfig) -> Result<bool> {
         if self.removed {
@@ -257,6 +262,21 @@ impl Network {
         }
     }
 
+    /// Publishes the ports of a connected endpoint, in place of those that it had.
+    ///
+    /// # Errors
+    /// If the kernel refuses; then the endpoint may have none.
+    pub fn set_ports(&self, endpoint: &Endpoint) -> Result<()> {
+        let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
+        let mut rules = lock(&self.rules);
+        let kept = |old: &Element| plan.elements.contains(old);
+        let stale: Vec<Element> =
+            rules.published.iter().filter(|e| e.comment == plan.host_if && !kept(e)).cloned().collect();
+        let new = plan.elements.iter().filter(|e| !rules.published.contains(e)).cloned().collect();
+        rules.withdraw_these(&self.config.table, &stale)?;
+        rules.publish(&self.config, new)
+    }
+
     /// Disconnects an endpoint: its published ports and its interface. What is gone already is fine.
     ///
     /// # Errors
@@ -352,12 +372,12 @@ pub fn free_interface(netns: BorrowedFd<'_>, prefix: &str) -> Result<String> {
         .ok_or_else(|| Error::Invalid("no name of an interface is free".to_owned()))
 }
 
-/// Gives a container that has lost its default routes others.
+/// Gives a container other default routes; a family without a gateway keeps what it has.
 ///
 /// # Errors
 /// If the namespace cannot be entered or the kernel refuses.
-pub fn add_default_routes(netns: BorrowedFd<'_>, gateways: &[IpAddr]) -> Result<()> {
-    netns::within(netns, || netlink::add_default_routes(gateways))
+pub fn set_default_routes(netns: BorrowedFd<'_>, gateways: &[IpAddr]) -> Result<()> {
+    netns::within(netns, || netlink::set_default_routes(gateways))
 }
 
 /// Binds the sockets of a name server in a container's network namespace, whose loopback is up: what is asked of 127.0.0.11,

@@ -1,6 +1,9 @@
 //! The files of its own that a container gets: hostname, hosts, resolv.conf.
 
+use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use longshore_net::dns::{self, DnsOptions, Hosts};
@@ -9,6 +12,9 @@ use rustix::fs::Mode;
 use crate::engine::{Paths, make_dir};
 use crate::record::Record;
 use crate::{Error, Result};
+
+/// A file of more bytes is not changed while its container runs.
+const MAX_CHANGED: u64 = 1 << 20;
 
 /// How a container's network affects its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,26 +52,76 @@ pub(crate) fn write(
             }
             text
         }
-        Net::Own | Net::Named => Hosts {
-            addresses: addresses.to_vec(),
-            hostname: record.config.hostname.clone(),
-            domainname: record.config.domainname.clone(),
-            extra: extra(record, gateway)?,
+        Net::Own | Net::Named => {
+            Hosts { extra: extra(record, gateway)?, ..own_hosts(record, addresses.iter()) }.render()
         }
-        .render(),
     };
     put(&dir.join("hosts"), hosts.as_bytes())?;
+    put(&dir.join("resolv.conf"), resolv_conf(record, net).as_bytes())
+}
+
+/// The files of a container that runs follow a change of its networks: `hosts` loses and gains the lines of its own
+/// addresses, `resolv.conf` is exchanged unless somebody has changed it. Both are mounted, so they are written in place.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn follow(
+    paths: &Paths,
+    record: &Record,
+    net: Net,
+    before: &BTreeSet<IpAddr>,
+    now: &BTreeSet<IpAddr>,
+) -> Result<()> {
+    let dir = paths.container(&record.id);
+    let gone: BTreeSet<String> = own_hosts(record, before.difference(now)).own_lines().collect();
+    let come = own_hosts(record, now.difference(before));
+    change(&dir.join("hosts"), |text| {
+        let kept = text.split_inclusive('\n').filter(|line| !gone.contains(*line)).map(str::to_owned);
+        Some(kept.chain(come.own_lines()).collect())
+    })?;
+    let other = if net == Net::Named { Net::Own } else { Net::Named };
+    change(&dir.join("resolv.conf"), |text| {
+        (text == resolv_conf(record, other)).then(|| resolv_conf(record, net))
+    })
+}
+
+/// Changes a small file that a container may have changed, too.
+fn change(path: &Path, new: impl FnOnce(&str) -> Option<String>) -> Result<()> {
+    let failed = |e| Error::io(format!("change {}", path.display()), e);
+    let mut text = String::new();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    let read = (&file).take(MAX_CHANGED).read_to_string(&mut text);
+    // What is no text any more, or has become large, is the container's own affair.
+    if read.is_err() || u64::try_from(text.len()).is_ok_and(|len| len == MAX_CHANGED) {
+        return Ok(());
+    }
+    let Some(new) = new(&text).filter(|new| *new != text) else { return Ok(()) };
+    file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64)).map_err(failed)
+}
+
+fn own_hosts<'a>(record: &Record, addresses: impl Iterator<Item = &'a IpAddr>) -> Hosts {
+    Hosts {
+        addresses: addresses.copied().collect(),
+        hostname: record.config.hostname.clone(),
+        domainname: record.config.domainname.clone(),
+        extra: Vec::new(),
+    }
+}
+
+fn resolv_conf(record: &Record, net: Net) -> String {
     let options = DnsOptions {
         servers: record.host.dns.iter().flatten().filter_map(|s| s.parse().ok()).collect(),
         search: record.host.dns_search.clone().unwrap_or_default(),
         options: record.host.dns_options.clone().unwrap_or_default(),
     };
-    let conf = match net {
-        Net::Host => dns::host_resolv_conf(&host_text("/etc/resolv.conf"), &options),
+    match net {
+        Net::Host => {
+            let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            dns::host_resolv_conf(&own, &options)
+        }
         Net::Own => dns::resolv_conf(&host_conf(), &options),
         Net::Named => dns::named_resolv_conf(&host_conf(), &options),
-    };
-    put(&dir.join("resolv.conf"), conf.as_bytes())
+    }
 }
 
 /// The host's settings of names, as they mean something elsewhere.

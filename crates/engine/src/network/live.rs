@@ -1,6 +1,7 @@
 //! Containers that run and their networks: connected and disconnected meanwhile, and taken up again by a daemon that
 //! starts.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use longshore_net::{DefaultRoute, Endpoint};
 use longshore_oci::Kind;
 use longshore_sys::netns;
 
-use super::wire::{DefaultRouteOf, Held, INTERFACE, addresses, endpoint_of, known, ports_of, tell_names};
+use super::wire::{Held, INTERFACE, Link, addresses, known, tell_names};
 use super::{Bridge, Record as Network, Relays, is_custom};
 use crate::container::Container;
+use crate::container::files::{self, Net};
 use crate::model::EndpointSettings;
 use crate::record::Record;
 use crate::{Engine, Error, Result, names as ids};
@@ -20,22 +22,19 @@ impl Engine {
     /// Takes up again what a container that still runs has: addresses, ports, names.
     pub(crate) fn adopt_networks(&self, c: &Container, record: &Record) {
         let warn = |what: &str, e: &Error| tracing::warn!(container = c.id, "{what}: {e}");
-        let routes = self.default_routes(record);
-        let mut connected = Vec::new();
-        for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
-            let network = self.inner.networks.find(&e.network_id);
-            let Ok(bridge) = network.and_then(|n| self.inner.networks.bridge_of(&n)) else { continue };
-            let own = addresses(e);
-            for ip in &own {
-                if let Err(err) = bridge.reserve(*ip) {
+        let links = self.links_of(record);
+        for link in &links {
+            for ip in &link.endpoint.addresses {
+                if let Err(err) = link.bridge.reserve(*ip) {
                     warn(&format!("its address {ip}"), &err);
                 }
             }
-            tell_names(record, name, &bridge, &e.endpoint_id, &own);
-            connected.push((bridge, endpoint_of(record, e, routes.of(name))));
+            tell_names(record, link);
         }
-        let own: Vec<IpAddr> = connected.iter().flat_map(|(_, e)| e.addresses.iter().copied()).collect();
-        let reservation = own.first().map(|ip| self.inner.networks.reserve_again(&record.ports, *ip));
+        let own: Vec<IpAddr> =
+            links.iter().flat_map(|link| link.endpoint.addresses.iter().copied()).collect();
+        let published = own.first().filter(|_| !record.ports.is_empty());
+        let reservation = published.map(|ip| self.inner.networks.reserve_again(&record.ports, *ip));
         let reservation = match reservation {
             Some(Ok(reservation)) => Some(reservation),
             Some(Err(err)) => {
@@ -50,7 +49,7 @@ impl Engine {
             None
         });
         let names = if record.networks.keys().any(|name| is_custom(name)) && !record.sandbox.is_empty() {
-            let (zones, outside) = known(connected.iter().map(|(bridge, _)| bridge));
+            let (zones, outside) = known(&links);
             let fd = netns::open(&self.inner.paths.netns(&record.sandbox)).map_err(Error::from);
             let started = fd.and_then(|fd| self.name_server(record, &fd, zones, outside));
             started.inspect_err(|err| warn("its name server", err)).ok()
@@ -65,15 +64,9 @@ impl Engine {
         let mut found: Vec<(Arc<Bridge>, Vec<Endpoint>)> =
             self.inner.networks.bridges().into_iter().map(|bridge| (bridge, Vec::new())).collect();
         for c in self.all().iter().filter(|c| c.task().is_some()) {
-            let record = c.record();
-            let routes = self.default_routes(&record);
-            for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
-                let network = self.inner.networks.find(&e.network_id);
-                let Ok(bridge) = network.and_then(|n| self.inner.networks.bridge_of(&n)) else { continue };
-                let mut endpoint = endpoint_of(&record, e, routes.of(name));
-                endpoint.ports = ports_of(&record.ports, &endpoint);
-                let slot = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &bridge));
-                slot.into_iter().for_each(|(_, all)| all.push(endpoint.clone()));
+            for link in self.links_of(&c.record()) {
+                let slot = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link.bridge));
+                slot.into_iter().for_each(|(_, all)| all.push(link.endpoint.clone()));
             }
         }
         found
@@ -132,15 +125,19 @@ impl Engine {
         settings.endpoint_id = ids::new_id()?;
         let before = record.clone();
         let done = self.connect_now(c, &mut record, network, &mut settings);
-        match done.and_then(|()| self.keep_networks(c, record)) {
+        match done
+            .and_then(|()| self.keep_networks(c, record))
+            .and_then(|()| self.follow_networks(c, &before))
+        {
             Ok(()) => {
-                self.tell_server(c);
                 self.network_event(c, "connect", &network.name, &network.id);
                 Ok(())
             }
             Err(e) => {
-                c.write().record.networks.clone_from(&before.networks);
                 self.release(c, &network.name, &settings, true);
+                if let Err(undo) = self.keep_networks(c, before) {
+                    tracing::warn!(container = c.id, "undoing a failed connection: {undo}");
+                }
                 Err(e)
             }
         }
@@ -153,18 +150,13 @@ impl Engine {
         network: &Arc<Network>,
         settings: &mut EndpointSettings,
     ) -> Result<()> {
-        // The routes that are there stay.
-        let has = |ipv6: bool| {
-            let others = record.networks.keys().filter_map(|name| self.inner.networks.find(name).ok());
-            others.into_iter().any(|other| other.has(ipv6) && !other.internal && other.driver == "bridge")
-        };
-        let route = DefaultRoute { ipv4: !has(false), ipv6: !has(true) };
         let fd = netns::open(&self.inner.paths.netns(&record.sandbox))?;
-        let mut link = self.plan_link(c, record, network, settings, route, 0)?;
+        let no_route = DefaultRoute { ipv4: false, ipv6: false };
+        let mut link = self.plan_link(c, record, network, settings, no_route, 0)?;
         record.networks.insert(network.name.clone(), settings.clone());
         link.endpoint.ifname = longshore_net::free_interface(fd.as_fd(), INTERFACE)?;
         link.bridge.network.attach(fd.as_fd(), &link.endpoint)?;
-        tell_names(record, &network.name, &link.bridge, &link.endpoint.id, &link.endpoint.addresses);
+        tell_names(record, &link);
         Ok(())
     }
 
@@ -181,7 +173,7 @@ impl Engine {
                 "cannot disconnect container from host network - container was created in host network mode",
             ));
         }
-        let before = self.default_routes(&record);
+        let before = record.clone();
         let Some(settings) = record.networks.remove(&network.name) else {
             return Err(Error::new(
                 Kind::Denied,
@@ -191,57 +183,70 @@ impl Engine {
         self.keep_networks(c, record)?;
         if running && !settings.endpoint_id.is_empty() {
             self.release(c, &network.name, &settings, true);
-            self.tell_server(c);
-            self.lead_out(c, &before)?;
+            self.follow_networks(c, &before)?;
         }
         Ok(())
     }
 
-    /// A container whose default routes are gone with a network gets those of another.
-    fn lead_out(&self, c: &Container, before: &DefaultRouteOf) -> Result<()> {
-        let record = c.record();
-        let now = self.default_routes(&record);
+    /// Brings routes, ports, name server and files of a running container up to what its networks are now.
+    fn follow_networks(&self, c: &Container, before: &Record) -> Result<()> {
+        let mut record = c.record();
+        let mut links = self.links_of(&record);
+        let netns = netns::open(&self.inner.paths.netns(&record.sandbox))?;
+        let (old, new) = (self.default_routes(before), self.default_routes(&record));
         let mut gateways = Vec::new();
-        for (old, new, ipv6) in [(&before.ipv4, &now.ipv4, false), (&before.ipv6, &now.ipv6, true)] {
-            let Some(name) = new.as_ref().filter(|new| old.as_ref() != Some(new)) else { continue };
-            let bridge = self.inner.networks.bridge_of(&*self.inner.networks.find(name)?)?;
-            gateways.extend(bridge.config().subnet(ipv6).map(|subnet| subnet.gateway));
+        for (old, new, ipv6) in [(old.ipv4, new.ipv4, false), (old.ipv6, new.ipv6, true)] {
+            let moved = links.iter().find(|link| old != new && new.as_ref() == Some(&link.network.name));
+            gateways.extend(
+                moved.and_then(|link| link.bridge.config().subnet(ipv6)).map(|subnet| subnet.gateway),
+            );
         }
-        if gateways.is_empty() {
+        longshore_net::set_default_routes(netns.as_fd(), &gateways)?;
+        self.move_ports(c, &mut record, &mut links)?;
+        let (zones, outside) = known(&links);
+        let named = record.networks.keys().any(|name| is_custom(name));
+        let server = match (c.write().held.names.take(), named) {
+            (_, false) => None,
+            (Some(server), true) => {
+                server.set(zones, outside);
+                Some(server)
+            }
+            (None, true) => Some(self.name_server(&record, &netns, zones, outside)?),
+        };
+        c.write().held.names = server;
+        let net = if named { Net::Named } else { Net::Own };
+        let addresses =
+            |record: &Record| -> BTreeSet<IpAddr> { record.networks.values().flat_map(addresses).collect() };
+        files::follow(&self.inner.paths, &record, net, &addresses(before), &addresses(&record))
+    }
+
+    /// Published ports lead over other networks than before.
+    fn move_ports(&self, c: &Container, record: &mut Record, links: &mut [Link]) -> Result<()> {
+        let asked =
+            record.host.publish_all_ports || record.host.port_bindings.iter().flatten().next().is_some();
+        if !asked {
             return Ok(());
         }
-        let fd = netns::open(&self.inner.paths.netns(&record.sandbox))?;
-        Ok(longshore_net::add_default_routes(fd.as_fd(), &gateways)?)
+        let mut held = std::mem::take(&mut c.write().held);
+        let published = self.publish(c, record, links, &mut held);
+        c.write().held = held;
+        published?;
+        for link in links {
+            link.bridge.network.set_ports(&link.endpoint)?;
+        }
+        self.store_record(record)
     }
 
     /// A container that runs is known by another name.
     pub(crate) fn tell_names_again(&self, c: &Container) {
         let record = c.record();
-        for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
-            let network = self.inner.networks.find(&e.network_id);
-            let Ok(bridge) = network.and_then(|n| self.inner.networks.bridge_of(&n)) else { continue };
-            tell_names(&record, name, &bridge, &e.endpoint_id, &addresses(e));
-        }
+        self.links_of(&record).iter().for_each(|link| tell_names(&record, link));
     }
 
     fn keep_networks(&self, c: &Container, record: Record) -> Result<()> {
         self.store_record(&record)?;
         c.write().record.networks = record.networks;
         Ok(())
-    }
-
-    /// The name server of a running container learns of its networks.
-    fn tell_server(&self, c: &Container) {
-        let record = c.record();
-        let mut connected = Vec::new();
-        for e in record.networks.values().filter(|e| !e.endpoint_id.is_empty()) {
-            let network = self.inner.networks.find(&e.network_id);
-            connected.extend(network.and_then(|n| self.inner.networks.bridge_of(&n)));
-        }
-        let (zones, outside) = known(connected.iter());
-        if let Some(server) = &c.read().held.names {
-            server.set(zones, outside);
-        }
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Held {
 
 /// A connection to one network.
 pub(super) struct Link {
-    network: Arc<Network>,
+    pub(super) network: Arc<Network>,
     pub(super) bridge: Arc<Bridge>,
     pub(super) endpoint: Endpoint,
 }
@@ -63,6 +63,16 @@ fn in_order(record: &Record) -> Vec<String> {
         record.networks.keys().cloned().partition(|name| name == first);
     own.extend(others);
     own
+}
+
+/// The link that a family's default route leads over, and the container's address there.
+fn leading(links: &[Link], ipv6: bool) -> Option<(&Link, IpAddr)> {
+    let leads = |link: &&Link| match ipv6 {
+        true => link.endpoint.default_route.ipv6,
+        false => link.endpoint.default_route.ipv4,
+    };
+    let link = links.iter().find(leads)?;
+    link.endpoint.addresses.iter().find(|ip| ip.is_ipv6() == ipv6).map(|ip| (link, *ip))
 }
 
 /// Over which of the networks the default route of a family leads: the one with the highest priority, of these the first by
@@ -121,7 +131,11 @@ impl Engine {
             }
             record.networks.insert(network.name.clone(), settings);
         }
-        self.publish(c, record, &mut wiring).map_err(networking)?;
+        self.publish(c, record, &mut wiring.links, &mut wiring.held).map_err(networking)?;
+        let gateway =
+            |(link, ip): (&Link, IpAddr)| link.bridge.config().subnet(ip.is_ipv6()).map(|s| s.gateway);
+        wiring.gateway =
+            [false, true].into_iter().filter_map(|ipv6| leading(&wiring.links, ipv6)).find_map(gateway);
         Ok(wiring)
     }
 
@@ -196,21 +210,16 @@ impl Engine {
         Ok(Link { network: network.clone(), bridge, endpoint })
     }
 
-    /// Takes the ports that are to be published; they lead over the networks with the default routes.
-    fn publish(&self, c: &Container, record: &mut Record, wiring: &mut Wiring) -> Result<()> {
-        let of = |ipv6: bool| {
-            let leads = |link: &&Link| match ipv6 {
-                true => link.endpoint.default_route.ipv6,
-                false => link.endpoint.default_route.ipv4,
-            };
-            let link = wiring.links.iter().find(leads)?;
-            link.endpoint.addresses.iter().find(|ip| ip.is_ipv6() == ipv6).map(|ip| (link, *ip))
-        };
-        let (v4, v6) = (of(false), of(true));
-        wiring.gateway = [v4, v6]
-            .into_iter()
-            .flatten()
-            .find_map(|(link, ip)| link.bridge.config().subnet(ip.is_ipv6()).map(|s| s.gateway));
+    /// Takes the ports that are to be published, unless they are held already; they lead over the networks with the
+    /// default routes, and without such a network there are none.
+    pub(super) fn publish(
+        &self,
+        c: &Container,
+        record: &mut Record,
+        links: &mut [Link],
+        held: &mut Held,
+    ) -> Result<()> {
+        let (v4, v6) = (leading(links, false), leading(links, true));
         let reach = ports::Reach {
             container_ip: v4.or(v6).map(|(_, ip)| ip),
             host_ip: v4.and_then(|(link, _)| link.bridge.host_ip),
@@ -222,16 +231,22 @@ impl Engine {
             record.host.publish_all_ports,
             &reach,
         )?;
-        if wanted.is_empty() || reach.container_ip.is_none() {
-            return Ok(());
+        held.relays = Relays::default();
+        if wanted.is_empty() {
+            held.reservation = None;
+            record.ports.clear();
+        } else {
+            let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
+            let reservation = match held.reservation.take() {
+                Some(reservation) => reservation,
+                None => self.inner.networks.reserve_ports(&wanted)?,
+            };
+            record.ports = reservation.ports().to_vec();
+            held.relays = Relays::start(&self.inner.networks.runtime, &reservation, &addresses)?;
+            held.reservation = Some(reservation);
         }
-        let reservation = self.inner.networks.reserve_ports(&wanted)?;
-        record.ports = reservation.ports().to_vec();
         note_ports(c, record);
-        let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
-        wiring.held.relays = Relays::start(&self.inner.networks.runtime, &reservation, &addresses)?;
-        wiring.held.reservation = Some(reservation);
-        for link in &mut wiring.links {
+        for link in links {
             link.endpoint.ports = ports_of(&record.ports, &link.endpoint);
         }
         Ok(())
@@ -242,7 +257,7 @@ impl Engine {
         let Some(fd) = &wiring.netns else { return Ok(None) };
         for link in &wiring.links {
             link.bridge.network.attach(fd.as_fd(), &link.endpoint)?;
-            tell_names(record, &link.network.name, &link.bridge, &link.endpoint.id, &link.endpoint.addresses);
+            tell_names(record, link);
         }
         if wiring.links.is_empty() {
             // Another container's namespace has its loopback up; doing it again changes nothing.
@@ -251,7 +266,7 @@ impl Engine {
         if !record.networks.keys().any(|name| is_custom(name)) {
             return Ok(None);
         }
-        let (zones, outside) = known(wiring.links.iter().map(|link| &link.bridge));
+        let (zones, outside) = known(&wiring.links);
         self.name_server(record, fd, zones, outside).map(Some)
     }
 
@@ -341,6 +356,20 @@ impl Engine {
         self.event("network", action, id, &pairs);
     }
 
+    /// The connections of a container that runs.
+    pub(super) fn links_of(&self, record: &Record) -> Vec<Link> {
+        let routes = self.default_routes(record);
+        let mut links = Vec::new();
+        for (name, e) in record.networks.iter().filter(|(_, e)| !e.endpoint_id.is_empty()) {
+            let Ok(network) = self.inner.networks.find(&e.network_id) else { continue };
+            let Ok(bridge) = self.inner.networks.bridge_of(&network) else { continue };
+            let mut endpoint = endpoint_of(record, e, routes.of(name));
+            endpoint.ports = ports_of(&record.ports, &endpoint);
+            links.push(Link { network, bridge, endpoint });
+        }
+        links
+    }
+
     pub(super) fn default_routes(&self, record: &Record) -> DefaultRouteOf {
         let networks = record.networks.keys().filter_map(|name| self.inner.networks.find(name).ok());
         DefaultRouteOf::new(record, &networks.collect::<Vec<_>>())
@@ -381,15 +410,10 @@ pub(crate) fn names_of(record: &Record, network: &str) -> Vec<String> {
     names
 }
 
-pub(super) fn tell_names(
-    record: &Record,
-    network: &str,
-    bridge: &Bridge,
-    endpoint: &str,
-    addresses: &[IpAddr],
-) {
-    if bridge.custom {
-        bridge.zone.put(endpoint, &names_of(record, network), addresses);
+pub(super) fn tell_names(record: &Record, link: &Link) {
+    if link.bridge.custom {
+        let names = names_of(record, &link.network.name);
+        link.bridge.zone.put(&link.endpoint.id, &names, &link.endpoint.addresses);
     }
 }
 
@@ -402,14 +426,12 @@ fn links(record: &Record) -> BTreeMap<String, String> {
 }
 
 /// For which networks names are known, and whether any of all leads outside.
-pub(super) fn known<'a>(
-    connected: impl Iterator<Item = &'a Arc<Bridge>>,
-) -> (Vec<Arc<super::names::Zone>>, bool) {
+pub(super) fn known(links: &[Link]) -> (Vec<Arc<super::names::Zone>>, bool) {
     let (mut zones, mut outside) = (Vec::new(), false);
-    for bridge in connected {
-        outside |= !bridge.config().internal;
-        if bridge.custom {
-            zones.push(bridge.zone.clone());
+    for link in links {
+        outside |= !link.bridge.config().internal;
+        if link.bridge.custom {
+            zones.push(link.bridge.zone.clone());
         }
     }
     (zones, outside)

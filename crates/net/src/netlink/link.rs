@@ -20,6 +20,7 @@ use super::socket::{Dumped, Protocol, Request, Socket};
 use crate::error::{Error, Result};
 use crate::plan::{BridgePlan, EndpointPlan};
 
+const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const IFLA_PROTINFO: u16 = 12;
@@ -255,7 +256,7 @@ impl ContainerLinks {
         let mut requests = vec![loopback_up()];
         requests.extend(plan.addresses.iter().map(|address| new_address(index, *address, &plan.ifname)));
         requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)));
-        requests.extend(plan.gateways.iter().map(|gateway| default_route(Some(index), *gateway)));
+        requests.extend(plan.gateways.iter().map(|gateway| default_route(Some(index), *gateway, NLM_F_EXCL)));
         links.socket.run(&requests)?;
         Ok(Self { links, index })
     }
@@ -283,9 +284,9 @@ pub(crate) fn interfaces() -> Result<Vec<String>> {
     socket.dump(&list)?.iter().map(|answer| Ok(parse_link(answer)?.name)).collect()
 }
 
-/// Adds default routes over gateways that are on the interfaces' networks; those that are there stay.
-pub(crate) fn add_default_routes(gateways: &[IpAddr]) -> Result<()> {
-    let routes = gateways.iter().map(|gateway| default_route(None, *gateway).tolerating(Errno::EXIST));
+/// Sets default routes over gateways that are on the interfaces' networks, in place of those of their families.
+pub(crate) fn set_default_routes(gateways: &[IpAddr]) -> Result<()> {
+    let routes = gateways.iter().map(|gateway| default_route(None, *gateway, NLM_F_REPLACE));
     Socket::open(Protocol::Route)?.run(&routes.collect::<Vec<_>>())
 }
 
@@ -362,7 +363,7 @@ fn family(ip: &IpAddr) -> AddressFamily {
 }
 
 /// Without an interface the kernel finds the one whose network the gateway is in.
-fn default_route(index: Option<u32>, gateway: IpAddr) -> Request {
+fn default_route(index: Option<u32>, gateway: IpAddr, flag: u16) -> Request {
     let mut message = RouteMessage::default();
     message.header.address_family = family(&gateway);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -376,7 +377,7 @@ fn default_route(index: Option<u32>, gateway: IpAddr) -> Request {
     message.attributes.extend(index.map(RouteAttribute::Oif));
     request(
         RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | NLM_F_EXCL,
+        NLM_F_CREATE | flag,
         format!("add default route by {gateway}"),
     )
 }

@@ -5,6 +5,6 @@ mod link;
 mod socket;
 
 pub(crate) use link::{
-    ContainerLinks, HostLinks, add_default_routes, host_networks, interfaces, set_loopback_up,
+    ContainerLinks, HostLinks, host_networks, interfaces, set_default_routes, set_loopback_up,
 };
 pub(crate) use socket::{Protocol, Request, Socket};

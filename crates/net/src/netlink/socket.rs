@@ -111,6 +111,10 @@ impl Socket {
             }
             self.sequence = sequence;
         }
+        if buffer.is_empty() {
+            // The kernel refuses an empty datagram.
+            return Ok(());
+        }
         self.send(&buffer)?;
         let mut failure: Option<(u32, Error)> = None;
         while !waiting.is_empty() {

@@ -104,8 +104,13 @@ impl Firewall {
         for map in MAPS {
             stale.extend(self.elements(table, map)?.into_iter().filter(|element| gone(&element.comment)));
         }
-        self.change(table, &stale, MSG_DELSETELEM, 0, "withdraw ports from")?;
+        self.take(table, &stale)?;
         Ok(stale.len())
+    }
+
+    /// Takes back published ports, which are there.
+    pub(crate) fn take(&mut self, table: &str, stale: &[Element]) -> Result<()> {
+        self.change(table, stale, MSG_DELSETELEM, 0, "withdraw ports from")
     }
 
     /// Removes the table; one that is gone already is fine.
