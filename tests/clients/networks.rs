@@ -278,6 +278,77 @@ fn privileged_ports_are_published_on_both_families() {
 }
 
 #[test]
+fn privileged_ports_of_a_running_container_change() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let world = neighbour(&d);
+    let ours = |d: &Daemon, line: &str| say(d, Client::Longshore, line);
+    web(&d, "web", &["-p", "8080:80", "-p", "8085:80"]);
+    web(&d, "other", &["-p", "8099:80"]);
+    let pid = d.inspect("{{.State.Pid}}", "web");
+    let answers = |d: &Daemon, port: u16| {
+        [get(&d.netns(), &format!("127.0.0.1:{port}")), get(&world, &format!("[2001:db8::1]:{port}"))]
+            .map(|page| page.as_deref() == Some("web"))
+    };
+    // A download over a port that stays is not disturbed.
+    let slow = "while :; do (echo HTTP/1.0 200 OK; echo; sleep 2; echo whole) | nc -l -p 81; done";
+    d.docker(["exec", "-d", "web", "sh", "-c", slow]).ok();
+    ours(&d, "update -p +8081:81 web").ok();
+    let ask = "for i in 1 2 3 4 5; do curl -s -m 9 http://192.0.2.1:8081/ && exit; sleep 0.2; done; exit 1";
+    std::thread::scope(|s| {
+        let page = s.spawn(|| in_netns(&world, ask));
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        ours(&d, "update -p +9000:80 -p -8080 web").ok();
+        assert_eq!(page.join().expect("a page").ok(), "whole");
+    });
+    assert_eq!([8080, 8085, 9000].map(|port| answers(&d, port)), [[false; 2], [true; 2], [true; 2]]);
+    // Over to another port of the container, and the host's port of another container.
+    ours(&d, "update -p -8085 -p +8085:81 -p -9000 web").ok();
+    assert_eq!([8085, 9000].map(|port| answers(&d, port)), [[false; 2], [false; 2]]);
+    let shown = docker(&d, "port web");
+    assert_eq!(
+        shown,
+        "81/tcp -> 0.0.0.0:8081\n81/tcp -> 0.0.0.0:8085\n81/tcp -> [::]:8081\n81/tcp -> [::]:8085"
+    );
+    for (change, want) in [
+        ("+8099:80", "port is already allocated"),
+        ("-7777", "port 7777 of the host is not published"),
+        ("+99999:80", "invalid"),
+    ] {
+        let failed = ours(&d, &format!("update -p -8085 -p {change} web")).fails(1);
+        assert!(failed.contains(want), "{failed}");
+        assert_eq!(docker(&d, "port web"), shown, "nothing has changed");
+    }
+    // The API has it, too; all that is to be published is said.
+    let body = r#"{"PortBindings":{"80/tcp":[{"HostPort":"8080"}]}}"#;
+    let request = |body: &str| {
+        let length = body.len();
+        d.raw(&format!(
+            "POST /containers/web/update HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ))
+    };
+    assert!(request(body).contains("200 OK"), "{}", request(body));
+    assert_eq!([8080, 8085].map(|port| answers(&d, port)), [[true; 2], [false; 2]]);
+    let limits = request(r#"{"Memory":134217728}"#);
+    assert!(limits.contains("501") && limits.contains("changing Memory of a container"), "{limits}");
+    assert_eq!(d.inspect("{{.State.Pid}}", "web"), pid, "it ran on");
+    docker(&d, "update --restart unless-stopped web");
+    assert_eq!(d.inspect("{{.HostConfig.RestartPolicy.Name}}", "web"), "unless-stopped");
+    // It lasts; and one that does not run is changed for its next start.
+    d.kill9();
+    d.launch();
+    assert_eq!(answers(&d, 8080), [true; 2]);
+    docker(&d, "stop -t 0 web");
+    ours(&d, "update -p +9001:80 web").ok();
+    docker(&d, "start web");
+    wait_until("it publishes the new port", || answers(&d, 9001) == [true; 2]);
+    ours(&d, "update -p -8080 -p -9001 web").ok();
+    assert_eq!(docker(&d, "port web"), "");
+    assert_eq!([8080, 9001].map(|port| answers(&d, port)), [[false; 2]; 2]);
+    d.finish();
+}
+
+#[test]
 fn privileged_networks_last_and_leave_nothing() {
     let mut d = Daemon::start();
     d.load("busybox");

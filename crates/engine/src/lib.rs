@@ -5,7 +5,7 @@
 //! Engine::open(EngineOptions) -> Result<Engine>          recovery inside; cheap to clone
 //! info() version() events(EventsRequest) -> Stream<Event> disk_usage(UsageOf) -> DiskUsage shutdown()
 //! containers: create(CreateContainer) -> Created   start(name)   stop(name, signal, timeout)   restart(..)   kill(name, signal)
-//!   pause unpause rename(name, new) remove(name, RemoveOptions{force, volumes, link}) wait(name, cond) -> WaitResult (future armed before it returns)
+//!   pause unpause rename(name, new) update(name, UpdateContainer) remove(name, RemoveOptions{force, volumes, link}) wait(name, cond) -> WaitResult (future armed before it returns)
 //!   inspect(name, size) -> ContainerView   list(ListContainers) -> Vec<ContainerSummary>   top(name, ps_args) -> Processes   changes(name) -> Vec<FsChange>
 //!   resize(name, rows, cols)   attach(name, AttachRequest) -> AttachSession{tty, output: Stream<OutputChunk>, input: Option<Sink of Bytes; close = half-close>}
 //!   logs(name, LogsRequest) -> LogStream{tty, Stream<OutputChunk>}   export(name) -> Stream<Bytes>   prune_containers(filters) -> Pruned

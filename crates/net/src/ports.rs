@@ -35,6 +35,15 @@ pub struct PortRequest {
     pub container_port: u16,
 }
 
+impl PortRequest {
+    /// Whether a port is one that this asks for.
+    pub fn asks_for(&self, port: &PortMap) -> bool {
+        (port.transport, port.container_port) == (self.transport, self.container_port)
+            && self.host_ips.contains(&port.host_ip)
+            && self.host_ports.as_ref().is_none_or(|range| range.contains(&port.host_port))
+    }
+}
+
 /// Protocol, port and host address of what is taken.
 type Taken = Arc<Mutex<BTreeSet<(Transport, u16, IpAddr)>>>;
 
@@ -47,10 +56,12 @@ pub struct PortAllocator {
 /// Ports that are ours until this is dropped.
 #[derive(Debug)]
 pub struct PortReservation {
-    ports: Vec<PortMap>,
-    sockets: Vec<OwnedFd>,
+    held: Vec<Held>,
     taken: Taken,
 }
+
+/// A port and the socket that holds it; SCTP may have none.
+type Held = (PortMap, Option<OwnedFd>);
 
 impl PortAllocator {
     /// None are taken yet.
@@ -63,13 +74,52 @@ impl PortAllocator {
     /// # Errors
     /// If a port is taken by one of our containers, or by a program of the host.
     pub fn reserve(&self, requests: &[PortRequest]) -> Result<PortReservation> {
-        let mut reservation =
-            PortReservation { ports: Vec::new(), sockets: Vec::new(), taken: Arc::clone(&self.taken) };
+        let mut reservation = PortReservation { held: Vec::new(), taken: Arc::clone(&self.taken) };
         for request in requests {
             // What is taken so far goes back when the reservation is dropped.
             self.reserve_one(request, &mut reservation)?;
         }
         Ok(reservation)
+    }
+
+    /// Makes a reservation one of other requests: what it has of them it keeps, the rest is free again.
+    ///
+    /// # Errors
+    /// If a port is taken; then it has what it had.
+    pub fn change(&self, reservation: &mut PortReservation, requests: &[PortRequest]) -> Result<()> {
+        let mut old = std::mem::take(&mut reservation.held);
+        let mut missing = Vec::new();
+        for request in requests {
+            match port_for(request, &old) {
+                Some(port) => {
+                    let same = |held: &mut Held| held.0.host_port == port && request.asks_for(&held.0);
+                    reservation.held.extend(old.extract_if(.., same));
+                }
+                None => missing.push(request),
+            }
+        }
+        let kept = reservation.held.len();
+        let gone: Vec<PortMap> = old.iter().map(|(port, _)| *port).collect();
+        // What is to be taken may be what is given back.
+        drop(PortReservation { held: old, taken: Arc::clone(&self.taken) });
+        let Err(error) = missing.into_iter().try_for_each(|r| self.reserve_one(r, reservation)) else {
+            return Ok(());
+        };
+        let new = reservation.held.split_off(kept);
+        drop(PortReservation { held: new, taken: Arc::clone(&self.taken) });
+        for port in gone {
+            let again = PortRequest {
+                transport: port.transport,
+                host_ips: vec![port.host_ip],
+                host_ports: Some(port.host_port..=port.host_port),
+                container_ip: requests.first().map_or(port.host_ip, |r| r.container_ip),
+                container_port: port.container_port,
+            };
+            if let Err(lost) = self.reserve_one(&again, reservation) {
+                tracing::warn!(port = port.host_port, "somebody took a port meanwhile: {lost}");
+            }
+        }
+        Err(error)
     }
 
     fn reserve_one(&self, request: &PortRequest, reservation: &mut PortReservation) -> Result<()> {
@@ -88,13 +138,13 @@ impl PortAllocator {
         for port in candidates(&range, request.host_ports.is_none())? {
             match self.take(request, port) {
                 Ok(sockets) => {
-                    reservation.sockets.extend(sockets);
-                    reservation.ports.extend(request.host_ips.iter().map(|host_ip| PortMap {
+                    let ports = request.host_ips.iter().map(|host_ip| PortMap {
                         transport: request.transport,
                         host_ip: *host_ip,
                         host_port: port,
                         container_port: request.container_port,
-                    }));
+                    });
+                    reservation.held.extend(ports.zip(sockets));
                     return Ok(());
                 }
                 Err(error) if fixed.is_some() => return Err(error),
@@ -110,7 +160,7 @@ impl PortAllocator {
     }
 
     /// Takes a port on all addresses or on none.
-    fn take(&self, request: &PortRequest, port: u16) -> Result<Vec<OwnedFd>> {
+    fn take(&self, request: &PortRequest, port: u16) -> Result<Vec<Option<OwnedFd>>> {
         let transport = request.transport;
         let mut taken = lock(&self.taken);
         let mut sockets = Vec::new();
@@ -125,7 +175,7 @@ impl PortAllocator {
             if of_port.into_iter().any(|(_, _, other)| clashes(other)) {
                 return Err(Error::PortAllocated { host: host.to_string() });
             }
-            sockets.extend(hold(transport, host).map_err(|source| Error::PortBind {
+            sockets.push(hold(transport, host).map_err(|source| Error::PortBind {
                 binding: format!(
                     "{host}:{}/{transport}",
                     SocketAddr::new(request.container_ip, request.container_port)
@@ -145,26 +195,33 @@ impl PortReservation {
     /// # Errors
     /// If the system has no descriptor left.
     pub fn sockets(&self, wanted: impl Fn(&PortMap) -> bool) -> Result<Vec<(PortMap, OwnedFd)>> {
-        // Only SCTP may have ports without a socket, and then has none at all.
-        let pairs =
-            self.ports.iter().zip(&self.sockets).filter(|(port, _)| port.transport != Transport::Sctp);
-        let own = |(port, socket): (&PortMap, &OwnedFd)| Ok((*port, socket.try_clone()?));
-        let pairs = pairs.filter(|(port, _)| wanted(port)).map(own);
-        pairs.collect::<io::Result<_>>().map_err(|e| Error::system("use the socket of a port", e))
+        let sockets = self.held.iter().filter_map(|(port, socket)| Some((*port, socket.as_ref()?)));
+        let wanted = sockets.filter(|(port, _)| wanted(port));
+        let own = wanted.map(|(port, socket)| Ok((port, socket.try_clone()?)));
+        own.collect::<io::Result<_>>().map_err(|e| Error::system("use the socket of a port", e))
     }
 
-    /// The ports, in the order of the requests.
-    pub fn ports(&self) -> &[PortMap] {
-        &self.ports
+    /// The ports, in the order in which they were taken.
+    pub fn ports(&self) -> Vec<PortMap> {
+        self.held.iter().map(|(port, _)| *port).collect()
     }
+}
+
+/// The host's port that answers a request on each of its addresses.
+fn port_for(request: &PortRequest, held: &[Held]) -> Option<u16> {
+    let has = |number: u16, ip: &IpAddr| {
+        held.iter().any(|(port, _)| port.host_port == number && port.host_ip == *ip && request.asks_for(port))
+    };
+    let mut numbers = held.iter().filter(|(port, _)| request.asks_for(port)).map(|(port, _)| port.host_port);
+    numbers.find(|number| request.host_ips.iter().all(|ip| has(*number, ip)))
 }
 
 impl Drop for PortReservation {
     fn drop(&mut self) {
-        // The sockets first: who is told that a port is free must be able to bind it.
-        self.sockets.clear();
         let mut taken = lock(&self.taken);
-        for port in &self.ports {
+        for (port, socket) in self.held.drain(..) {
+            // The socket first: who is told that a port is free must be able to bind it.
+            drop(socket);
             taken.remove(&(port.transport, port.host_port, port.host_ip));
         }
     }
@@ -262,7 +319,7 @@ mod tests {
             ..request(Transport::Tcp, LO, port)
         };
         let held = ports.reserve(&[both(None)]).unwrap();
-        let [four, six] = *held.ports() else { panic!("{held:?}") };
+        let [four, six] = *held.ports().as_slice() else { panic!("{held:?}") };
         assert_eq!(four.host_port, six.host_port);
         assert!(four.host_ip.is_ipv4() && six.host_ip.is_ipv6());
         let port = four.host_port;
@@ -348,5 +405,30 @@ mod tests {
         drop(server);
         drop(client);
         assert!(PortAllocator::new().reserve(&[request(Transport::Tcp, LO, Some(port..=port))]).is_ok());
+    }
+
+    #[test]
+    fn a_reservation_keeps_what_it_is_asked_for_again() {
+        let ports = PortAllocator::new();
+        let ip = [127, 0, 0, 1];
+        let any = |port: u16| PortRequest { container_port: port, ..request(Transport::Tcp, ip, None) };
+        let mut held = ports.reserve(&[any(80), any(81)]).expect("free ones");
+        let before = held.ports();
+        ports.change(&mut held, &[any(81), any(82)]).expect("another");
+        let after = held.ports();
+        assert_eq!((after.len(), after[0]), (2, before[1]));
+        // The one that went is free; the same number may lead elsewhere at once.
+        let moved = before[0].host_port..=before[0].host_port;
+        ports.change(&mut held, &[PortRequest { host_ports: Some(moved), ..any(83) }]).expect("free again");
+        let one = held.ports();
+        assert_eq!((one.len(), one[0].host_port, one[0].container_port), (1, before[0].host_port, 83));
+        // A change that cannot be leaves it as it was.
+        let other = TcpListener::bind("127.0.0.1:0").expect("listener");
+        let port = other.local_addr().expect("address").port();
+        let taken = PortRequest { host_ports: Some(port..=port), ..any(84) };
+        ports.change(&mut held, &[any(85), taken]).expect_err("it is taken");
+        assert_eq!(held.ports(), one);
+        ports.change(&mut held, &[]).expect("nothing");
+        assert!(held.ports().is_empty());
     }
 }

@@ -132,6 +132,27 @@ pub struct PortBinding {
     pub host_port: String,
 }
 
+/// `POST /containers/{id}/update`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct ContainerUpdate {
+    pub restart_policy: RestartPolicy,
+    /// Of our own: all that the container is to publish from now on; absent: what it does.
+    pub port_bindings: Option<PortMap>,
+    /// Limits.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, serde_json::Value>,
+}
+
+/// What `POST /containers/{id}/update` answers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct ContainerUpdated {
+    pub warnings: Option<Vec<String>>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs)]

@@ -7,8 +7,9 @@ mod small;
 
 pub use config::{ContainerConfig, ContainerCreateBody, ContainerCreated, HealthConfig, NetworkingConfig};
 pub use host::{
-    BindOptions, DeviceMapping, HostConfig, LogConfig, Mount, PortBinding, PortMap, RestartPolicy,
-    ThrottleDevice, TmpfsOptions, Ulimit, VolumeDriverConfig, VolumeOptions, WeightDevice,
+    BindOptions, ContainerUpdate, ContainerUpdated, DeviceMapping, HostConfig, LogConfig, Mount, PortBinding,
+    PortMap, RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, VolumeDriverConfig, VolumeOptions,
+    WeightDevice,
 };
 pub use inspect::{
     ContainerInspect, ContainerState, ContainerSummary, EndpointIpam, EndpointSettings, GraphDriver, Health,

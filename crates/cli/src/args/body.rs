@@ -410,7 +410,7 @@ pub(super) fn absolute(text: &str) -> String {
     clean.display().to_string()
 }
 
-fn restart(text: &str) -> Result<Value> {
+pub(crate) fn restart(text: &str) -> Result<Value> {
     let (name, count) = text.split_once(':').map_or((text, None), |(n, c)| (n, Some(c)));
     if name.is_empty() && count.is_some() {
         return Err(Failure::new("invalid restart policy format: no policy provided before colon"));

@@ -24,6 +24,7 @@ pub(crate) mod registry;
 pub(crate) mod system;
 mod ulimit;
 pub(crate) mod units;
+pub(crate) mod update;
 pub(crate) mod working;
 
-pub(crate) use body::{Attached, pairs};
+pub(crate) use body::{Attached, pairs, restart};

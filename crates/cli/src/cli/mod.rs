@@ -18,6 +18,7 @@ use crate::args::build::{BuildArgs, BuilderDuArgs, BuilderPruneArgs};
 use crate::args::create::{CreateArgs, RunOptions};
 use crate::args::layers::Look;
 use crate::args::networks::{NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkRmArgs};
+use crate::args::update::UpdateArgs;
 use crate::args::working::Work;
 use crate::args::{container as c, image as i, object as o, registry as r, system as s};
 use crate::error::{Failure, Result};
@@ -89,6 +90,7 @@ pub(crate) enum Action {
     NetworkRm(NetworkRmArgs),
     NetworkLs(o::NetworkLsArgs),
     NetworkInspect(o::NetworkInspectArgs),
+    Update(UpdateArgs),
     Inspect(o::InspectArgs),
     Events(o::EventsArgs),
     Info(o::FormatArgs),

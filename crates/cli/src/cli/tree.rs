@@ -9,7 +9,7 @@ use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, MANIFEST_REFERRERS, PULL,
 use super::working::WORKING;
 use crate::args::container as c;
 use crate::args::create::{self, CreateArgs, RunOptions};
-use crate::args::{image as i, object as o, system as s};
+use crate::args::{image as i, object as o, system as s, update as u};
 use crate::flags::{Count, Flag, Matches, Options};
 
 /// What a command's arguments are, for shells that complete them.
@@ -533,6 +533,17 @@ const SYSTEM_PRUNE: Command =
         Action::SystemPrune(Options::from_matches(m))
     });
 
+const UPDATE: Command = command(
+    "update",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Update configuration of one or more containers",
+    AtLeast(1),
+    &[u::UpdateArgs::FLAGS, u::UPDATE_LIMITS],
+    |m| Action::Update(Options::from_matches(m)),
+)
+.also(&["container update", "update"])
+.names(Names::Containers, MANY);
+
 const CONTAINER_PRUNE: Command = command(
     "prune",
     "[OPTIONS]",
@@ -626,7 +637,8 @@ pub(crate) const COMMON: &[&Command] =
 /// The other commands without a group.
 pub(crate) const OTHERS: &[&Command] = &[
     &ATTACH, &COMMIT, &CP, &CREATE, &DIFF, &EVENTS, &EXPORT, &HISTORY, &IMPORT, &INSPECT, &KILL, &LOAD,
-    &LOGS, &PAUSE, &PORT, &RENAME, &RESTART, &RM, &RMI, &SAVE, &START, &STOP, &TAG, &TOP, &UNPAUSE, &WAIT,
+    &LOGS, &PAUSE, &PORT, &RENAME, &RESTART, &RM, &RMI, &SAVE, &START, &STOP, &TAG, &TOP, &UNPAUSE, &UPDATE,
+    &WAIT,
 ];
 
 /// Docker's commands that are not there yet.
@@ -644,7 +656,6 @@ pub(crate) const LATER: &[&str] = &[
     "stats",
     "swarm",
     "trust",
-    "update",
 ];
 
 /// The groups.
@@ -678,9 +689,10 @@ pub(crate) const GROUPS: &[Group] = &[
             &STOP,
             &TOP,
             &UNPAUSE,
+            &UPDATE,
             &WAIT,
         ],
-        later: &["stats", "update"],
+        later: &["stats"],
     },
     Group {
         name: "image",

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::{drop_answer, each, say};
 use crate::args::container::{CommitArgs, KillArgs, LogsArgs, RmArgs, StopArgs};
+use crate::args::restart;
+use crate::args::update::{UpdateArgs, changed};
 use crate::client::{Client, Payload, each_chunk, escape, query};
 use crate::error::{Context, Failure, Result};
 use crate::format::align_from;
@@ -47,6 +49,44 @@ pub(crate) async fn simple(c: &Client, what: &str, names: &[String]) -> Result<(
     each(names, |name| async move {
         c.post(&format!("/containers/{}/{what}", escape(&name))).await?;
         say(&name)
+    })
+    .await
+}
+
+/// `update`.
+pub(crate) async fn update(c: &Client, args: &UpdateArgs) -> Result<()> {
+    if args.publish.is_empty() && args.restart.is_empty() {
+        return Err(Failure::new("you must provide one or more flags when using this command"));
+    }
+    let policy = match args.restart.as_str() {
+        "" => Value::Null,
+        text => restart(text)?,
+    };
+    each(&args.containers, |name| {
+        let policy = policy.clone();
+        async move {
+            let path = format!("/containers/{}", escape(&name));
+            let mut body = json!({});
+            if !policy.is_null() {
+                body["RestartPolicy"] = policy;
+            }
+            if !args.publish.is_empty() {
+                let now = c.value(&format!("{path}/json")).await?;
+                let bindings = &now["HostConfig"]["PortBindings"];
+                body["PortBindings"] = changed(bindings, &now["NetworkSettings"]["Ports"], &args.publish)?;
+            }
+            let ports = body["PortBindings"].clone();
+            let _: Value = c.json(Method::POST, &format!("{path}/update"), Payload::Json(body)).await?;
+            // Other daemons ignore what they do not know.
+            if !ports.is_null()
+                && c.value(&format!("{path}/json")).await?["HostConfig"]["PortBindings"] != ports
+            {
+                return Err(Failure::new(format!(
+                    "{name}: this daemon does not change the ports of a container; Longshore's does"
+                )));
+            }
+            say(&name)
+        }
     })
     .await
 }

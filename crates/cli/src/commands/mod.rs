@@ -128,6 +128,7 @@ async fn containers(app: &App<'_>, action: Action) -> Result<()> {
         Action::Ps(args) => lists::ps(app, &args).await,
         Action::Logs(args) => container::logs(c, &args).await,
         Action::Wait(args) => container::wait(c, &args.containers).await,
+        Action::Update(args) => container::update(c, &args).await,
         Action::Rename(args) => container::rename(c, &args.container, &args.new_name).await,
         Action::Pause(args) => container::simple(c, "pause", &args.containers).await,
         Action::Unpause(args) => container::simple(c, "unpause", &args.containers).await,

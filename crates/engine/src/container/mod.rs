@@ -23,6 +23,7 @@ mod start;
 mod stop;
 mod supervise;
 mod tree;
+mod update;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

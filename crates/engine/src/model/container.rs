@@ -354,6 +354,15 @@ pub struct EndpointSettings {
     pub dns_names: Option<Vec<String>>,
 }
 
+/// What is to be different of a container; nothing of what is `None`.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct UpdateContainer {
+    /// All that it is to publish from now on.
+    pub ports: Option<BTreeMap<String, Option<Vec<PortBinding>>>>,
+    pub restart: Option<RestartPolicy>,
+}
+
 /// Everything about one container, for inspect.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]

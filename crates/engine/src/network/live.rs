@@ -33,8 +33,7 @@ impl Engine {
         }
         let own: Vec<IpAddr> =
             links.iter().flat_map(|link| link.endpoint.addresses.iter().copied()).collect();
-        let published = own.first().filter(|_| !record.ports.is_empty());
-        let reservation = published.map(|ip| self.inner.networks.reserve_again(&record.ports, *ip));
+        let reservation = own.first().map(|ip| self.inner.networks.reserve_again(&record.ports, *ip));
         let reservation = match reservation {
             Some(Ok(reservation)) => Some(reservation),
             Some(Err(err)) => {
@@ -43,11 +42,11 @@ impl Engine {
             }
             None => None,
         };
-        let relays = reservation.as_ref().map(|r| Relays::start(&self.inner.networks.runtime, r, &own));
-        let relays = relays.transpose().unwrap_or_else(|err| {
-            warn("its ports", &err);
-            None
-        });
+        let mut relays = Relays::default();
+        if let Some(reservation) = &reservation {
+            let followed = relays.follow(&self.inner.networks.runtime, reservation, &own);
+            followed.unwrap_or_else(|err| warn("its ports", &err));
+        }
         let names = if record.networks.keys().any(|name| is_custom(name)) && !record.sandbox.is_empty() {
             let (zones, outside) = known(&links);
             let fd = netns::open(&self.inner.paths.netns(&record.sandbox)).map_err(Error::from);
@@ -56,7 +55,7 @@ impl Engine {
         } else {
             None
         };
-        c.write().held = Held { relays: relays.unwrap_or_default(), reservation, names };
+        c.write().held = Held { relays, reservation, names };
     }
 
     /// The connections of containers that run, on each bridge.
@@ -220,11 +219,19 @@ impl Engine {
         files::follow(&self.inner.paths, &record, net, &addresses(before), &addresses(&record))
     }
 
-    /// Published ports lead over other networks than before.
+    /// A container that runs publishes the ports that its record asks for now.
+    ///
+    /// # Errors
+    /// When one is in use; then it has those that it had.
+    pub(crate) fn change_ports(&self, c: &Container, record: &mut Record) -> Result<()> {
+        let mut links = self.links_of(record);
+        self.move_ports(c, record, &mut links)
+    }
+
+    /// Published ports lead over other networks than before, or there are others.
     fn move_ports(&self, c: &Container, record: &mut Record, links: &mut [Link]) -> Result<()> {
-        let asked =
-            record.host.publish_all_ports || record.host.port_bindings.iter().flatten().next().is_some();
-        if !asked {
+        let bound = record.host.port_bindings.iter().flatten().next().is_some();
+        if !bound && !record.host.publish_all_ports && record.ports.is_empty() {
             return Ok(());
         }
         let mut held = std::mem::take(&mut c.write().held);

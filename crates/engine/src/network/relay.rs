@@ -12,7 +12,7 @@ use longshore_net::{PortMap, PortReservation, Transport};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::{Error, Result};
 
@@ -28,49 +28,71 @@ const DATAGRAM: usize = 65536;
 
 /// Ports that are passed on; dropped, they are not any more.
 #[derive(Default)]
-pub(crate) struct Relays(Vec<AbortHandle>);
+pub(crate) struct Relays(Vec<Relay>);
+
+struct Relay {
+    port: PortMap,
+    to: SocketAddr,
+    task: JoinHandle<()>,
+}
 
 impl Drop for Relays {
     fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
+        self.0.iter().for_each(|relay| relay.task.abort());
     }
 }
 
 impl Relays {
-    /// Passes on what of the ports no rule does. `addresses` are the container's.
+    /// Passes on what of the ports no rule does, and nothing else. `addresses` are the container's. What goes on as before is
+    /// not disturbed. To be called on a thread that may wait.
     ///
     /// # Errors
     /// When a socket cannot be used.
-    pub(crate) fn start(
+    pub(crate) fn follow(
+        &mut self,
         runtime: &Handle,
         reservation: &PortReservation,
         addresses: &[IpAddr],
-    ) -> Result<Self> {
-        let mut all = Self::default();
+    ) -> Result<()> {
         let target = |port: &PortMap| {
             let same = addresses.iter().find(|ip| ip.is_ipv4() == port.host_ip.is_ipv4());
             let ip = same.or_else(|| addresses.first())?;
             Some(SocketAddr::new(*ip, port.container_port))
         };
-        for (port, socket) in reservation.sockets(|port| port.host_ip.is_ipv6())? {
+        let held = reservation.ports();
+        self.end(runtime, |relay| target(&relay.port) != Some(relay.to) || !held.contains(&relay.port));
+        let known: Vec<PortMap> = self.0.iter().map(|relay| relay.port).collect();
+        let sockets = reservation.sockets(|port| port.host_ip.is_ipv6() && !known.contains(port))?;
+        for (port, socket) in sockets {
             let Some(to) = target(&port) else { continue };
             let _within = runtime.enter();
             let failed = |e| Error::io(format!("listen on [{}]:{}", port.host_ip, port.host_port), e);
             let task = match port.transport {
-                Transport::Tcp => {
-                    let listener = listener(socket).map_err(failed)?;
-                    runtime.spawn(serve_tcp(listener, to)).abort_handle()
-                }
+                Transport::Tcp => runtime.spawn(serve_tcp(listener(socket).map_err(failed)?, to)),
                 Transport::Udp => {
                     let socket = std::net::UdpSocket::from(socket);
                     let socket = socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket));
-                    runtime.spawn(serve_udp(Arc::new(socket.map_err(failed)?), to)).abort_handle()
+                    runtime.spawn(serve_udp(Arc::new(socket.map_err(failed)?), to))
                 }
                 Transport::Sctp => continue,
             };
-            all.0.push(task);
+            self.0.push(Relay { port, to, task });
         }
-        Ok(all)
+        Ok(())
+    }
+
+    /// Ends those of ports for which `gone` says so. Their sockets are closed when this returns: others may have the ports.
+    pub(crate) fn end_ports(&mut self, runtime: &Handle, gone: impl Fn(&PortMap) -> bool) {
+        self.end(runtime, |relay| gone(&relay.port));
+    }
+
+    fn end(&mut self, runtime: &Handle, gone: impl Fn(&Relay) -> bool) {
+        let ended: Vec<Relay> = self.0.extract_if(.., |relay| gone(relay)).collect();
+        ended.iter().for_each(|relay| relay.task.abort());
+        for relay in ended {
+            // It was told to end: how it did does not matter.
+            let _ = runtime.block_on(relay.task);
+        }
     }
 }
 

@@ -231,20 +231,19 @@ impl Engine {
             record.host.publish_all_ports,
             &reach,
         )?;
-        held.relays = Relays::default();
-        if wanted.is_empty() {
-            held.reservation = None;
-            record.ports.clear();
-        } else {
-            let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
-            let reservation = match held.reservation.take() {
-                Some(reservation) => reservation,
-                None => self.inner.networks.reserve_ports(&wanted)?,
-            };
-            record.ports = reservation.ports().to_vec();
-            held.relays = Relays::start(&self.inner.networks.runtime, &reservation, &addresses)?;
-            held.reservation = Some(reservation);
-        }
+        let mut reservation = match held.reservation.take() {
+            Some(reservation) => reservation,
+            None => self.inner.networks.reserve_ports(&[])?,
+        };
+        let runtime = &self.inner.networks.runtime;
+        held.relays.end_ports(runtime, |port| !wanted.iter().any(|request| request.asks_for(port)));
+        let changed = self.inner.networks.ports.change(&mut reservation, &wanted);
+        let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
+        let followed = held.relays.follow(runtime, &reservation, &addresses);
+        record.ports = reservation.ports();
+        held.reservation = Some(reservation);
+        changed?;
+        followed?;
         note_ports(c, record);
         for link in links {
             link.endpoint.ports = ports_of(&record.ports, &link.endpoint);
@@ -292,7 +291,7 @@ impl Engine {
 
     /// Frees addresses, interfaces, ports and namespace of a run.
     pub(crate) fn disconnect(&self, c: &Container) {
-        let (networks, sandbox) = {
+        let (networks, sandbox, mut held) = {
             let mut data = c.write();
             // Records of earlier versions have it there only, and one network.
             let asked = data.record.config.mac_address.clone();
@@ -316,9 +315,10 @@ impl Engine {
                 })
                 .collect();
             data.record.ports.clear();
-            data.held = Held::default();
-            (networks, std::mem::take(&mut data.record.sandbox))
+            (networks, std::mem::take(&mut data.record.sandbox), std::mem::take(&mut data.held))
         };
+        held.relays.end_ports(&self.inner.networks.runtime, |_| true);
+        drop(held);
         for (name, e) in &networks {
             self.release(c, name, e, false);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use futures_util::StreamExt;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use longshore_api::container::{ContainerCreated, WaitError};
+use longshore_api::container::{ContainerCreated, ContainerUpdate, ContainerUpdated, WaitError};
 use longshore_api::{Change, ContainerCreateBody, ContainersPruned, Top, WaitResponse};
 use longshore_engine::model::{self, ListContainers, RemoveOptions, WaitCondition};
 
@@ -132,6 +132,7 @@ pub(super) async fn one(call: &Call, name: &str, op: ContainerOp, request: Reque
             engine.rename(name, new.strip_prefix('/').unwrap_or(new)).await?;
             done()
         }
+        Op::Update => update(call, name, request).await,
         Op::Remove => {
             let options = RemoveOptions {
                 force: query.flag("force"),
@@ -222,4 +223,11 @@ async fn wait(call: &Call, name: &str) -> Answer {
         serde_json::to_vec(&answer).map(bytes::Bytes::from)
     });
     Ok(reply::stream(reply::JSON, line.boxed()))
+}
+
+async fn update(call: &Call, name: &str, request: Request<Incoming>) -> Answer {
+    let (parts, incoming) = request.into_parts();
+    let wanted = body::read_json::<ContainerUpdate>(&parts.headers, incoming, call.config()).await?;
+    call.engine().update(name, create::update(wanted.unwrap_or_default())?).await?;
+    Ok(reply::json(&ContainerUpdated::default()))
 }

@@ -84,6 +84,7 @@ pub(crate) enum ContainerOp {
     Restart,
     Kill,
     Rename,
+    Update,
     Pause,
     Unpause,
     Attach,
@@ -198,7 +199,7 @@ fn container(method: &Method, rest: &str) -> Option<Route> {
         "attach" if post => Op::Attach,
         "wait" if post => Op::Wait,
         "exec" if post => Op::Exec,
-        "update" if post => Op::Missing("updating a container's limits"),
+        "update" if post => Op::Update,
         _ => return None,
     };
     Some(Route::Container(name, op))

@@ -6,6 +6,7 @@ use longshore_api::container as api;
 use longshore_api::{ContainerConfig, ContainerCreateBody, ExecCreate, HostConfig};
 use longshore_engine::model;
 use longshore_oci::image::{HealthConfig, RunConfig};
+use serde_json::Value;
 
 use crate::errors::ApiError;
 
@@ -134,6 +135,30 @@ fn host_config(h: HostConfig) -> Result<model::HostConfig, ApiError> {
         masked_paths: h.masked_paths,
         readonly_paths: h.readonly_paths,
         init: h.init,
+    })
+}
+
+/// What is to be different of a container.
+///
+/// # Errors
+/// For limits, by name.
+pub(crate) fn update(body: api::ContainerUpdate) -> Result<model::UpdateContainer, ApiError> {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        Value::Object(all) => all.is_empty(),
+    };
+    if let Some((name, _)) = body.others.iter().find(|(_, value)| !empty(value)) {
+        return Err(ApiError::unimplemented(&format!("changing {name} of a container")));
+    }
+    let policy = body.restart_policy;
+    Ok(model::UpdateContainer {
+        ports: body.port_bindings.map(port_bindings),
+        restart: (!policy.name.is_empty())
+            .then_some(model::RestartPolicy { name: policy.name, max_retries: policy.maximum_retry_count }),
     })
 }
 
