@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -49,7 +50,25 @@ fn read(path: &Path) -> Option<u32> {
 fn is_daemon(pid: u32) -> bool {
     let exe = |p: &str| fs::read_link(format!("/proc/{p}/exe")).ok();
     match (exe(&pid.to_string()), exe("self")) {
-        (Some(theirs), Some(ours)) => theirs.file_name() == ours.file_name(),
+        (Some(theirs), Some(ours)) => program(&theirs) == program(&ours),
         _ => false,
+    }
+}
+
+/// The name of a program, also of one whose file was replaced while it runs (proc_pid_exe(5)).
+fn program(exe: &Path) -> Option<&[u8]> {
+    let name = exe.file_name()?.as_bytes();
+    Some(name.strip_suffix(b" (deleted)").unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_was_upgraded_meanwhile_is_one() {
+        let of = |exe: &'static str| program(Path::new(exe)).expect("a name");
+        assert_eq!(of("/usr/bin/longshore (deleted)"), of("/opt/longshore"));
+        assert_ne!(of("/usr/bin/long"), of("/usr/bin/longshore"));
     }
 }

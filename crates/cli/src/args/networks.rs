@@ -33,7 +33,7 @@ options! {
     }
 }
 
-const CONFIG_ONLY: &str = "networks that are configurations of others are not implemented yet";
+const CONFIG_ONLY: &str = "is not implemented yet";
 
 /// Options of `network create` for other kinds of networks.
 pub(crate) const NETWORK_CREATE_OTHERS: &[Flag] = &[
@@ -94,11 +94,14 @@ impl NetworkCreateArgs {
         let mut subnets: Vec<(IpNet, Map<String, Value>)> = Vec::new();
         for text in &self.subnet {
             let net: IpNet =
-                text.parse().map_err(|_| format!("invalid subnet {text}: want address/prefix length"))?;
+                text.parse().map_err(|_| format!("invalid subnet {text}: invalid CIDR block notation"))?;
             if subnets.iter().any(|(other, _)| other.contains(&net) || net.contains(other)) {
                 return Err("multiple overlapping subnet configuration is not supported".into());
             }
             subnets.push((net, Map::from_iter([("Subnet".to_owned(), json!(text))])));
+        }
+        if self.ip_range.len().max(self.gateway.len()) > subnets.len() {
+            return Err("every ip-range or gateway must have a corresponding subnet".into());
         }
         let mut put = |what: &str, key: &str, text: &str, at: Option<IpNet>| {
             let at = at.ok_or_else(|| format!("invalid {what} {text}"))?;
@@ -181,7 +184,7 @@ mod tests {
                 args(&["10.1.0.0/16", "10.1.1.0/24"], "", "", ""),
                 "multiple overlapping subnet configuration is not supported",
             ),
-            (args(&["10.1"], "", "", ""), "invalid subnet 10.1: want address/prefix length"),
+            (args(&["10.1"], "", "", ""), "invalid subnet 10.1: invalid CIDR block notation"),
         ] {
             assert_eq!(wrong.pools().expect_err("it is wrong"), want);
         }

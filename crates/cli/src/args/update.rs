@@ -20,7 +20,7 @@ options! {
     }
 }
 
-const LIMITS: &str = "changing the limits of a container is not implemented yet";
+const LIMITS: &str = "is not implemented yet";
 
 /// Options of `update` that are limits.
 pub(crate) const UPDATE_LIMITS: &[Flag] = &[
