@@ -146,6 +146,7 @@ scripts! {
     privileged_images_as_docker "images";
     privileged_builds_as_docker "builds";
     privileged_volumes_and_networks_as_docker "volumes";
+    privileged_made_networks_as_docker "networks";
     privileged_events_as_docker "events";
     privileged_registries_as_docker "registry";
 }

@@ -145,7 +145,7 @@ impl Engine {
                 id.get(..12).unwrap_or(id).to_owned()
             };
         }
-        let networks = self.endpoints(&host, &config, networks)?;
+        let networks = self.endpoints(&host, &mut config, networks)?;
         let mounts = self.mount_points(&host, &config)?;
         Ok(Record {
             id: id.to_owned(),
@@ -228,7 +228,7 @@ impl Engine {
     fn endpoints(
         &self,
         host: &HostConfig,
-        config: &ContainerConfig,
+        config: &mut ContainerConfig,
         asked: BTreeMap<String, EndpointSettings>,
     ) -> Result<BTreeMap<String, EndpointSettings>> {
         let mode = host.network_mode.as_str();
@@ -257,6 +257,9 @@ impl Engine {
             }
             if settings.mac_address.is_empty() && *name == first {
                 settings.mac_address.clone_from(&config.mac_address);
+            }
+            if config.mac_address.is_empty() && *name == first {
+                config.mac_address.clone_from(&settings.mac_address);
             }
             settings.asked_mac.clone_from(&settings.mac_address);
         }

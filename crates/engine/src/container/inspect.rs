@@ -89,7 +89,7 @@ impl Engine {
 /// The networks with the names by which the container is known there.
 fn networks(record: &Record) -> BTreeMap<String, crate::model::EndpointSettings> {
     let mut out = record.networks.clone();
-    if record.is_running() {
+    if record.is_running() || record.has_run {
         for (name, e) in out.iter_mut().filter(|(name, _)| is_custom(name)) {
             e.dns_names = Some(names_of(record, name));
         }

@@ -91,8 +91,7 @@ impl Engine {
         }
         let of_host = record.networks.keys().any(|name| name == "host");
         if (of_host || network.driver == "host") && running {
-            return Err(Error::new(
-                Kind::Denied,
+            return Err(Error::invalid(
                 "cannot connect container to host network - container must be created in host network mode",
             ));
         }
@@ -102,7 +101,7 @@ impl Engine {
                 format!("endpoint with name {} already exists in network {}", record.name, network.name),
             ));
         }
-        check_endpoint(network, &asked)?;
+        check_endpoint(&network.name, Some(network), &asked)?;
         if !running {
             let asked_mac = asked.mac_address.clone();
             record.networks.insert(network.name.clone(), EndpointSettings { asked_mac, ..asked });
@@ -113,8 +112,7 @@ impl Engine {
             return self.keep_networks(c, record);
         }
         if network.driver == "null" || record.networks.contains_key("none") {
-            return Err(Error::new(
-                Kind::Denied,
+            return Err(Error::invalid(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             ));
         }
@@ -174,10 +172,10 @@ impl Engine {
         }
         let before = record.clone();
         let Some(settings) = record.networks.remove(&network.name) else {
-            return Err(Error::new(
-                Kind::Denied,
-                format!("container {} is not connected to network {}", record.id, network.name),
-            ));
+            return Err(Error::internal(format!(
+                "container {} is not connected to network {}",
+                record.id, network.name
+            )));
         };
         self.keep_networks(c, record)?;
         if running && !settings.endpoint_id.is_empty() {
@@ -257,59 +255,52 @@ impl Engine {
     }
 }
 
-/// Refuses what cannot be asked of a network.
+/// Refuses what cannot be asked of a network, whether it is known or not.
 ///
 /// # Errors
 /// In Docker's words.
-pub(crate) fn check_endpoint(network: &Network, asked: &EndpointSettings) -> Result<()> {
-    let wrong = |why: String| {
-        Err(Error::invalid(format!(
-            "invalid config for network {}: invalid endpoint settings:\n{why}",
-            network.name
-        )))
-    };
-    let mut addresses = Vec::new();
-    for text in [&asked.ipam_ipv4, &asked.ipam_ipv6].into_iter().filter(|text| !text.is_empty()) {
-        match text.parse::<IpAddr>() {
-            Ok(ip) => addresses.push(ip),
-            Err(_) => return wrong(format!("invalid IP address: {text}")),
+pub(crate) fn check_endpoint(name: &str, network: Option<&Network>, asked: &EndpointSettings) -> Result<()> {
+    let mac = &asked.mac_address;
+    if !mac.is_empty() && longshore_net::parse_mac(mac).is_err() {
+        return Err(Error::invalid(format!("invalid MAC address {mac}")));
+    }
+    let wanted: Vec<(&str, &str)> = [("IPv4", asked.ipam_ipv4.as_str()), ("IPv6", asked.ipam_ipv6.as_str())]
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .collect();
+    let mut wrong = Vec::new();
+    if !is_custom(name) {
+        if !wanted.is_empty() {
+            wrong.push("user specified IP address is supported on user defined networks only".to_owned());
+        }
+        if asked.aliases.iter().flatten().next().is_some() {
+            let why = "network-scoped alias is supported only for containers in user defined networks";
+            wrong.push(why.to_owned());
         }
     }
-    if !asked.mac_address.is_empty() && longshore_net::parse_mac(&asked.mac_address).is_err() {
-        let (network, mac) = (&network.name, &asked.mac_address);
-        return Err(Error::invalid(format!(
-            "invalid config for network {network}: invalid MAC address {mac}"
-        )));
-    }
-    if !addresses.is_empty() && !network.is_custom() {
-        return Err(Error::invalid(format!(
-            "invalid config for network {}: invalid endpoint settings: user specified IP address is supported \
-             on user defined networks only",
-            network.name
-        )));
-    }
-    for ip in addresses {
-        let pool = network.pools.iter().find(|pool| pool.gateway.is_ipv6() == ip.is_ipv6());
-        match pool {
-            Some(pool) if !pool.asked => {
-                return wrong(
-                    "user specified IP address is supported only when connecting to networks with user configured subnets"
-                        .into(),
-                );
-            }
-            Some(pool) if pool.subnet.contains(&ip) => {}
-            _ => return wrong(format!("no configured subnet or ip-range contain the IP address {ip}")),
+    for (family, text) in &wanted {
+        if text.parse::<IpAddr>().map_or(true, |ip| ip.is_ipv6() != (*family == "IPv6")) {
+            wrong.push(format!("invalid {family} address: {text}"));
         }
     }
-    if asked.links.iter().flatten().next().is_some() && !network.is_custom() {
-        return Err(Error::unimplemented(format!("linking containers (--link) in network {}", network.name)));
+    for (family, text) in network.into_iter().flat_map(|_| &wanted) {
+        let ipv6 = *family == "IPv6";
+        let mut pools = network.into_iter().flat_map(|n| &n.pools).filter(|p| p.gateway.is_ipv6() == ipv6);
+        match pools.next() {
+            Some(pool) if !pool.asked => wrong.push(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+                    .to_owned(),
+            ),
+            Some(pool) if text.parse::<IpAddr>().is_ok_and(|ip| pool.subnet.contains(&ip)) => {}
+            _ => wrong.push(format!("no configured subnet or ip-range contain the IP address {text}")),
+        }
     }
-    let aliases = asked.aliases.iter().flatten().next().is_some();
-    if aliases && !network.is_custom() {
-        return Err(Error::invalid(format!(
-            "invalid config for network {}: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks",
-            network.name
-        )));
+    match wrong.as_slice() {
+        [] if asked.links.iter().flatten().next().is_some() && !is_custom(name) => {
+            Err(Error::unimplemented(format!("linking containers (--link) in network {name}")))
+        }
+        [] => Ok(()),
+        [one] => Err(Error::invalid(format!("invalid endpoint settings:\n{one}"))),
+        several => Err(Error::invalid(format!("invalid endpoint settings:\n* {}", several.join("\n* ")))),
     }
-    Ok(())
 }

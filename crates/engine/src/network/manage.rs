@@ -151,7 +151,7 @@ impl Engine {
         taken.extend(ours);
         let subnet = pick_subnet(&all, &taken)?;
         let gateway = longshore_net::first_address(&subnet)?;
-        Ok(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false })
+        Ok(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false, gateway_asked: false })
     }
 
     /// Removes a network that no running container is on.
@@ -263,12 +263,12 @@ impl Engine {
     /// Looks whether a container may have such endpoints.
     ///
     /// # Errors
-    /// When one cannot be; a network that is not there is told at the start.
+    /// When one cannot be; that a network is not there is told at the start.
     pub(crate) fn check_endpoints(&self, asked: &BTreeMap<String, EndpointSettings>) -> Result<()> {
         for (name, settings) in asked {
-            if let Ok(network) = self.inner.networks.find(name) {
-                check_endpoint(&network, settings)?;
-            }
+            let network = self.inner.networks.find(name).ok();
+            check_endpoint(name, network.as_deref(), settings)
+                .map_err(|e| e.context(format!("invalid config for network {name}")))?;
         }
         Ok(())
     }
@@ -322,7 +322,10 @@ impl Engine {
         let pool = |pool: &Pool| NetworkPool {
             subnet: pool.subnet.to_string(),
             range: pool.range.map(|range| range.to_string()).unwrap_or_default(),
-            gateway: if r.internal && !pool.asked { String::new() } else { pool.gateway.to_string() },
+            gateway: match pool.gateway_asked || !(pool.asked || r.internal) {
+                true => pool.gateway.to_string(),
+                false => String::new(),
+            },
             others: pool.others.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
         };
         NetworkView {
@@ -357,17 +360,16 @@ impl super::Networks {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() {
-        return Err(Error::invalid("invalid network name: name is empty"));
+    if name.trim().is_empty() {
+        return Err(Error::invalid("invalid name: name is empty"));
     }
     if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) || name == "default" {
         let text = format!("operation is not permitted on predefined {name} network ");
         return Err(Error::new(Kind::Denied, text));
     }
-    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(ok) {
+    if name.contains(|c: char| c == '/' || c.is_control()) {
         return Err(Error::invalid(format!(
-            "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed"
+            "invalid name {name:?}: slashes and control characters cannot be in it"
         )));
     }
     Ok(())
@@ -375,24 +377,21 @@ fn check_name(name: &str) -> Result<()> {
 
 /// A subnet that somebody asks for.
 fn pool_of(asked: &NewPool, ours: &[IpNet]) -> Result<Pool> {
-    let wrong = |what: &str, text: &str| {
-        Error::invalid(format!("invalid {what} {text}: want an address of the subnet"))
+    let wrong = |why: String| Error::invalid(format!("invalid network config:\n{why}"));
+    let net = |what: &str, text: &str| {
+        text.parse::<IpNet>()
+            .map_err(|_| wrong(format!("invalid {what} {text}: invalid CIDR block notation")))
     };
-    let subnet: IpNet = asked.subnet.parse().map_err(|_| {
-        Error::invalid(format!("invalid subnet {}: invalid CIDR block notation", asked.subnet))
-    })?;
+    let subnet = net("subnet", &asked.subnet)?;
     if subnet != subnet.trunc() {
-        return Err(Error::invalid(format!("invalid subnet {subnet}: it should be {}", subnet.trunc())));
-    }
-    if ours.iter().any(|other| overlap(other, &subnet)) {
-        return Err(Error::new(
-            Kind::Denied,
-            "invalid pool request: Pool overlaps with other one on this address space",
-        ));
+        return Err(wrong(format!("invalid subnet {subnet}: it should be {}", subnet.trunc())));
     }
     let address = |what: &str, text: &str| match text.parse::<IpAddr>() {
         Ok(ip) if subnet.contains(&ip) => Ok(ip),
-        _ => Err(wrong(what, text)),
+        Ok(_) => {
+            Err(wrong(format!("invalid {what} {text}: parent subnet {subnet} doesn't contain this address")))
+        }
+        Err(_) => Err(wrong(format!("invalid {what} {text}: invalid address"))),
     };
     let gateway = match asked.gateway.as_str() {
         "" => longshore_net::first_address(&subnet)?,
@@ -401,14 +400,22 @@ fn pool_of(asked: &NewPool, ours: &[IpNet]) -> Result<Pool> {
     let range = match asked.range.as_str() {
         "" => None,
         text => {
-            let range: IpNet = text.parse().map_err(|_| wrong("ip-range", text))?;
+            let range = net("ip-range", text)?;
             if !subnet.contains(&range) {
-                return Err(wrong("ip-range", text));
+                let why =
+                    format!("invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range");
+                return Err(wrong(why));
             }
             Some(range)
         }
     };
     let other = |(name, text): (&String, &String)| Ok((name.clone(), address("auxiliary address", text)?));
     let others = asked.others.iter().map(other).collect::<Result<_>>()?;
-    Ok(Pool { subnet, range, gateway, others, asked: true })
+    if ours.iter().any(|other| overlap(other, &subnet)) {
+        return Err(Error::new(
+            Kind::Denied,
+            "invalid pool request: Pool overlaps with other one on this address space",
+        ));
+    }
+    Ok(Pool { subnet, range, gateway, others, asked: true, gateway_asked: !asked.gateway.is_empty() })
 }

@@ -43,6 +43,9 @@ pub(crate) struct Pool {
     /// Somebody asked for it.
     #[serde(default)]
     pub(crate) asked: bool,
+    /// Somebody asked for the gateway.
+    #[serde(default)]
+    pub(crate) gateway_asked: bool,
 }
 
 /// A network as stored, by id.
@@ -238,20 +241,41 @@ fn open_default(store: &Store, options: &EngineOptions, record: &mut Record) -> 
     }
     let before = record.pools.clone();
     if let (true, Some(subnet), Some(gateway)) = (record.pools.is_empty(), record.subnet, record.gateway) {
-        record.pools.push(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false });
+        record.pools.push(Pool {
+            subnet,
+            range: None,
+            gateway,
+            others: BTreeMap::new(),
+            asked: false,
+            gateway_asked: false,
+        });
     }
     if let Some(text) = &options.bip {
         let net: IpNet = text
             .parse()
             .map_err(|_| Error::invalid(format!("invalid bridge address {text:?}: want address/prefix")))?;
         let (subnet, gateway) = (net.trunc(), net.addr());
-        record.pools = vec![Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: true }];
+        record.pools = vec![Pool {
+            subnet,
+            range: None,
+            gateway,
+            others: BTreeMap::new(),
+            asked: true,
+            gateway_asked: true,
+        }];
     }
     if record.pools.is_empty() {
         let pools = longshore_net::default_pools();
         let subnet = longshore_net::pick_subnet(&pools, &longshore_net::host_networks()?)?;
         let gateway = longshore_net::first_address(&subnet)?;
-        record.pools.push(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false });
+        record.pools.push(Pool {
+            subnet,
+            range: None,
+            gateway,
+            others: BTreeMap::new(),
+            asked: false,
+            gateway_asked: false,
+        });
     }
     let bridge = Bridge::open(record, options)?;
     if record.pools != before {

@@ -119,8 +119,13 @@ impl Engine {
             wiring.files = Net::Named;
         }
         let route = DefaultRouteOf::new(record, &found);
+        let alone = found.len() == 1;
         for (n, network) in found.into_iter().enumerate() {
             let mut settings = record.networks.get(&network.name).cloned().unwrap_or_default();
+            if alone && settings.asked_mac.is_empty() {
+                // Records of earlier versions have it there only.
+                settings.asked_mac.clone_from(&record.config.mac_address);
+            }
             settings.network_id.clone_from(&network.id);
             settings.endpoint_id = ids::new_id()?;
             // Known to the container from here on, so that a failure frees it.
@@ -192,12 +197,12 @@ impl Engine {
             }
         }
         note(c, record, &network.name, settings);
-        let mac = match (settings.mac_address.as_str(), addresses.first()) {
+        let mac = match (settings.asked_mac.as_str(), addresses.first()) {
             ("", Some(ip)) => longshore_net::mac_for(*ip),
             ("", None) => longshore_net::random_mac()?,
             (text, _) => longshore_net::parse_mac(text)?,
         };
-        // Shown while it runs; one that was asked for stays.
+        // Shown while it runs.
         settings.mac_address = longshore_net::format_mac(mac);
         let endpoint = Endpoint {
             id: settings.endpoint_id.clone(),
@@ -293,9 +298,6 @@ impl Engine {
     pub(crate) fn disconnect(&self, c: &Container) {
         let (networks, sandbox, mut held) = {
             let mut data = c.write();
-            // Records of earlier versions have it there only, and one network.
-            let asked = data.record.config.mac_address.clone();
-            let alone = data.record.networks.len() == 1;
             let has_run = data.record.has_run;
             let networks: Vec<(String, EndpointSettings)> = data
                 .record
@@ -306,9 +308,6 @@ impl Engine {
                     let old = e.clone();
                     if !has_run {
                         e.network_id.clear();
-                    }
-                    if alone && e.asked_mac.is_empty() {
-                        e.asked_mac.clone_from(&asked);
                     }
                     clear(e);
                     (name.clone(), old)
@@ -466,7 +465,7 @@ fn clear(e: &mut EndpointSettings) {
     e.ipv6_gateway.clear();
     e.global_ipv6_address.clear();
     e.global_ipv6_prefix_len = 0;
-    e.mac_address.clone_from(&e.asked_mac);
+    e.mac_address.clear();
 }
 
 /// Puts what was taken into the shared record, where `disconnect` finds it.

@@ -33,7 +33,11 @@ pub(super) async fn inspect(call: &Call, name: &str) -> Answer {
 /// `POST /networks/create`.
 pub(super) async fn create(call: &Call, request: Request<Incoming>) -> Answer {
     let wanted: NetworkCreate = read(call, request).await?;
-    if wanted.ingress || wanted.scope == "swarm" {
+    if wanted.scope == "swarm" {
+        let text = "cannot create a swarm scoped network when swarm is not active";
+        return Err(ApiError::of(Kind::Denied, text));
+    }
+    if wanted.ingress {
         return Err(ApiError::of(Kind::Unavailable, super::NO_SWARM));
     }
     let id = call.engine().create_network(rest::create_network(wanted)?).await?;
