@@ -58,6 +58,8 @@ fn privileged_containers_know_each_other_by_name() {
         }
     };
     check(&d, "web");
+    let joined = docker(&d, "run --rm --network container:near busybox nslookup web");
+    assert!(joined.contains(own[0]), "{joined}");
     // The link is one container's own name, and other containers' pages cannot be had by address.
     assert!(lookup(&d, "web", "linked").is_empty());
     assert_ne!(page(&d, "far", own[0]).code, 0);

@@ -131,8 +131,10 @@ impl Engine {
                 Ok(())
             }
             Err(e) => {
+                let failed = c.record();
                 self.release(c, &network.name, &settings, true);
-                if let Err(undo) = self.keep_networks(c, before) {
+                let undone = self.keep_networks(c, before).and_then(|()| self.follow_networks(c, &failed));
+                if let Err(undo) = undone {
                     tracing::warn!(container = c.id, "undoing a failed connection: {undo}");
                 }
                 Err(e)
@@ -202,7 +204,8 @@ impl Engine {
         self.move_ports(c, &mut record, &mut links)?;
         let (zones, outside) = known(&links);
         let named = record.networks.keys().any(|name| is_custom(name));
-        let server = match (c.write().held.names.take(), named) {
+        let server = c.write().held.names.take();
+        let server = match (server, named) {
             (_, false) => None,
             (Some(server), true) => {
                 server.set(zones, outside);

@@ -160,6 +160,9 @@ impl Engine {
         wiring.gateway = data.record.networks.values().find_map(|e| e.gateway.parse().ok());
         if data.record.host.network_mode == "host" {
             wiring.files = Net::Host;
+        } else if data.record.networks.keys().any(|name| is_custom(name)) {
+            // Its name server is in that namespace.
+            wiring.files = Net::Named;
         }
         Ok(())
     }
