@@ -149,6 +149,11 @@ fn privileged_containers_change_networks_while_they_run() {
         say("network connect --alias seen one cc").ok();
         assert_eq!(links().split_whitespace().collect::<Vec<_>>(), ["eth0", "eth1", "lo"]);
         assert_eq!(lookup(&d, "cc", "seen").len(), 1);
+        say("network disconnect one cc").ok();
+        say("network connect --driver-opt com.docker.network.endpoint.ifname=lan0 \
+             --driver-opt com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1 one cc")
+        .ok();
+        assert_eq!(docker(&d, "exec cc cat /proc/sys/net/ipv4/conf/lan0/log_martians"), "1");
         let twice = say("network connect one cc").fails(1);
         assert!(twice.contains("endpoint with name cc already exists in network one"), "{twice}");
         // From the range, and not what others have.

@@ -26,6 +26,7 @@ mod nft;
 mod plan;
 mod ports;
 mod procfs;
+mod sysctl;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -40,6 +41,7 @@ pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use network::{Attachment, Network, Swept, free_interface, loopback_up, name_server, set_default_routes};
 pub use ports::{PortAllocator, PortRequest, PortReservation};
 pub use procfs::has_ipv6;
+pub use sysctl::InterfaceSysctl;
 
 /// A subnet of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +103,8 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// The name of the interface in the container.
     pub ifname: String,
+    /// What is set for it.
+    pub sysctls: Vec<InterfaceSysctl>,
     /// Published ports.
     pub ports: Vec<PortMap>,
 }

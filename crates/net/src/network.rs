@@ -232,6 +232,9 @@ impl Network {
             procfs::set_lenient(&format!("ipv6/conf/{}/ndisc_notify", plan.ifname), "1");
             procfs::set_lenient(&format!("ipv4/conf/{}/arp_notify", plan.ifname), "1");
             let mut side = ContainerLinks::set_up(&plan)?;
+            for (path, value) in &plan.sysctls {
+                procfs::set(path, value)?;
+            }
             lock(&self.rules).publish(&self.config, plan.elements.clone())?;
             lock(&self.links).settle(&plan.host_if, &self.config.bridge)?;
             side.announce(&plan)

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::addr::same_family;
 use crate::error::{Error, Result};
-use crate::{BridgeConfig, Endpoint, PortMap, Transport};
+use crate::{BridgeConfig, Endpoint, InterfaceSysctl, PortMap, Transport};
 
 /// The longest name the kernel gives an interface.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -38,6 +38,8 @@ pub(crate) struct BridgePlan {
 pub(crate) struct EndpointPlan {
     pub(crate) host_if: String,
     pub(crate) ifname: String,
+    /// Files below /proc/sys/net, and what is written into them.
+    pub(crate) sysctls: Vec<(String, String)>,
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u32,
     pub(crate) addresses: Vec<IpNet>,
@@ -241,8 +243,11 @@ pub(crate) fn endpoint(
     let used = |gateway: &IpAddr| endpoint.addresses.iter().any(|ip| same_family(ip, gateway));
     let gateways = config.subnets.iter().map(|subnet| subnet.gateway).filter(|_| !config.internal);
     let gateways = gateways.filter(|gateway| routed(gateway) && used(gateway)).collect();
+    let of_ours = |s: &InterfaceSysctl| (s.path(&endpoint.ifname), s.value().to_owned());
+    let sysctls = endpoint.sysctls.iter().map(of_ours);
     Ok(EndpointPlan {
         ifname: endpoint.ifname.clone(),
+        sysctls: sysctls.collect(),
         mac: endpoint.mac,
         mtu: config.mtu,
         addresses,
@@ -509,6 +514,7 @@ mod tests {
             default_route: crate::DefaultRoute::BOTH,
             mac: crate::mac_for(ip),
             ifname: "eth0".to_owned(),
+            sysctls: Vec::new(),
             ports,
         }
     }

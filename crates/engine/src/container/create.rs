@@ -252,9 +252,6 @@ impl Engine {
             }
         }
         for (name, settings) in &mut all {
-            if settings.driver_opts.as_ref().is_some_and(|o| !o.is_empty()) {
-                return Err(Error::unimplemented("driver options of an endpoint"));
-            }
             if settings.mac_address.is_empty() && *name == first {
                 settings.mac_address.clone_from(&config.mac_address);
             }

@@ -10,7 +10,7 @@ use longshore_net::{DefaultRoute, Endpoint};
 use longshore_oci::Kind;
 use longshore_sys::netns;
 
-use super::wire::{Held, INTERFACE, Link, addresses, known, tell_names};
+use super::wire::{EndpointOptions, Held, INTERFACE, Link, addresses, known, tell_names};
 use super::{Bridge, Record as Network, Relays, is_custom};
 use crate::container::Container;
 use crate::container::files::{self, Net};
@@ -153,7 +153,9 @@ impl Engine {
         let no_route = DefaultRoute { ipv4: false, ipv6: false };
         let mut link = self.plan_link(c, record, network, settings, no_route, 0)?;
         record.networks.insert(network.name.clone(), settings.clone());
-        link.endpoint.ifname = longshore_net::free_interface(fd.as_fd(), INTERFACE)?;
+        if EndpointOptions::read(settings)?.ifname.is_none() {
+            link.endpoint.ifname = longshore_net::free_interface(fd.as_fd(), INTERFACE)?;
+        }
         link.bridge.network.attach(fd.as_fd(), &link.endpoint)?;
         tell_names(record, &link);
         Ok(())
@@ -267,6 +269,7 @@ pub(crate) fn check_endpoint(name: &str, network: Option<&Network>, asked: &Endp
     if !mac.is_empty() && longshore_net::parse_mac(mac).is_err() {
         return Err(Error::invalid(format!("invalid MAC address {mac}")));
     }
+    EndpointOptions::read(asked)?;
     let wanted: Vec<(&str, &str)> = [("IPv4", asked.ipam_ipv4.as_str()), ("IPv6", asked.ipam_ipv6.as_str())]
         .into_iter()
         .filter(|(_, text)| !text.is_empty())

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use longshore_net::dns::{DnsOptions, upstreams};
-use longshore_net::{DefaultRoute, Endpoint, PortMap, PortReservation};
+use longshore_net::{DefaultRoute, Endpoint, InterfaceSysctl, PortMap, PortReservation};
 use longshore_sys::netns;
 
 use super::{Bridge, NameServer, Record as Network, Relays, is_custom};
@@ -207,12 +207,14 @@ impl Engine {
         };
         // Shown while it runs.
         settings.mac_address = longshore_net::format_mac(mac);
+        let options = EndpointOptions::read(settings)?;
         let endpoint = Endpoint {
             id: settings.endpoint_id.clone(),
             addresses,
             default_route,
             mac,
-            ifname: format!("{INTERFACE}{n}"),
+            ifname: options.ifname.unwrap_or_else(|| format!("{INTERFACE}{n}")),
+            sysctls: options.sysctls,
             ports: Vec::new(),
         };
         Ok(Link { network: network.clone(), bridge, endpoint })
@@ -398,6 +400,32 @@ impl DefaultRouteOf {
     }
 }
 
+/// What driver options ask of an endpoint.
+#[derive(Default)]
+pub(super) struct EndpointOptions {
+    pub(super) ifname: Option<String>,
+    pub(super) sysctls: Vec<InterfaceSysctl>,
+}
+
+impl EndpointOptions {
+    /// # Errors
+    /// For those that are wrong, or not there yet.
+    pub(super) fn read(settings: &EndpointSettings) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, value) in settings.driver_opts.iter().flatten() {
+            match key.as_str() {
+                "com.docker.network.endpoint.ifname" => options.ifname = Some(value.clone()),
+                "com.docker.network.endpoint.sysctls" => {
+                    let all: longshore_net::Result<Vec<_>> = value.split(',').map(str::parse).collect();
+                    options.sysctls = all?;
+                }
+                _ => return Err(Error::unimplemented(format!("the driver option {key} of an endpoint"))),
+            }
+        }
+        Ok(options)
+    }
+}
+
 /// The names that a container has on a network, its own first.
 pub(crate) fn names_of(record: &Record, network: &str) -> Vec<String> {
     let settings = record.networks.get(network);
@@ -456,7 +484,8 @@ pub(super) fn endpoint_of(record: &Record, e: &EndpointSettings, default_route: 
     let addresses = addresses(e);
     let mac = longshore_net::parse_mac(&e.mac_address).unwrap_or_default();
     let ifname = format!("{INTERFACE}{}", record.networks.len());
-    Endpoint { id: e.endpoint_id.clone(), addresses, default_route, mac, ifname, ports: Vec::new() }
+    let (sysctls, ports) = (Vec::new(), Vec::new());
+    Endpoint { id: e.endpoint_id.clone(), addresses, default_route, mac, ifname, sysctls, ports }
 }
 
 /// What a run gave an endpoint is not kept; a hardware address that was asked for is.

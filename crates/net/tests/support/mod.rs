@@ -197,6 +197,7 @@ pub(crate) fn endpoint(id: &str, third: u8, last: u8) -> Endpoint {
         default_route: DefaultRoute::BOTH,
         mac: random_mac().unwrap(),
         ifname: "eth0".to_owned(),
+        sysctls: Vec::new(),
         ports: Vec::new(),
     }
 }
