@@ -406,6 +406,8 @@ fn privileged_networks_that_cannot_be_are_refused() {
             ("--subnet fd00:1::/64 x", "IPv6"),
             ("--opt nosuch=1 x", "network option nosuch=1"),
             ("--opt com.docker.network.driver.mtu=big x", "want a number"),
+            ("--opt com.docker.network.bridge.name=lo x", "interface lo exists already"),
+            ("--opt com.docker.network.bridge.host_binding_ipv4=::1 x", "want an IPv4 address"),
             ("--ipv4=false x", "IPv4 or IPv6 must be enabled"),
             ("a/b", "slashes and control characters"),
         ] {

@@ -128,9 +128,8 @@ pub struct NetworkConnect {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs)]
 pub struct NetworkDisconnect {
+    /// `Force` is not read: it is for connections whose container is gone, and here they go with it.
     pub container: String,
-    /// Also one that is not there any more.
-    pub force: bool,
 }
 
 /// `POST /networks/prune`.

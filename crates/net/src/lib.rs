@@ -8,7 +8,7 @@
 //! answers in microseconds. Call it from a blocking thread.
 //!
 //! A table is named after its bridge, so that two engines with bridges of their own live side by side. Published
-//! ports are elements of two maps in that table, each marked with its endpoint: attach and detach add and remove just
+//! ports are elements of maps in that table, two for each family, each marked with its endpoint: attach and detach add and remove just
 //! those, and nothing is remembered outside the kernel.
 //!
 //! Known limits: of other firewalls only what is in nf_tables is seen, not the legacy iptables of old kernels.
@@ -38,7 +38,9 @@ pub use addr::{format_mac, mac_for, overlap, parse_mac, random_mac, same_family}
 pub use error::{Error, Result};
 pub use ipam::{Ipam, default_pools, first_address, host_networks, pick_subnet, unique_local_pools};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-pub use network::{Attachment, Network, Swept, free_interface, loopback_up, name_server, set_default_routes};
+pub use network::{
+    Attachment, Network, Swept, free_interface, interfaces, loopback_up, name_server, set_default_routes,
+};
 pub use ports::{PortAllocator, PortRequest, PortReservation};
 pub use procfs::has_ipv6;
 pub use sysctl::InterfaceSysctl;

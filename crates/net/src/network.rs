@@ -364,6 +364,14 @@ pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
     netns::within(netns, netlink::set_loopback_up)
 }
 
+/// The names of the interfaces in the network namespace of the calling thread.
+///
+/// # Errors
+/// If the kernel does not say.
+pub fn interfaces() -> Result<Vec<String>> {
+    netlink::interfaces()
+}
+
 /// The first name of interfaces, `prefix` and a number, that none in a network namespace has.
 ///
 /// # Errors

@@ -36,6 +36,17 @@ pub struct PortRequest {
 }
 
 impl PortRequest {
+    /// Asks for just that port.
+    pub fn again(port: &PortMap, container_ip: IpAddr) -> Self {
+        Self {
+            transport: port.transport,
+            host_ips: vec![port.host_ip],
+            host_ports: Some(port.host_port..=port.host_port),
+            container_ip,
+            container_port: port.container_port,
+        }
+    }
+
     /// Whether a port is one that this asks for.
     pub fn asks_for(&self, port: &PortMap) -> bool {
         (port.transport, port.container_port) == (self.transport, self.container_port)
@@ -108,13 +119,8 @@ impl PortAllocator {
         let new = reservation.held.split_off(kept);
         drop(PortReservation { held: new, taken: Arc::clone(&self.taken) });
         for port in gone {
-            let again = PortRequest {
-                transport: port.transport,
-                host_ips: vec![port.host_ip],
-                host_ports: Some(port.host_port..=port.host_port),
-                container_ip: requests.first().map_or(port.host_ip, |r| r.container_ip),
-                container_port: port.container_port,
-            };
+            let ip = requests.first().map_or(port.host_ip, |r| r.container_ip);
+            let again = PortRequest::again(&port, ip);
             if let Err(lost) = self.reserve_one(&again, reservation) {
                 tracing::warn!(port = port.host_port, "somebody took a port meanwhile: {lost}");
             }

@@ -135,7 +135,7 @@ impl Engine {
         let root = Root::open(&rootfs).map_err(|e| early(e.into()))?;
         let mut facts = self.facts(record, &root, rootfs).map_err(early)?;
         self.prepare_mounts(c, record, &root, &mut facts).map_err(early)?;
-        let mut network = self.connect(c, record).map_err(early)?;
+        let network = self.connect(c, record).map_err(early)?;
         files::write(&self.inner.paths, record, network.files, &network.addresses(), network.gateway)
             .map_err(early)?;
         record.apparmor = facts.apparmor.clone().unwrap_or_default();
@@ -156,9 +156,8 @@ impl Engine {
             (created, attached)
         });
         let task = Arc::new(created.map_err(launch_error)?);
-        network.held.names =
-            attached.map_err(|e| early(e.context("failed to set up container networking")))?;
-        c.write().held = network.held;
+        let names = attached.map_err(|e| early(e.context("failed to set up container networking")))?;
+        c.write().held.names = names;
         self.admit_clients(c, &task);
         task.start().map_err(launch_error)?;
         self.now_running(c, record, &task);

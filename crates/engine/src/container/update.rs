@@ -13,7 +13,15 @@ impl Engine {
     /// # Errors
     /// For what is asked wrongly, and ports that are in use; then nothing is changed.
     pub async fn update(&self, name: &str, change: UpdateContainer) -> Result<()> {
-        let c = self.find(name)?;
+        self.change(self.find(name)?, move |e, c| e.update_blocking(c, change)).await
+    }
+
+    /// Changes a container while nobody else does, to the end, unless it has been removed meanwhile.
+    pub(crate) async fn change(
+        &self,
+        c: Arc<Container>,
+        work: impl FnOnce(&Self, &Arc<Container>) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
         let engine = self.clone();
         self.to_the_end(async move {
             let _op = c.op.lock().await;
@@ -21,7 +29,7 @@ impl Engine {
                 return Err(Error::no_such_container(&c.id));
             }
             let inner = c.clone();
-            engine.blocking(move |e| e.update_blocking(&inner, change)).await
+            engine.blocking(move |e| work(e, &inner)).await
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! A bridge network that is open: its interface, its rules, its addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,8 +60,8 @@ impl Settings {
                 "bridge.enable_ip_masquerade" => all.masquerade = truth()?,
                 "driver.mtu" => all.mtu = value.parse().map_err(|_| wrong("a number"))?,
                 "bridge.host_binding_ipv4" => {
-                    let ip: IpAddr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
-                    all.host_ip = Some(ip).filter(|ip| !ip.is_unspecified());
+                    let ip: Ipv4Addr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
+                    all.host_ip = Some(IpAddr::V4(ip)).filter(|ip| !ip.is_unspecified());
                 }
                 "bridge.gateway_mode_ipv4" | "bridge.gateway_mode_ipv6" if value == "nat" => {}
                 _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),

@@ -204,6 +204,9 @@ impl Engine {
         }
         longshore_net::set_default_routes(netns.as_fd(), &gateways)?;
         self.move_ports(c, &mut record, &mut links)?;
+        if record.ports != before.ports {
+            self.store_record(&record)?;
+        }
         let (zones, outside) = known(&links);
         let named = record.networks.keys().any(|name| is_custom(name));
         let server = c.write().held.names.take();
@@ -244,7 +247,7 @@ impl Engine {
         for link in links {
             link.bridge.network.set_ports(&link.endpoint)?;
         }
-        self.store_record(record)
+        Ok(())
     }
 
     /// A container that runs is known by another name.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
-use longshore_net::{IpNet, overlap, pick_subnet};
+use longshore_net::{IpNet, overlap};
 use longshore_oci::Kind;
 use longshore_store::meta::{Batch, Table};
 
@@ -97,6 +97,12 @@ impl Engine {
                 format!("conflicts with another network: both have bridge {name}"),
             ));
         }
+        // What somebody else has made is not taken over, to be removed with the network later.
+        if longshore_net::interfaces()?.contains(&name) {
+            let text =
+                format!("interface {name} exists already: choose another com.docker.network.bridge.name");
+            return Err(Error::new(Kind::Denied, text));
+        }
         let bridge = Arc::new(Bridge::open(&record, &self.inner.options)?);
         let stored = self.inner.store.meta().commit(Batch::new().put(Table::Networks, &record.id, &record));
         if let Err(e) = stored {
@@ -147,11 +153,7 @@ impl Engine {
             true => longshore_net::unique_local_pools(self.inner.system_id.as_bytes()),
             false => longshore_net::default_pools(),
         };
-        let mut taken = longshore_net::host_networks()?;
-        taken.extend(ours);
-        let subnet = pick_subnet(&all, &taken)?;
-        let gateway = longshore_net::first_address(&subnet)?;
-        Ok(Pool { subnet, range: None, gateway, others: BTreeMap::new(), asked: false, gateway_asked: false })
+        Pool::free(&all, ours)
     }
 
     /// Removes a network that no running container is on.
@@ -234,14 +236,7 @@ impl Engine {
         asked: EndpointSettings,
     ) -> Result<()> {
         let record = self.inner.networks.find(network)?;
-        let c = self.find(container)?;
-        let engine = self.clone();
-        self.to_the_end(async move {
-            let _op = c.op.lock().await;
-            let inner = c.clone();
-            engine.blocking(move |e| e.connect_to(&inner, &record, asked)).await
-        })
-        .await
+        self.change(self.find(container)?, move |e, c| e.connect_to(c, &record, asked)).await
     }
 
     /// Disconnects a container from a network.
@@ -250,14 +245,7 @@ impl Engine {
     /// When it is not connected to it.
     pub async fn disconnect_network(&self, network: &str, container: &str) -> Result<()> {
         let record = self.inner.networks.find(network)?;
-        let c = self.find(container)?;
-        let engine = self.clone();
-        self.to_the_end(async move {
-            let _op = c.op.lock().await;
-            let inner = c.clone();
-            engine.blocking(move |e| e.disconnect_from(&inner, &record)).await
-        })
-        .await
+        self.change(self.find(container)?, move |e, c| e.disconnect_from(c, &record)).await
     }
 
     /// Looks whether a container may have such endpoints.

@@ -48,6 +48,20 @@ pub(crate) struct Pool {
     pub(crate) gateway_asked: bool,
 }
 
+impl Pool {
+    fn new(subnet: IpNet, gateway: IpAddr, asked: bool) -> Self {
+        Self { subnet, range: None, gateway, others: BTreeMap::new(), asked, gateway_asked: asked }
+    }
+
+    /// A part of one of the pools that neither the host uses nor we.
+    fn free(pools: &[IpNet], ours: &[IpNet]) -> Result<Self> {
+        let mut taken = longshore_net::host_networks()?;
+        taken.extend(ours);
+        let subnet = longshore_net::pick_subnet(pools, &taken)?;
+        Ok(Self::new(subnet, longshore_net::first_address(&subnet)?, false))
+    }
+}
+
 /// A network as stored, by id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -207,30 +221,13 @@ impl Networks {
         records.values().find(|r| r.id == id).cloned().ok_or_else(missing)
     }
 
-    /// Takes the ports or none.
-    ///
-    /// # Errors
-    /// When one is in use.
-    pub(crate) fn reserve_ports(&self, requests: &[PortRequest]) -> Result<PortReservation> {
-        Ok(self.ports.reserve(requests)?)
-    }
-
     /// Takes the ports of a container that still runs.
     ///
     /// # Errors
     /// When one is in use.
     pub(crate) fn reserve_again(&self, ports: &[PortMap], ip: IpAddr) -> Result<PortReservation> {
-        let requests: Vec<PortRequest> = ports
-            .iter()
-            .map(|p| PortRequest {
-                transport: p.transport,
-                host_ips: vec![p.host_ip],
-                host_ports: Some(p.host_port..=p.host_port),
-                container_ip: ip,
-                container_port: p.container_port,
-            })
-            .collect();
-        self.reserve_ports(&requests)
+        let requests: Vec<_> = ports.iter().map(|port| PortRequest::again(port, ip)).collect();
+        Ok(self.ports.reserve(&requests)?)
     }
 }
 
@@ -241,41 +238,17 @@ fn open_default(store: &Store, options: &EngineOptions, record: &mut Record) -> 
     }
     let before = record.pools.clone();
     if let (true, Some(subnet), Some(gateway)) = (record.pools.is_empty(), record.subnet, record.gateway) {
-        record.pools.push(Pool {
-            subnet,
-            range: None,
-            gateway,
-            others: BTreeMap::new(),
-            asked: false,
-            gateway_asked: false,
-        });
+        record.pools.push(Pool::new(subnet, gateway, false));
     }
     if let Some(text) = &options.bip {
         let net: IpNet = text
             .parse()
             .map_err(|_| Error::invalid(format!("invalid bridge address {text:?}: want address/prefix")))?;
         let (subnet, gateway) = (net.trunc(), net.addr());
-        record.pools = vec![Pool {
-            subnet,
-            range: None,
-            gateway,
-            others: BTreeMap::new(),
-            asked: true,
-            gateway_asked: true,
-        }];
+        record.pools = vec![Pool::new(subnet, gateway, true)];
     }
     if record.pools.is_empty() {
-        let pools = longshore_net::default_pools();
-        let subnet = longshore_net::pick_subnet(&pools, &longshore_net::host_networks()?)?;
-        let gateway = longshore_net::first_address(&subnet)?;
-        record.pools.push(Pool {
-            subnet,
-            range: None,
-            gateway,
-            others: BTreeMap::new(),
-            asked: false,
-            gateway_asked: false,
-        });
+        record.pools.push(Pool::free(&longshore_net::default_pools(), &[])?);
     }
     let bridge = Bridge::open(record, options)?;
     if record.pools != before {

@@ -26,7 +26,6 @@ pub(crate) struct Wiring {
     pub(crate) netns: Option<OwnedFd>,
     links: Vec<Link>,
     pub(crate) gateway: Option<IpAddr>,
-    pub(crate) held: Held,
     pub(crate) files: Net,
 }
 
@@ -48,7 +47,7 @@ pub(super) struct Link {
 
 impl Wiring {
     fn new() -> Self {
-        Self { netns: None, links: Vec::new(), gateway: None, held: Held::default(), files: Net::Own }
+        Self { netns: None, links: Vec::new(), gateway: None, files: Net::Own }
     }
 
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
@@ -136,7 +135,10 @@ impl Engine {
             }
             record.networks.insert(network.name.clone(), settings);
         }
-        self.publish(c, record, &mut wiring.links, &mut wiring.held).map_err(networking)?;
+        let mut held = Held::default();
+        let published = self.publish(c, record, &mut wiring.links, &mut held);
+        c.write().held = held;
+        published.map_err(networking)?;
         let gateway =
             |(link, ip): (&Link, IpAddr)| link.bridge.config().subnet(ip.is_ipv6()).map(|s| s.gateway);
         wiring.gateway =
@@ -243,7 +245,7 @@ impl Engine {
         )?;
         let mut reservation = match held.reservation.take() {
             Some(reservation) => reservation,
-            None => self.inner.networks.reserve_ports(&[])?,
+            None => self.inner.networks.ports.reserve(&[])?,
         };
         let runtime = &self.inner.networks.runtime;
         held.relays.end_ports(runtime, |port| !wanted.iter().any(|request| request.asks_for(port)));
