@@ -9,7 +9,7 @@ use longshore_store::archive::{self, LoadEvent, SaveItem};
 use longshore_store::{GraphOf, ImageRecord};
 use tokio::sync::mpsc;
 
-use crate::container::merge;
+use crate::container::{merge, port_ranges};
 use crate::model::{
     CommitRequest, HistoryEntry, ImageView, ImportRequest, ListImages, ProgressEvent, Status,
 };
@@ -415,9 +415,11 @@ impl Engine {
     }
 
     fn commit_blocking(&self, record: &crate::record::Record, request: CommitRequest) -> Result<Digest> {
-        let mut config = request.config.clone().unwrap_or_else(|| record.config.run.clone());
+        let mut own = record.config.run.clone();
+        own.exposed_ports.iter_mut().for_each(port_ranges::expand_exposed);
+        let mut config = request.config.clone().unwrap_or_else(|| own.clone());
         changes::apply(&mut config, &request.changes)?;
-        merge(&mut config, &record.config.run);
+        merge(&mut config, &own);
         let (_, base) = self.inner.store.images().document(&record.image)?;
         let created = rfc3339(now());
         let reference = request.reference.map(Reference::or_latest);

@@ -299,21 +299,15 @@ impl Engine {
         for id in notes::ids(&self.inner.paths).into_iter().filter(|id| !ids.contains(id)) {
             notes::remove(&self.inner.paths, &id);
         }
-        let live: Vec<String> = all
-            .iter()
-            .flat_map(|c| {
-                c.read().record.networks.values().map(|e| e.endpoint_id.clone()).collect::<Vec<_>>()
-            })
-            .filter(|id| !id.is_empty())
-            .collect();
-        for (bridge, endpoints) in self.connections() {
-            if let Err(e) = bridge.network.sweep(&live) {
+        let connections = self.connections();
+        for (network, endpoints) in &connections {
+            if let Err(e) = network.sweep(endpoints) {
                 warn("interfaces", &e);
             }
-            // The host's firewall may have been reloaded while nobody was there to notice.
-            if let Err(e) = bridge.network.restore_rules(&endpoints) {
-                tracing::warn!("publishing the ports of running containers again: {e}");
-            }
+        }
+        // The host's firewall may have been reloaded while nobody was there to notice.
+        if let Err(e) = self.inner.networks.firewall.settle_endpoints(&connections) {
+            tracing::warn!("publishing the ports of running containers again: {e}");
         }
         let pins: BTreeSet<PathBuf> = all
             .iter()

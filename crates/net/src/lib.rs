@@ -7,9 +7,9 @@
 //! Netlink is spoken on blocking sockets, and no function here is async: an attach is a few requests that the kernel
 //! answers in microseconds. Call it from a blocking thread.
 //!
-//! A table is named after its bridge, so that two engines with bridges of their own live side by side. Published
-//! ports are elements of maps in that table, two for each family, each marked with its endpoint: attach and detach add and remove just
-//! those, and nothing is remembered outside the kernel.
+//! All networks of an engine share one table of nftables ([`Firewall`]), named by it, so that two engines live side by
+//! side. Published ports are elements of maps in that table, a range of them one element, each marked with its endpoint. Every change is one
+//! transaction.
 //!
 //! Known limits: of other firewalls only what is in nf_tables is seen, not the legacy iptables of old kernels.
 
@@ -18,7 +18,9 @@
 mod addr;
 pub mod dns;
 mod error;
+mod firewall;
 mod ipam;
+mod listeners;
 mod netlink;
 mod netns;
 mod network;
@@ -36,10 +38,11 @@ use serde::{Deserialize, Serialize};
 
 pub use addr::{format_mac, mac_for, overlap, parse_mac, random_mac, same_family};
 pub use error::{Error, Result};
+pub use firewall::Firewall;
 pub use ipam::{Ipam, default_pools, first_address, host_networks, pick_subnet, unique_local_pools};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use network::{
-    Attachment, Network, Swept, free_interface, interfaces, loopback_up, name_server, set_default_routes,
+    Attachment, Network, free_interface, interfaces, loopback_up, name_server, set_default_routes,
 };
 pub use ports::{PortAllocator, PortRequest, PortReservation};
 pub use procfs::has_ipv6;
@@ -63,32 +66,66 @@ pub struct BridgeConfig {
     pub subnets: Vec<Subnet>,
     /// The largest packet, of the bridge and of every container's interface.
     pub mtu: u32,
-    /// The nftables table; see [`BridgeConfig::table_for`].
-    pub table: String,
     /// Whether containers appear to the outside under the host's address.
     pub masquerade: bool,
     /// Whether containers of this network may talk to each other.
     pub icc: bool,
     /// Nothing but the host leads in or out.
     pub internal: bool,
+    /// How containers are reached by IPv4, and by IPv6.
+    pub modes: [GatewayMode; 2],
+}
+
+/// How what is outside and the containers of a network reach each other, as Docker's `gateway_mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Under the host's address; only published ports lead in.
+    #[default]
+    Nat,
+    /// As [`GatewayMode::Nat`], and who has a route to a container reaches all its ports.
+    NatUnprotected,
+    /// By the containers' own addresses, to which others need a route; only published ports are open.
+    Routed,
+    /// Of internal networks: not even the host is on it.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// Only the network's own bridge leads to its containers.
+    const fn is_nat(self) -> bool {
+        matches!(self, GatewayMode::Nat | GatewayMode::Isolated)
+    }
+
+    /// Addresses are translated.
+    const fn translates(self) -> bool {
+        !matches!(self, GatewayMode::Routed)
+    }
+}
+
+impl FromStr for GatewayMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "nat" => Ok(GatewayMode::Nat),
+            "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+            "routed" => Ok(GatewayMode::Routed),
+            "isolated" => Ok(GatewayMode::Isolated),
+            _ => Err(Error::Invalid(format!("unknown gateway mode {text}"))),
+        }
+    }
 }
 
 impl BridgeConfig {
-    /// The network's nftables table in `nft`'s notation, as it is once the network is open and no port is published.
-    pub fn ruleset(&self) -> String {
-        plan::ruleset(self).to_string()
-    }
-
     /// The subnet of a family.
     pub fn subnet(&self, ipv6: bool) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.gateway.is_ipv6() == ipv6)
     }
 
-    /// The table's name for a bridge.
-    pub fn table_for(bridge: &str) -> String {
-        // Any interface name is turned into one that nftables takes.
-        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-        format!("longshore-{}", bridge.chars().map(safe).collect::<String>())
+    /// How containers are reached by a family.
+    pub fn mode(&self, ipv6: bool) -> GatewayMode {
+        self.modes[usize::from(ipv6)]
     }
 }
 
@@ -107,8 +144,12 @@ pub struct Endpoint {
     pub ifname: String,
     /// What is set for it.
     pub sysctls: Vec<InterfaceSysctl>,
-    /// Published ports.
+    /// Published ports. Where one routes to containers, the host's port is 0.
     pub ports: Vec<PortMap>,
+    /// What it sends under another's address, or as a router, goes nowhere. It is for containers that may not configure
+    /// their network themselves.
+    #[serde(default)]
+    pub guarded: bool,
 }
 
 /// Whether an endpoint has its container's default routes.
@@ -124,7 +165,7 @@ impl DefaultRoute {
     pub const BOTH: Self = Self { ipv4: true, ipv6: true };
 }
 
-/// A published port.
+/// A published port, or several in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortMap {
     /// The transport protocol.
@@ -132,10 +173,40 @@ pub struct PortMap {
     /// The host's address; unspecified (0.0.0.0, ::) for all of that family. It leads to the container's address of the
     /// same family.
     pub host_ip: IpAddr,
-    /// The host's port.
+    /// The host's port, or the first.
     pub host_port: u16,
-    /// The port in the container.
+    /// The port in the container, or the first.
     pub container_port: u16,
+    /// How many; the next leads to the next.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u16,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+const fn is_one(count: &u16) -> bool {
+    *count == 1
+}
+
+impl PortMap {
+    /// The host's last port.
+    pub fn last(&self) -> u16 {
+        self.host_port.saturating_add(self.count.saturating_sub(1))
+    }
+
+    /// Its ports one by one.
+    pub fn each(&self) -> impl Iterator<Item = PortMap> + use<> {
+        let all = *self;
+        (0..all.count).map(move |n| PortMap {
+            host_port: if all.host_port == 0 { 0 } else { all.host_port.saturating_add(n) },
+            container_port: all.container_port.saturating_add(n),
+            count: 1,
+            ..all
+        })
+    }
 }
 
 /// A transport protocol whose ports can be published.

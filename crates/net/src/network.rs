@@ -4,19 +4,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::netlink::{self, ContainerLinks, HostLinks};
-use crate::nft::{Firewall, News};
-use crate::plan::{self, Element, EndpointPlan};
-use crate::{BridgeConfig, Endpoint, netns, procfs};
-
-/// How many repairs of the ruleset follow each other at once, and the pause between them after that.
-const FAST_REPAIRS: u32 = 10;
-const SLOW_REPAIR: Duration = Duration::from_secs(1);
+use crate::nft::Nft;
+use crate::plan::rules::Element;
+use crate::plan::{self, EndpointPlan};
+use crate::{BridgeConfig, Endpoint, Firewall, netns, procfs};
 
 /// What an attach made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,16 +21,7 @@ pub struct Attachment {
     pub host_interface: String,
 }
 
-/// What a sweep removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Interfaces of endpoints that are no more.
-    pub links: usize,
-    /// Ports that such endpoints had published.
-    pub ports: usize,
-}
-
-/// A bridge on the host with its ruleset. It keeps nothing on disk: names are derived from the configuration and the
+/// A bridge on the host with its rules. It keeps nothing on disk: names are derived from the configuration and the
 /// endpoint's id, and what exists is read from the kernel.
 ///
 /// It belongs to the network namespace of the thread that opened it.
@@ -45,78 +32,22 @@ pub struct Network {
     /// What one port of the bridge sends to another passes netfilter.
     bridged_filtered: bool,
     links: Mutex<HostLinks>,
-    rules: Mutex<Rules>,
-}
-
-/// The firewall, and what it is to have.
-#[derive(Debug)]
-struct Rules {
-    firewall: Firewall,
-    /// Every port that is published now.
-    published: Vec<Element>,
-    /// The network was removed: nothing is to be put back.
-    removed: bool,
-}
-
-impl Rules {
-    /// Publishes ports. A table that somebody has removed meanwhile is put back.
-    fn publish(&mut self, config: &BridgeConfig, elements: Vec<Element>) -> Result<()> {
-        let added = match self.firewall.add(&config.table, &elements) {
-            Err(error) if error.is_errno(Errno::NOENT) => {
-                self.repair(config)?;
-                self.firewall.add(&config.table, &elements)
-            }
-            other => other,
-        };
-        added?;
-        let known = |new: &Element| !self.published.contains(new);
-        let new: Vec<_> = elements.into_iter().filter(known).collect();
-        self.published.extend(new);
-        Ok(())
-    }
-
-    /// Takes ports back; returns how many.
-    fn withdraw(&mut self, table: &str, gone: impl Fn(&str) -> bool) -> Result<usize> {
-        self.published.retain(|element| !gone(&element.comment));
-        self.firewall.remove(table, gone)
-    }
-
-    fn withdraw_these(&mut self, table: &str, stale: &[Element]) -> Result<()> {
-        self.published.retain(|element| !stale.contains(element));
-        self.firewall.take(table, stale)
-    }
-
-    /// Puts back what is missing of the table, and the exceptions in others; whether the table had lost something.
-    fn repair(&mut self, config: &BridgeConfig) -> Result<bool> {
-        if self.removed {
-            return Ok(false);
-        }
-        let ruleset = plan::ruleset(config);
-        let lost = !self.firewall.is_whole(&ruleset)?;
-        if lost {
-            self.firewall.install(&ruleset)?;
-            self.firewall.add(&config.table, &self.published)?;
-        }
-        self.firewall.except(&config.table, &config.bridge)?;
-        Ok(lost)
-    }
+    firewall: Arc<Firewall>,
 }
 
 impl Network {
-    /// Makes the bridge and its table, or takes over those that exist; containers attached to them stay so, and
+    /// Makes the bridge and its rules, or takes over those that exist; containers attached to them stay so, and
     /// their ports stay published.
     ///
     /// # Errors
     /// If the configuration is wrong, an interface of that name is no bridge, or the kernel refuses.
-    pub fn open(config: BridgeConfig) -> Result<Self> {
+    pub fn open(config: BridgeConfig, firewall: &Arc<Firewall>) -> Result<Self> {
         let bridge_plan = plan::bridge(&config, crate::random_mac()?)?;
         let mut links = HostLinks::open()?;
         let existed = links.existing_bridge(&config.bridge)?.is_some();
-        // The ruleset first: nothing is ever reachable without it.
-        let mut firewall = Firewall::open()?;
+        // The rules first: nothing is ever reachable without them.
+        firewall.add_network(&config)?;
         let opened = (|| {
-            firewall.install(&plan::ruleset(&config))?;
-            firewall.except(&config.table, &config.bridge)?;
             let bridge = links.ensure_bridge(&bridge_plan)?;
             procfs::set("ipv4/ip_forward", "1")?;
             match config.subnet(true) {
@@ -125,92 +56,26 @@ impl Network {
                 None => procfs::set_lenient(&format!("ipv6/conf/{}/disable_ipv6", config.bridge), "1"),
             }
             let bridged_filtered = procfs::read("bridge/bridge-nf-call-iptables")?;
-            let mut published = Vec::new();
-            for map in plan::MAPS {
-                published.extend(firewall.elements(&config.table, map)?);
-            }
-            Ok((bridge, bridged_filtered.as_deref() == Some("1"), published))
+            Ok((bridge, bridged_filtered.as_deref() == Some("1")))
         })();
-        let (bridge, bridged_filtered, published) = opened.inspect_err(|_| {
+        let (bridge, bridged_filtered) = opened.inspect_err(|_| {
             if !existed {
-                let _ = firewall.unexcept(&config.table);
-                let _ = firewall.uninstall(&config.table);
+                let _ = firewall.remove_network(&config.bridge);
                 let _ = links.delete_bridge(&config.bridge);
             }
         })?;
-        let rules = Mutex::new(Rules { firewall, published, removed: false });
-        Ok(Network { config, bridge, bridged_filtered, links: Mutex::new(links), rules })
+        let firewall = Arc::clone(firewall);
+        Ok(Network { config, bridge, bridged_filtered, links: Mutex::new(links), firewall })
     }
 
-    /// Keeps the rules in place from now on, as long as the network is in use: whatever another program takes away (a
-    /// reload of the host's firewall starts with that) is put back at once, and a forward chain that drops gets its
-    /// exceptions when it appears.
-    ///
-    /// # Errors
-    /// If the kernel does not tell of changes.
-    pub fn keep_rules(self: &Arc<Self>) -> Result<()> {
-        let mut news = News::open()?;
-        let network = Arc::downgrade(self);
-        let keep = move || {
-            let mut repairs = 0u32;
-            loop {
-                let heard = news.wait();
-                let Some(network) = network.upgrade() else { return };
-                match heard {
-                    Ok(true) if network.repair_rules() => {
-                        repairs += 1;
-                        // Against a program that takes them away for ever, there is no hurry.
-                        if repairs > FAST_REPAIRS {
-                            drop(network);
-                            std::thread::sleep(SLOW_REPAIR);
-                        }
-                    }
-                    Ok(_) => repairs = 0,
-                    Err(error) => {
-                        tracing::warn!(%error, "changes of the host's firewall are not noticed any more");
-                        return;
-                    }
-                }
-            }
-        };
-        let spawned = std::thread::Builder::new().name("firewall".to_owned()).spawn(keep);
-        spawned.map_err(|e| Error::system("start a thread", e))?;
-        Ok(())
-    }
-
-    /// Whether something was missing.
-    fn repair_rules(&self) -> bool {
-        match lock(&self.rules).repair(&self.config) {
-            Ok(true) => {
-                tracing::info!(table = self.config.table, "put back rules that had been removed");
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::warn!(%error, "could not put the network's rules back");
-                true
-            }
-        }
+    /// Where its rules are.
+    pub fn firewall(&self) -> &Arc<Firewall> {
+        &self.firewall
     }
 
     /// The configuration it was opened with.
     pub fn config(&self) -> &BridgeConfig {
         &self.config
-    }
-
-    /// Puts the ruleset back where something of it is missing, and the ports of `endpoints`: for those that were
-    /// connected before this was opened.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn restore_rules(&self, endpoints: &[Endpoint]) -> Result<()> {
-        let mut elements = Vec::new();
-        for endpoint in endpoints {
-            elements.extend(plan::endpoint(&self.config, endpoint, self.bridged_filtered)?.elements);
-        }
-        let mut rules = lock(&self.rules);
-        rules.repair(&self.config)?;
-        rules.publish(&self.config, elements)
     }
 
     /// Connects a container's network namespace: interface, address, default route, loopback, published ports. When
@@ -235,7 +100,7 @@ impl Network {
             for (path, value) in &plan.sysctls {
                 procfs::set(path, value)?;
             }
-            lock(&self.rules).publish(&self.config, plan.elements.clone())?;
+            self.firewall.set(vec![(plan.host_if.clone(), plan.elements.clone())])?;
             lock(&self.links).settle(&plan.host_if, &self.config.bridge)?;
             side.announce(&plan)
         });
@@ -265,28 +130,13 @@ impl Network {
         }
     }
 
-    /// Publishes the ports of a connected endpoint, in place of those that it had.
-    ///
-    /// # Errors
-    /// If the kernel refuses; then the endpoint may have none.
-    pub fn set_ports(&self, endpoint: &Endpoint) -> Result<()> {
-        let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
-        let mut rules = lock(&self.rules);
-        let kept = |old: &Element| plan.elements.contains(old);
-        let stale: Vec<Element> =
-            rules.published.iter().filter(|e| e.comment == plan.host_if && !kept(e)).cloned().collect();
-        let new = plan.elements.iter().filter(|e| !rules.published.contains(e)).cloned().collect();
-        rules.withdraw_these(&self.config.table, &stale)?;
-        rules.publish(&self.config, new)
-    }
-
     /// Disconnects an endpoint: its published ports and its interface. What is gone already is fine.
     ///
     /// # Errors
     /// If the kernel refuses; everything that could be removed has been.
     pub fn detach(&self, endpoint_id: &str) -> Result<()> {
         let name = plan::host_interface(endpoint_id);
-        let ports = lock(&self.rules).withdraw(&self.config.table, |owner| owner == name);
+        let ports = self.firewall.set(vec![(name.clone(), Vec::new())]);
         let link = lock(&self.links).delete(&name);
         ports.and(link)
     }
@@ -300,20 +150,18 @@ impl Network {
     /// If the kernel refuses; everything that could be done has been.
     pub fn release(&self, endpoint_id: &str) -> Result<()> {
         let name = plan::host_interface(endpoint_id);
-        let ports = lock(&self.rules).withdraw(&self.config.table, |owner| owner == name);
+        let ports = self.firewall.set(vec![(name.clone(), Vec::new())]);
         let link = lock(&self.links).silence(&name);
         ports.and(link)
     }
 
-    /// Removes what belongs to endpoints other than `live`.
+    /// Removes the interfaces of endpoints other than `live`; returns how many.
     ///
     /// # Errors
     /// If the kernel refuses; everything that could be removed has been.
-    pub fn sweep<S: AsRef<str>>(&self, live: &[S]) -> Result<Swept> {
-        let live: BTreeSet<String> = live.iter().map(|id| plan::host_interface(id.as_ref())).collect();
-        let ports = lock(&self.rules).withdraw(&self.config.table, |owner| !live.contains(owner));
-        let links = self.delete_ports(|name| !live.contains(name));
-        Ok(Swept { ports: ports?, links: links? })
+    pub fn sweep(&self, live: &[Endpoint]) -> Result<usize> {
+        let live: BTreeSet<String> = live.iter().map(|e| plan::host_interface(&e.id)).collect();
+        self.delete_ports(|name| !live.contains(name))
     }
 
     /// Deletes the bridge's veth ports for which `unwanted` says so.
@@ -348,12 +196,43 @@ impl Network {
     pub fn remove(&self) -> Result<()> {
         let ports = self.delete_ports(|_| true).map(drop);
         let bridge = lock(&self.links).delete_bridge(&self.config.bridge);
-        let mut rules = lock(&self.rules);
-        rules.removed = true;
-        let exceptions = rules.firewall.unexcept(&self.config.table);
-        let table = rules.firewall.uninstall(&self.config.table);
-        ports.and(bridge).and(exceptions).and(table)
+        let rules = self.firewall.remove_network(&self.config.bridge);
+        ports.and(bridge).and(rules)
     }
+}
+
+impl Firewall {
+    /// The rules become those of the networks that are open and of these endpoints, and nothing else: for those that were
+    /// connected before this was opened, and against what was left by those that are no more.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn settle_endpoints(&self, live: &[(Arc<Network>, Vec<Endpoint>)]) -> Result<()> {
+        let endpoints = live.iter().flat_map(|(network, all)| all.iter().map(move |one| (&**network, one)));
+        self.settle(elements(endpoints)?.into_iter().collect())
+    }
+
+    /// Publishes the ports of connected endpoints, in place of those that they had, in one transaction.
+    ///
+    /// # Errors
+    /// If the kernel refuses; then they have those that they had.
+    pub fn set_ports<'a>(
+        &self,
+        endpoints: impl IntoIterator<Item = (&'a Network, &'a Endpoint)>,
+    ) -> Result<()> {
+        self.set(elements(endpoints)?)
+    }
+}
+
+/// What endpoints have in the sets of the tables, by the host's side of each.
+fn elements<'a>(
+    endpoints: impl IntoIterator<Item = (&'a Network, &'a Endpoint)>,
+) -> Result<Vec<(String, Vec<Element>)>> {
+    let of_one = |(network, endpoint): (&Network, &Endpoint)| {
+        let plan = plan::endpoint(&network.config, endpoint, network.bridged_filtered)?;
+        Ok((plan.host_if, plan.elements))
+    };
+    endpoints.into_iter().map(of_one).collect()
 }
 
 /// Sets the loopback interface of a network namespace up: all that `--network none` has.
@@ -404,7 +283,7 @@ pub fn name_server(netns: BorrowedFd<'_>) -> Result<(UdpSocket, TcpListener)> {
         let tcp = TcpListener::bind((plan::NAME_SERVER, 0)).map_err(failed)?;
         let port = |address: std::io::Result<std::net::SocketAddr>| address.map(|a| a.port()).map_err(failed);
         let ruleset = plan::name_server(port(udp.local_addr())?, port(tcp.local_addr())?);
-        Firewall::open()?.install(&ruleset)?;
+        Nft::open(&ruleset.table)?.install(&ruleset, false)?;
         Ok((udp, tcp))
     })
 }

@@ -1,11 +1,12 @@
 //! The host's ports: found, bound and held while they are published.
 //!
 //! The rules in nftables catch a packet before any socket sees it, so a published port needs no socket. One is bound
-//! all the same: it finds a program that has the port already, and keeps others from taking it later.
+//! all the same: it finds a program that has the port already, and keeps others from taking it later. For many ports in
+//! a row that would be many sockets: there the host's sockets are looked through instead.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 
 use crate::addr::same_family;
 use crate::error::{Error, Result};
-use crate::{PortMap, Transport};
+use crate::{PortMap, Transport, listeners};
 
 /// Where a port comes from if the host's port is left open, as `ip_local_port_range` usually is.
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
@@ -31,8 +32,10 @@ pub struct PortRequest {
     pub host_ports: Option<RangeInclusive<u16>>,
     /// The container's address, for messages.
     pub container_ip: IpAddr,
-    /// The port in the container.
+    /// The port in the container, or the first.
     pub container_port: u16,
+    /// How many in a row; the next leads to the next.
+    pub count: u16,
 }
 
 impl PortRequest {
@@ -44,19 +47,20 @@ impl PortRequest {
             host_ports: Some(port.host_port..=port.host_port),
             container_ip,
             container_port: port.container_port,
+            count: port.count,
         }
     }
 
     /// Whether a port is one that this asks for.
     pub fn asks_for(&self, port: &PortMap) -> bool {
-        (port.transport, port.container_port) == (self.transport, self.container_port)
+        (port.transport, port.container_port, port.count) == (self.transport, self.container_port, self.count)
             && self.host_ips.contains(&port.host_ip)
             && self.host_ports.as_ref().is_none_or(|range| range.contains(&port.host_port))
     }
 }
 
-/// Protocol, port and host address of what is taken.
-type Taken = Arc<Mutex<BTreeSet<(Transport, u16, IpAddr)>>>;
+/// What is taken: by protocol and host address, from the first to the last port.
+type Taken = Arc<Mutex<BTreeMap<(Transport, IpAddr), BTreeMap<u16, u16>>>>;
 
 /// Knows which ports this engine's containers have. Clones share their knowledge.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +75,7 @@ pub struct PortReservation {
     taken: Taken,
 }
 
-/// A port and the socket that holds it; SCTP may have none.
+/// A port and the socket that holds it; several in a row have none, and SCTP may have none.
 type Held = (PortMap, Option<OwnedFd>);
 
 impl PortAllocator {
@@ -149,6 +153,7 @@ impl PortAllocator {
                         host_ip: *host_ip,
                         host_port: port,
                         container_port: request.container_port,
+                        count: request.count,
                     });
                     reservation.held.extend(ports.zip(sockets));
                     return Ok(());
@@ -165,33 +170,49 @@ impl PortAllocator {
         })
     }
 
-    /// Takes a port on all addresses or on none.
-    fn take(&self, request: &PortRequest, port: u16) -> Result<Vec<Option<OwnedFd>>> {
+    /// Takes a port, or several in a row, on all addresses or on none.
+    fn take(&self, request: &PortRequest, first: u16) -> Result<Vec<Option<OwnedFd>>> {
         let transport = request.transport;
+        let last = first.checked_add(request.count.saturating_sub(1)).ok_or_else(|| {
+            Error::Invalid(format!("{} ports from {first} on are more than there are", request.count))
+        })?;
         let mut taken = lock(&self.taken);
         let mut sockets = Vec::new();
         for ip in &request.host_ips {
-            let host = SocketAddr::new(*ip, port);
-            let clashes = |other: &IpAddr| {
-                same_family(other, ip) && (other.is_unspecified() || ip.is_unspecified() || other == ip)
-            };
-            // The unspecified address of IPv4 is the least of all.
-            let from = (transport, port, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            let of_port = taken.range(from..).take_while(|(t, p, _)| (*t, *p) == (transport, port));
-            if of_port.into_iter().any(|(_, _, other)| clashes(other)) {
+            let of_others = taken.iter().filter(|((t, other), _)| *t == transport && clash(other, ip));
+            let before = of_others.filter_map(|(_, ranges)| ranges.range(..=last).next_back());
+            if let Some((other, _)) = before.into_iter().find(|(_, end)| **end >= first) {
+                let host = SocketAddr::new(*ip, first.max(*other));
                 return Err(Error::PortAllocated { host: host.to_string() });
             }
-            sockets.push(hold(transport, host).map_err(|source| Error::PortBind {
+            let failed = |port: u16, source| Error::PortBind {
                 binding: format!(
-                    "{host}:{}/{transport}",
-                    SocketAddr::new(request.container_ip, request.container_port)
+                    "{}:{}/{transport}",
+                    SocketAddr::new(*ip, port),
+                    SocketAddr::new(request.container_ip, request.container_port + (port - first))
                 ),
                 source,
-            })?);
+            };
+            sockets.push(match request.count {
+                1 => hold(transport, SocketAddr::new(*ip, first)).map_err(|source| failed(first, source))?,
+                _ => {
+                    if let Some(port) = listeners::port_in_use(transport, ip, &(first..=last))? {
+                        return Err(failed(port, Errno::ADDRINUSE.into()));
+                    }
+                    None
+                }
+            });
         }
-        taken.extend(request.host_ips.iter().map(|ip| (transport, port, *ip)));
+        for ip in &request.host_ips {
+            taken.entry((transport, *ip)).or_default().insert(first, last);
+        }
         Ok(sockets)
     }
+}
+
+/// Whether the same port at two addresses is one port.
+pub(crate) fn clash(a: &IpAddr, b: &IpAddr) -> bool {
+    same_family(a, b) && (a.is_unspecified() || b.is_unspecified() || a == b)
 }
 
 impl PortReservation {
@@ -228,7 +249,9 @@ impl Drop for PortReservation {
         for (port, socket) in self.held.drain(..) {
             // The socket first: who is told that a port is free must be able to bind it.
             drop(socket);
-            taken.remove(&(port.transport, port.host_port, port.host_ip));
+            if let Some(ranges) = taken.get_mut(&(port.transport, port.host_ip)) {
+                ranges.remove(&port.host_port);
+            }
         }
     }
 }
@@ -303,7 +326,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
     fn request(transport: Transport, ip: [u8; 4], ports: Option<RangeInclusive<u16>>) -> PortRequest {
         PortRequest {
@@ -312,6 +335,7 @@ mod tests {
             host_ports: ports,
             container_ip: [172, 17, 0, 2].into(),
             container_port: 80,
+            count: 1,
         }
     }
 
@@ -436,5 +460,35 @@ mod tests {
         assert_eq!(held.ports(), one);
         ports.change(&mut held, &[]).expect("nothing");
         assert!(held.ports().is_empty());
+    }
+
+    #[test]
+    fn many_ports_in_a_row_need_no_sockets() {
+        let ports = PortAllocator::new();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let row = |first: u16, count: u16| PortRequest {
+            count,
+            ..request(Transport::Tcp, [0, 0, 0, 0], Some(first..=first))
+        };
+        // A program of the host has one of them.
+        let (first, count) = (port.saturating_sub(50), 100);
+        let error = ports.reserve(&[row(first, count)]).unwrap_err();
+        assert!(error.to_string().contains(&format!("0.0.0.0:{port}:172.17.0.2:{}/tcp", 80 + 50)), "{error}");
+        drop(listener);
+        let held = ports.reserve(&[row(first, count)]).unwrap();
+        assert_eq!(held.ports().iter().map(|p| p.count).collect::<Vec<_>>(), [100]);
+        assert!(held.sockets(|_| true).unwrap().is_empty());
+        // None of them is anybody else's, alone or in a row, at whatever address.
+        for other in [row(first, 1), row(first + 99, 1), row(first - 1, 3), row(first + 99, 3)] {
+            let error = ports.reserve(std::slice::from_ref(&other)).unwrap_err();
+            assert!(error.to_string().ends_with("port is already allocated"), "{error}");
+            let one = PortRequest { host_ips: vec![LO.into()], ..other };
+            assert!(ports.reserve(&[one]).is_err());
+        }
+        assert!(ports.reserve(&[row(first - 10, 10), row(first + 100, 10)]).is_ok());
+        assert!(ports.reserve(&[row(65530, 10)]).is_err());
+        drop(held);
+        assert!(ports.reserve(&[row(first, 1)]).is_ok());
     }
 }

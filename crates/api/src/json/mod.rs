@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 /// Deepest nesting that is read.
 pub const MAX_DEPTH: usize = 100;
-/// Most values in one document.
-pub const MAX_VALUES: usize = 200_000;
+/// Most values in one document: a container with all ports of two protocols has two thirds of a million.
+pub const MAX_VALUES: usize = 800_000;
 
 /// A JSON value, keys in the order they came, duplicates kept.
 #[derive(Clone, Debug, PartialEq)]

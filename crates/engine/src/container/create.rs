@@ -10,7 +10,7 @@ use longshore_runtime::spec_defaults;
 use longshore_store::meta::{Batch, Table};
 
 use super::validate::{self, Machine};
-use super::{Container, mounts};
+use super::{Container, mounts, port_ranges};
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{
     ContainerConfig, CreateContainer, Created, EndpointSettings, HostConfig, MountPoint, State,
@@ -145,6 +145,7 @@ impl Engine {
                 id.get(..12).unwrap_or(id).to_owned()
             };
         }
+        port_ranges::compact(&mut host, &mut config.run);
         let networks = self.endpoints(&host, &mut config, networks)?;
         let mounts = self.mount_points(&host, &config)?;
         Ok(Record {

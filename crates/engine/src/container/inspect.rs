@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use longshore_net::PortMap;
 use longshore_store::GraphOf;
 
-use super::Container;
+use super::{Container, port_ranges};
 use crate::model::{ContainerView, PortBinding};
 use crate::network::{is_custom, names_of};
 use crate::record::Record;
@@ -27,7 +28,7 @@ impl Engine {
     /// # Errors
     /// When its layer cannot be read.
     pub(crate) fn view(&self, c: &Arc<Container>, size: bool) -> Result<ContainerView> {
-        let (record, execs) = {
+        let (mut record, execs) = {
             let data = c.read();
             (data.record.clone(), data.execs.iter().cloned().collect())
         };
@@ -44,6 +45,8 @@ impl Engine {
             shown(&self.inner.paths.log(&c.id))
         };
         let running = record.is_running();
+        let ports = if running { published(&record) } else { BTreeMap::new() };
+        port_ranges::expand(&mut record.host, &mut record.config.run);
         Ok(ContainerView {
             resolv_conf_path: shown(&dir.join("resolv.conf")),
             hostname_path: shown(&dir.join("hostname")),
@@ -54,7 +57,7 @@ impl Engine {
                 _ if record.host.network_mode == "host" => "/proc/1/ns/net".into(),
                 s => self.inner.paths.netns(s).to_string_lossy().into_owned(),
             },
-            ports: if running { published(&record) } else { BTreeMap::new() },
+            ports,
             networks: networks(&record),
             id: record.id,
             name: record.name,
@@ -105,10 +108,12 @@ pub(crate) fn published(record: &Record) -> BTreeMap<String, Vec<PortBinding>> {
             out.entry(port).or_default();
         }
     }
-    for p in &record.ports {
+    for p in record.ports.iter().flat_map(PortMap::each) {
+        // Where one routes to the container, the host has no port for it.
+        let host_port = if p.host_port == 0 { String::new() } else { p.host_port.to_string() };
         out.entry(format!("{}/{}", p.container_port, p.transport))
             .or_default()
-            .push(PortBinding { host_ip: p.host_ip.to_string(), host_port: p.host_port.to_string() });
+            .push(PortBinding { host_ip: p.host_ip.to_string(), host_port });
     }
     out
 }

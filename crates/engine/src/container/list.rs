@@ -155,17 +155,16 @@ impl Wanted {
             filters::values(f, name).is_none() || set.iter().any(|v| has(v))
         };
         let ended = matches!(r.state.status, Status::Exited | Status::Dead) && r.has_run;
-        let exposed: BTreeSet<String> = r
-            .config
-            .run
-            .exposed_ports
-            .iter()
-            .flatten()
-            .flat_map(|(k, _)| ports::expose_keys(k).unwrap_or_default())
-            .collect();
-        let published = |key: &str| {
-            r.ports.iter().any(|p| format!("{}/{}", p.container_port, p.transport) == key)
-                || r.ports.iter().any(|p| format!("{}/{}", p.host_port, p.transport) == key)
+        let exposed = |wanted: &str| {
+            let keys = r.config.run.exposed_ports.iter().flatten().map(|(key, _)| key);
+            keys.filter_map(|key| ports::parse(key).ok()).any(|range| ports::is_in(wanted, &range))
+        };
+        let published = |wanted: &str| {
+            r.ports.iter().any(|p| {
+                let last = p.container_port.saturating_add(p.count - 1);
+                ports::is_in(wanted, &(p.container_port..=last, p.transport.to_string()))
+                    || ports::is_in(wanted, &(p.host_port..=p.last(), p.transport.to_string()))
+            })
         };
         (self.status.is_empty() || self.status.contains(&r.state.status))
             && (self.exited.is_empty() || (ended && self.exited.contains(&r.state.exit_code)))
@@ -174,7 +173,7 @@ impl Wanted {
             && self.since.is_none_or(|t| r.created > t)
             && self.ancestors.as_ref().is_none_or(|a| a.contains(&r.image))
             && listed(&self.networks, "network", &|n| r.networks.contains_key(n))
-            && listed(&self.exposed, "expose", &|k| exposed.contains(k))
+            && listed(&self.exposed, "expose", &exposed)
             && listed(&self.published, "publish", &published)
             // No health checks are run yet: every container is without one.
             && filters::any(f, "health", |v| v == "none")

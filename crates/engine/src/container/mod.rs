@@ -14,6 +14,7 @@ mod logfile;
 mod logs;
 mod logwatch;
 pub(crate) mod mounts;
+pub(crate) mod port_ranges;
 pub(crate) mod ports;
 mod prune;
 mod ps;

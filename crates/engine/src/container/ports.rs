@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use longshore_net::{PortRequest, Transport};
 use longshore_oci::image::JsonSet;
 
+use super::port_ranges::{Bindings, MANY, pairwise};
 use crate::model::PortBinding;
 use crate::{Error, Result};
 
@@ -27,11 +28,17 @@ pub(crate) fn parse(text: &str) -> Result<(RangeInclusive<u16>, String)> {
     Ok((parse_range(range).ok_or_else(bad)?, proto))
 }
 
-fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+pub(crate) fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse::<u16>().ok()).flatten();
     let (lo, hi) = text.split_once('-').unwrap_or((text, text));
     let (lo, hi) = (number(lo)?, number(hi)?);
     (lo <= hi).then_some(lo..=hi)
+}
+
+/// Whether a port, as `80/tcp`, is one of a specification.
+pub(crate) fn is_in(key: &str, (range, proto): &(RangeInclusive<u16>, String)) -> bool {
+    let (port, of) = key.split_once('/').unwrap_or((key, "tcp"));
+    of == proto && port.parse().is_ok_and(|port| range.contains(&port))
 }
 
 /// The `port/protocol` keys that a specification stands for.
@@ -46,12 +53,14 @@ pub(crate) fn expose_keys(text: &str) -> Result<Vec<String>> {
 /// Where published ports lead, and where they are taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
-    /// The container's address; without one nothing is published.
-    pub(crate) container_ip: Option<IpAddr>,
+    /// The container's addresses, of IPv4 and of IPv6; without one nothing is published.
+    pub(crate) container_ips: [Option<IpAddr>; 2],
     /// The host's address of ports that name none; `None`: all of them.
     pub(crate) host_ip: Option<IpAddr>,
     /// The host has IPv6.
     pub(crate) ipv6: bool,
+    /// Every port has a socket of the host's, which the engine listens on.
+    pub(crate) local: bool,
 }
 
 impl Reach {
@@ -63,6 +72,11 @@ impl Reach {
             None => vec![Ipv4Addr::UNSPECIFIED.into()],
         }
     }
+
+    /// Whether rules lead what comes to an address to the container, or else a socket of the host's must.
+    fn by_rules(&self, host_ip: &IpAddr) -> bool {
+        !self.local && self.container_ips[usize::from(host_ip.is_ipv6())].is_some()
+    }
 }
 
 /// What is to be published: for each binding (or each exposed port with `all`) one request.
@@ -70,20 +84,26 @@ impl Reach {
 /// # Errors
 /// For what cannot be published.
 pub(crate) fn requests(
-    bindings: Option<&BTreeMap<String, Option<Vec<PortBinding>>>>,
+    bindings: Option<&Bindings>,
     exposed: Option<&JsonSet>,
     all: bool,
     reach: &Reach,
 ) -> Result<Vec<PortRequest>> {
     let mut out: Vec<PortRequest> = Vec::new();
-    let Some(container_ip) = reach.container_ip else { return Ok(out) };
+    let [v4, v6] = reach.container_ips;
+    let Some(container_ip) = v4.or(v6) else { return Ok(out) };
     let empty = BTreeMap::new();
     let bindings = bindings.unwrap_or(&empty);
     for (key, list) in bindings {
         let (range, proto) = parse(key)?;
-        for port in range {
-            for binding in list.iter().flatten() {
-                out.push(request(&proto, port, binding, container_ip, reach)?);
+        for binding in list.iter().flatten() {
+            match pairwise(&range, binding) {
+                Some(host) => row(&mut out, &proto, &range, &host, binding, container_ip, reach)?,
+                None => {
+                    for port in range.clone() {
+                        out.push(request(&proto, port, binding, container_ip, reach)?);
+                    }
+                }
             }
         }
     }
@@ -93,7 +113,10 @@ pub(crate) fn requests(
             let Ok((range, proto)) = parse(key) else { continue };
             for port in range {
                 let wanted = request(&proto, port, &PortBinding::default(), container_ip, reach)?;
-                let same = |r: &PortRequest| (r.transport, r.container_port) == (wanted.transport, port);
+                let same = |r: &PortRequest| {
+                    r.transport == wanted.transport
+                        && (r.container_port..=r.container_port.saturating_add(r.count - 1)).contains(&port)
+                };
                 if !out.iter().any(same) {
                     out.push(wanted);
                 }
@@ -104,6 +127,38 @@ pub(crate) fn requests(
         return Err(Error::invalid(format!("more than {MAX_PORTS} published ports")));
     }
     Ok(out)
+}
+
+/// Several ports, each leading to its own: as one where rules can do it.
+fn row(
+    out: &mut Vec<PortRequest>,
+    proto: &str,
+    range: &RangeInclusive<u16>,
+    host: &RangeInclusive<u16>,
+    binding: &PortBinding,
+    container_ip: IpAddr,
+    reach: &Reach,
+) -> Result<()> {
+    let one = |port: u16, host_port: u16| {
+        let binding = PortBinding { host_ip: binding.host_ip.clone(), host_port: host_port.to_string() };
+        request(proto, port, &binding, container_ip, reach)
+    };
+    let mut whole = one(*range.start(), *host.start())?;
+    let named = !binding.host_ip.is_empty() || reach.host_ip.is_some();
+    if range.len() >= MANY && !named {
+        // Of a family that no rule leads on, so many ports would need as many sockets: there it has none.
+        whole.host_ips.retain(|ip| reach.by_rules(ip));
+    }
+    if range.len() >= MANY && !whole.host_ips.is_empty() && whole.host_ips.iter().all(|ip| reach.by_rules(ip))
+    {
+        whole.count = u16::try_from(range.len()).unwrap_or(u16::MAX);
+        out.push(whole);
+        return Ok(());
+    }
+    for (port, host_port) in range.clone().zip(host.clone()) {
+        out.push(one(port, host_port)?);
+    }
+    Ok(())
 }
 
 fn request(
@@ -125,7 +180,7 @@ fn request(
                 .ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?,
         ),
     };
-    Ok(PortRequest { transport, host_ips, host_ports, container_ip, container_port: port })
+    Ok(PortRequest { transport, host_ips, host_ports, container_ip, container_port: port, count: 1 })
 }
 
 #[cfg(test)]
@@ -150,12 +205,13 @@ mod tests {
         )]);
         let exposed =
             ["80/tcp", "81/udp", "99999/tcp"].iter().map(|k| ((*k).to_owned(), Default::default())).collect();
-        let reach = Reach { container_ip: Some(Ipv4Addr::LOCALHOST.into()), host_ip: None, ipv6: false };
+        let container_ips = [Some(Ipv4Addr::LOCALHOST.into()), None];
+        let reach = Reach { container_ips, host_ip: None, ipv6: false, local: false };
         let got = requests(Some(&bindings), Some(&exposed), true, &reach).expect("requests");
         let keys: Vec<_> =
             got.iter().map(|r| (r.container_port, r.transport, r.host_ports.clone())).collect();
         assert_eq!(keys, [(80, Transport::Tcp, Some(8080..=8080)), (81, Transport::Udp, None)]);
-        let nowhere = Reach { container_ip: None, ..reach };
+        let nowhere = Reach { container_ips: [None; 2], ..reach };
         assert_eq!(requests(Some(&bindings), Some(&exposed), true, &nowhere).expect("requests"), []);
     }
 
@@ -168,10 +224,32 @@ mod tests {
             let ips = got.iter().flat_map(|r| r.host_ips.iter().map(ToString::to_string));
             ips.collect::<Vec<_>>().join(" ")
         };
-        let both = Reach { container_ip: Some(Ipv4Addr::LOCALHOST.into()), host_ip: None, ipv6: true };
+        let container_ips = [Some(Ipv4Addr::LOCALHOST.into()), None];
+        let both = Reach { container_ips, host_ip: None, ipv6: true, local: false };
         assert_eq!(of("", both), "0.0.0.0 ::");
         assert_eq!(of("", Reach { ipv6: false, ..both }), "0.0.0.0");
         assert_eq!(of("", Reach { host_ip: Some(Ipv4Addr::LOCALHOST.into()), ..both }), "127.0.0.1");
         assert_eq!((of("::1", both), of("10.0.0.1", both)), ("::1".into(), "10.0.0.1".into()));
+    }
+
+    #[test]
+    fn many_in_a_row_are_one_request_where_rules_lead_them() {
+        let of = |host_ip: &str, count: u16, reach: Reach| {
+            let binding =
+                PortBinding { host_ip: host_ip.to_owned(), host_port: format!("2000-{}", 1999 + count) };
+            let bindings = BTreeMap::from([(format!("1000-{}/udp", 999 + count), Some(vec![binding]))]);
+            let got = requests(Some(&bindings), None, false, &reach).expect("requests");
+            let ips: Vec<_> = got[0].host_ips.iter().map(ToString::to_string).collect();
+            (got.len(), got[0].count, ips.join(" "))
+        };
+        let v4 = Some(Ipv4Addr::LOCALHOST.into());
+        let v6 = Some(Ipv6Addr::LOCALHOST.into());
+        let reach = Reach { container_ips: [v4, v6], host_ip: None, ipv6: true, local: false };
+        assert_eq!(of("", 100, reach), (1, 100, "0.0.0.0 ::".to_owned()));
+        assert_eq!(of("", 10, reach), (10, 1, "0.0.0.0 ::".to_owned()));
+        let only4 = Reach { container_ips: [v4, None], ..reach };
+        assert_eq!(of("", 100, only4), (1, 100, "0.0.0.0".to_owned()));
+        assert_eq!(of("::", 100, only4), (100, 1, "::".to_owned()));
+        assert_eq!(of("", 100, Reach { local: true, ..reach }), (100, 1, "0.0.0.0 ::".to_owned()));
     }
 }

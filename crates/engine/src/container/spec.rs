@@ -65,6 +65,11 @@ pub(super) fn capabilities(host: &HostConfig) -> Result<CapSet> {
     Ok(CapSet::resolve(host.privileged, &list(&host.cap_add), &list(&host.cap_drop))?)
 }
 
+/// Whether a container may change its own interfaces and addresses.
+pub(crate) fn may_configure_network(host: &HostConfig) -> bool {
+    capabilities(host).is_ok_and(|set| set.contains("CAP_NET_ADMIN"))
+}
+
 /// Docker answers an unknown user with a server error.
 pub(crate) fn user_error(e: longshore_runtime::Error) -> Error {
     Error::internal(e.to_string())

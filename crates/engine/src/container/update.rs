@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Container, validate};
+use super::{Container, port_ranges, validate};
 use crate::model::UpdateContainer;
 use crate::{Engine, Error, Result};
 
@@ -47,6 +47,7 @@ impl Engine {
         let new_ports = change.ports.is_some();
         if new_ports {
             record.host.port_bindings = change.ports;
+            record.host.port_bindings.iter_mut().for_each(port_ranges::compact_bindings);
         }
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         validate::host(&record.host, validate::Machine { cpus })?;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use longshore_net::{BridgeConfig, Ipam, Network, Subnet, same_family};
+use longshore_net::{BridgeConfig, Firewall, GatewayMode, Ipam, Network, Subnet, same_family};
 
 use super::Record;
 use super::names::Zone;
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) masquerade: bool,
     pub(crate) mtu: u32,
     pub(crate) host_ip: Option<IpAddr>,
+    /// Of IPv4 and of IPv6.
+    pub(crate) modes: [GatewayMode; 2],
 }
 
 impl Settings {
@@ -45,7 +47,8 @@ impl Settings {
         let short = record.id.get(..12).unwrap_or(&record.id);
         let bridge = if record.is_custom() { format!("br-{short}") } else { bridge_name(options) };
         let mtu = options.mtu.unwrap_or(MTU);
-        let mut all = Self { bridge, icc: true, masquerade: true, mtu, host_ip: None };
+        let modes = [GatewayMode::Nat; 2];
+        let mut all = Self { bridge, icc: true, masquerade: true, mtu, host_ip: None, modes };
         for (key, value) in &record.options {
             let wrong =
                 |what: &str| Error::invalid(format!("invalid value {value:?} of option {key}: want {what}"));
@@ -63,11 +66,30 @@ impl Settings {
                     let ip: Ipv4Addr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
                     all.host_ip = Some(IpAddr::V4(ip)).filter(|ip| !ip.is_unspecified());
                 }
-                "bridge.gateway_mode_ipv4" | "bridge.gateway_mode_ipv6" if value == "nat" => {}
+                "bridge.gateway_mode_ipv4" => all.modes[0] = gateway_mode(value, record.internal)?,
+                "bridge.gateway_mode_ipv6" => all.modes[1] = gateway_mode(value, record.internal)?,
                 _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
             }
         }
         Ok(all)
+    }
+}
+
+/// # Errors
+/// In Docker's words.
+fn gateway_mode(text: &str, internal: bool) -> Result<GatewayMode> {
+    let mode = text.parse()?;
+    if mode == GatewayMode::Isolated && !internal {
+        return Err(Error::invalid("gateway mode 'isolated' can only be used for an internal network"));
+    }
+    Ok(mode)
+}
+
+/// The nftables table of an engine, so that several live side by side.
+pub(super) fn table_name(options: &EngineOptions) -> String {
+    match options.data_root == Path::new(DEFAULT_ROOT) {
+        true => "longshore".to_owned(),
+        false => format!("longshore-{}", root_hash(&options.data_root)),
     }
 }
 
@@ -92,7 +114,7 @@ impl Bridge {
     ///
     /// # Errors
     /// For options and subnets that cannot work; when the kernel refuses.
-    pub(crate) fn open(record: &Record, options: &EngineOptions) -> Result<Self> {
+    pub(crate) fn open(record: &Record, options: &EngineOptions, firewall: &Arc<Firewall>) -> Result<Self> {
         let settings = Settings::read(record, options)?;
         let mut pools = Vec::new();
         for pool in &record.pools {
@@ -101,18 +123,15 @@ impl Bridge {
         }
         let subnets = record.pools.iter().map(|p| Subnet { net: p.subnet, gateway: p.gateway }).collect();
         let config = BridgeConfig {
-            table: BridgeConfig::table_for(&settings.bridge),
             bridge: settings.bridge,
             subnets,
             mtu: settings.mtu,
             masquerade: settings.masquerade,
             icc: settings.icc,
             internal: record.internal,
+            modes: settings.modes,
         };
-        let network = Arc::new(Network::open(config)?);
-        if let Err(error) = network.keep_rules() {
-            tracing::warn!(%error, "a reload of the host's firewall will take our rules along");
-        }
+        let network = Arc::new(Network::open(config, firewall)?);
         let nets = record.pools.iter().map(|pool| pool.subnet).collect();
         Ok(Self {
             network,
@@ -193,11 +212,15 @@ mod tests {
         };
         assert_eq!(read("com.docker.network.driver.mtu", "1400").expect("mtu").mtu, 1400);
         assert!(!read("com.docker.network.bridge.enable_icc", "false").expect("icc").icc);
+        let modes = read("com.docker.network.bridge.gateway_mode_ipv6", "routed").expect("mode").modes;
+        assert_eq!(modes, [GatewayMode::Nat, GatewayMode::Routed]);
         assert_eq!(read("com.docker.network.bridge.name", "mine0").expect("name").bridge, "mine0");
         for (key, value) in [
             ("com.docker.network.driver.mtu", "x"),
             ("com.docker.network.bridge.enable_icc", "maybe"),
-            ("com.docker.network.bridge.gateway_mode_ipv4", "routed"),
+            ("com.docker.network.bridge.gateway_mode_ipv4", "open"),
+            // Of internal networks only.
+            ("com.docker.network.bridge.gateway_mode_ipv4", "isolated"),
             ("nosuch", "1"),
         ] {
             assert!(read(key, value).is_err(), "{key}");

@@ -11,7 +11,7 @@ use longshore_oci::Kind;
 use longshore_sys::netns;
 
 use super::wire::{EndpointOptions, Held, INTERFACE, Link, addresses, known, tell_names};
-use super::{Bridge, Record as Network, Relays, is_custom};
+use super::{Record as Network, Relays, is_custom};
 use crate::container::Container;
 use crate::container::files::{self, Net};
 use crate::model::EndpointSettings;
@@ -59,12 +59,12 @@ impl Engine {
     }
 
     /// The connections of containers that run, on each bridge.
-    pub(crate) fn connections(&self) -> Vec<(Arc<Bridge>, Vec<Endpoint>)> {
-        let mut found: Vec<(Arc<Bridge>, Vec<Endpoint>)> =
-            self.inner.networks.bridges().into_iter().map(|bridge| (bridge, Vec::new())).collect();
+    pub(crate) fn connections(&self) -> Vec<(Arc<longshore_net::Network>, Vec<Endpoint>)> {
+        let bridges = self.inner.networks.bridges().into_iter();
+        let mut found: Vec<_> = bridges.map(|bridge| (bridge.network.clone(), Vec::new())).collect();
         for c in self.all().iter().filter(|c| c.task().is_some()) {
             for link in self.links_of(&c.record()) {
-                let slot = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link.bridge));
+                let slot = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link.bridge.network));
                 slot.into_iter().for_each(|(_, all)| all.push(link.endpoint.clone()));
             }
         }
@@ -244,10 +244,8 @@ impl Engine {
         let published = self.publish(c, record, links, &mut held);
         c.write().held = held;
         published?;
-        for link in links {
-            link.bridge.network.set_ports(&link.endpoint)?;
-        }
-        Ok(())
+        let endpoints = links.iter().map(|link| (&*link.bridge.network, &link.endpoint));
+        Ok(self.inner.networks.firewall.set_ports(endpoints)?)
     }
 
     /// A container that runs is known by another name.

@@ -103,7 +103,7 @@ impl Engine {
                 format!("interface {name} exists already: choose another com.docker.network.bridge.name");
             return Err(Error::new(Kind::Denied, text));
         }
-        let bridge = Arc::new(Bridge::open(&record, &self.inner.options)?);
+        let bridge = Arc::new(Bridge::open(&record, &self.inner.options, &networks.firewall)?);
         let stored = self.inner.store.meta().commit(Batch::new().put(Table::Networks, &record.id, &record));
         if let Err(e) = stored {
             if let Err(undo) = bridge.network.remove() {

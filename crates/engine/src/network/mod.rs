@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use longshore_net::{IpNet, PortAllocator, PortMap, PortRequest, PortReservation};
+use longshore_net::{Firewall, IpNet, PortAllocator, PortMap, PortRequest, PortReservation};
 use longshore_oci::Kind;
 use longshore_store::Store;
 use longshore_store::meta::{Batch, Table};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use self::bridge::Bridge;
 pub(crate) use self::bridge::root_hash;
+use self::bridge::{Bridge, table_name};
 use self::names::NameServer;
 use self::relay::Relays;
 pub(crate) use self::wire::{Held, names_of};
@@ -127,6 +127,8 @@ pub(crate) struct Networks {
     /// By the network's id.
     bridges: RwLock<BTreeMap<String, Opened>>,
     pub(crate) ports: PortAllocator,
+    /// The rules of all networks.
+    pub(crate) firewall: Arc<Firewall>,
     /// Held while a network is made or removed.
     changing: Mutex<()>,
     /// Where name servers and relays run.
@@ -150,11 +152,12 @@ impl Networks {
                 records.insert(name.into(), record);
             }
         }
+        let firewall = Firewall::open(&table_name(options))?;
         let mut bridges = BTreeMap::new();
         for record in records.values_mut().filter(|r| r.driver == "bridge") {
             let opened = match record.is_custom() {
-                true => Bridge::open(record, options),
-                false => open_default(store, options, record),
+                true => Bridge::open(record, options, &firewall),
+                false => open_default(store, options, record, &firewall),
             };
             let opened = opened.map_err(|e| {
                 tracing::warn!(network = record.name, "the network is not available: {e}");
@@ -162,11 +165,15 @@ impl Networks {
             });
             bridges.insert(record.id.clone(), opened.map(Arc::new));
         }
+        if let Err(error) = firewall.keep() {
+            tracing::warn!(%error, "a reload of the host's firewall will take our rules along");
+        }
         let records = records.into_iter().map(|(name, record)| (name, Arc::new(record))).collect();
         Ok(Self {
             records: RwLock::new(records),
             bridges: RwLock::new(bridges),
             ports: PortAllocator::new(),
+            firewall,
             changing: Mutex::new(()),
             runtime,
         })
@@ -226,13 +233,20 @@ impl Networks {
     /// # Errors
     /// When one is in use.
     pub(crate) fn reserve_again(&self, ports: &[PortMap], ip: IpAddr) -> Result<PortReservation> {
-        let requests: Vec<_> = ports.iter().map(|port| PortRequest::again(port, ip)).collect();
+        // Where one routes to the container, it has none of the host's.
+        let of_host = ports.iter().filter(|port| port.host_port != 0);
+        let requests: Vec<_> = of_host.map(|port| PortRequest::again(port, ip)).collect();
         Ok(self.ports.reserve(&requests)?)
     }
 }
 
 /// Opens the default bridge, whose subnet is chosen once.
-fn open_default(store: &Store, options: &EngineOptions, record: &mut Record) -> Result<Bridge> {
+fn open_default(
+    store: &Store,
+    options: &EngineOptions,
+    record: &mut Record,
+    firewall: &Arc<Firewall>,
+) -> Result<Bridge> {
     if options.bridge.as_deref() == Some("none") {
         return Err(Error::new(Kind::Unavailable, "the default bridge is disabled"));
     }
@@ -250,7 +264,7 @@ fn open_default(store: &Store, options: &EngineOptions, record: &mut Record) -> 
     if record.pools.is_empty() {
         record.pools.push(Pool::free(&longshore_net::default_pools(), &[])?);
     }
-    let bridge = Bridge::open(record, options)?;
+    let bridge = Bridge::open(record, options, firewall)?;
     if record.pools != before {
         store.meta().commit(Batch::new().put(Table::Networks, &record.id, record))?;
     }

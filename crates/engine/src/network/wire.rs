@@ -6,13 +6,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use longshore_net::dns::{DnsOptions, upstreams};
-use longshore_net::{DefaultRoute, Endpoint, InterfaceSysctl, PortMap, PortReservation};
+use longshore_net::{
+    DefaultRoute, Endpoint, GatewayMode, InterfaceSysctl, PortMap, PortRequest, PortReservation,
+};
 use longshore_sys::netns;
 
 use super::{Bridge, NameServer, Record as Network, Relays, is_custom};
 use crate::container::Container;
 use crate::container::files::{Net, host_conf};
 use crate::container::ports;
+use crate::container::spec::may_configure_network;
 use crate::engine::make_dir;
 use crate::model::EndpointSettings;
 use crate::record::Record;
@@ -218,6 +221,7 @@ impl Engine {
             ifname: options.ifname.unwrap_or_else(|| format!("{INTERFACE}{n}")),
             sysctls: options.sysctls,
             ports: Vec::new(),
+            guarded: !may_configure_network(&record.host),
         };
         Ok(Link { network: network.clone(), bridge, endpoint })
     }
@@ -233,16 +237,18 @@ impl Engine {
     ) -> Result<()> {
         let (v4, v6) = (leading(links, false), leading(links, true));
         let reach = ports::Reach {
-            container_ip: v4.or(v6).map(|(_, ip)| ip),
+            container_ips: [v4, v6].map(|leading| leading.map(|(_, ip)| ip)),
             host_ip: v4.and_then(|(link, _)| link.bridge.host_ip),
             ipv6: longshore_net::has_ipv6(),
+            local: false,
         };
-        let wanted = ports::requests(
+        let mut wanted = ports::requests(
             record.host.port_bindings.as_ref(),
             record.config.run.exposed_ports.as_ref(),
             record.host.publish_all_ports,
             &reach,
         )?;
+        let routed = without_host(&mut wanted, [v4, v6]);
         let mut reservation = match held.reservation.take() {
             Some(reservation) => reservation,
             None => self.inner.networks.ports.reserve(&[])?,
@@ -253,6 +259,7 @@ impl Engine {
         let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
         let followed = held.relays.follow(runtime, &reservation, &addresses);
         record.ports = reservation.ports();
+        record.ports.extend(routed);
         held.reservation = Some(reservation);
         changed?;
         followed?;
@@ -469,6 +476,36 @@ pub(super) fn known(links: &[Link]) -> (Vec<Arc<super::names::Zone>>, bool) {
     (zones, outside)
 }
 
+/// Where one routes to a container, its ports are open at its own address, and take none of the host's: they are taken out of
+/// the requests.
+fn without_host(requests: &mut Vec<PortRequest>, leading: [Option<(&Link, IpAddr)>; 2]) -> Vec<PortMap> {
+    let mode = |ipv6: bool| {
+        let [v4, v6] = leading;
+        let own = if ipv6 { v6.or(v4) } else { v4 };
+        own.map(|(link, ip)| (link.bridge.config().mode(ip.is_ipv6()), ip.is_ipv6() == ipv6))
+    };
+    let mut open = Vec::new();
+    for request in requests.iter_mut() {
+        request.host_ips.retain(|host_ip| match mode(host_ip.is_ipv6()) {
+            Some((GatewayMode::Routed, of_family)) => {
+                if of_family {
+                    open.push(PortMap {
+                        transport: request.transport,
+                        host_ip: *host_ip,
+                        host_port: 0,
+                        container_port: request.container_port,
+                        count: request.count,
+                    });
+                }
+                false
+            }
+            _ => true,
+        });
+    }
+    requests.retain(|request| !request.host_ips.is_empty());
+    open
+}
+
 /// The ports that a rule of the firewall can lead to an endpoint.
 pub(super) fn ports_of(ports: &[PortMap], endpoint: &Endpoint) -> Vec<PortMap> {
     let leads = |port: &&PortMap| match port.host_ip {
@@ -487,7 +524,8 @@ pub(super) fn endpoint_of(record: &Record, e: &EndpointSettings, default_route: 
     let mac = longshore_net::parse_mac(&e.mac_address).unwrap_or_default();
     let ifname = format!("{INTERFACE}{}", record.networks.len());
     let (sysctls, ports) = (Vec::new(), Vec::new());
-    Endpoint { id: e.endpoint_id.clone(), addresses, default_route, mac, ifname, sysctls, ports }
+    let guarded = !may_configure_network(&record.host);
+    Endpoint { id: e.endpoint_id.clone(), addresses, default_route, mac, ifname, sysctls, ports, guarded }
 }
 
 /// What a run gave an endpoint is not kept; a hardware address that was asked for is.

@@ -1,17 +1,15 @@
 //! Connection tracking: a UDP flow has no end that the kernel could see, so it goes on translating one as it began,
 //! to a container that is gone or not at all. When a port is published or withdrawn, its flows are forgotten.
 
-use std::collections::BTreeSet;
-
 use rustix::io::Errno;
 
-use super::table::{Firewall, request_in};
+use super::table::{Nft, request_in};
 use super::wire;
 use super::{FAMILY_IPV4, FAMILY_IPV6};
 use crate::Transport;
 use crate::error::Result;
 use crate::netlink::Request;
-use crate::plan::Element;
+use crate::plan::rules::{Element, Part};
 
 const MSG_GET: u16 = (1 << 8) | 1;
 const MSG_DELETE: u16 = (1 << 8) | 2;
@@ -25,26 +23,35 @@ const ID: u16 = 12;
 /// Deletions sent at once; their answers must fit the socket's buffer.
 const PORTION: usize = 200;
 
-impl Firewall {
+impl Nft {
     /// Forgets the UDP flows to the host's ports of `elements`.
-    pub(super) fn forget_flows(&mut self, elements: &[Element]) -> Result<()> {
-        let ports: BTreeSet<u16> =
-            elements.iter().filter(|e| e.transport == Transport::Udp).map(|e| e.host_port).collect();
+    pub(crate) fn forget_flows(&mut self, elements: &[&Element]) -> Result<()> {
+        let ports: Vec<(u16, u16)> = elements.iter().filter_map(|element| udp_ports(element)).collect();
         if ports.is_empty() {
             return Ok(());
         }
+        let changed = |port: &u16| ports.iter().any(|(first, last)| (first..=last).contains(&port));
         let mut stale = Vec::new();
         for family in [FAMILY_IPV4, FAMILY_IPV6] {
             let list = request_in(family, MSG_GET, 0, "list tracked connections".to_owned(), |_| {});
             for answer in self.socket.dump(&list)? {
                 let (_, flow) = wire::body(&answer.payload);
-                if udp_destination(flow).is_some_and(|port| ports.contains(&port)) {
+                if udp_destination(flow).is_some_and(|port| changed(&port)) {
                     stale.extend(deletion(family, flow));
                 }
             }
         }
         stale.chunks(PORTION).try_for_each(|portion| self.socket.run(portion))
     }
+}
+
+/// The host's ports of an element, if they are of UDP.
+fn udp_ports(element: &Element) -> Option<(u16, u16)> {
+    let udp = element.key.contains(&Part::Protocol(Transport::Udp));
+    element.key.iter().find_map(|part| match part {
+        Part::Ports(first, last) if udp => Some((*first, *last)),
+        _ => None,
+    })
 }
 
 /// The port that a flow was first sent to, if it is UDP.

@@ -1,16 +1,16 @@
 //! Forward chains of other tables that drop by default (Docker's, ufw's): a packet must pass every table, so our own
-//! accept does not help there. We add two rules at their head, marked by our table's name, and take them back later.
+//! accept does not help there. We add two rules at their head, marked by the name of the bridge, and take them back later.
 
 use rustix::io::Errno;
 
-use super::table::{Firewall, request_in};
+use super::table::{Nft, request_in};
 use super::wire;
 use super::{
     FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, MSG_DELRULE, MSG_GETCHAIN, MSG_GETRULE, MSG_NEWRULE, NLM_F_CREATE,
     comment_text, encode,
 };
 use crate::error::{Error, Result};
-use crate::plan::exceptions;
+use crate::plan::{chain_name, exceptions};
 
 const HOOK_FORWARD: u32 = 2;
 const POLICY_DROP: u32 = 0;
@@ -30,12 +30,12 @@ struct ForeignChain {
     drops: bool,
 }
 
-impl Firewall {
+impl Nft {
     /// Adds our exceptions wherever another forward chain drops; once only, however often it is called.
-    pub(crate) fn except(&mut self, table: &str, bridge: &str) -> Result<()> {
-        let chains = self.chains(table)?;
+    pub(crate) fn except(&mut self, bridge: &str) -> Result<()> {
+        let chains = self.chains()?;
         for chain in places(&chains) {
-            let Err(source) = self.except_in(chain, table, bridge) else { continue };
+            let Err(source) = self.except_in(chain, bridge) else { continue };
             let error = Error::ForeignChain {
                 family: family_name(chain.family),
                 table: chain.table.clone(),
@@ -55,22 +55,22 @@ impl Firewall {
     }
 
     /// Takes back what `except` added, in every table.
-    pub(crate) fn unexcept(&mut self, table: &str) -> Result<()> {
-        let mut batch = Vec::new();
-        for chain in self.chains(table)?.iter().filter(|c| c.forwards || c.name == DOCKER_USER) {
-            for handle in self.our_rules(chain, table)? {
+    pub(crate) fn unexcept(&mut self, bridge: &str) -> Result<()> {
+        let (mut batch, mark) = (Vec::new(), mark(bridge));
+        for chain in self.chains()?.iter().filter(|c| c.forwards || c.name == DOCKER_USER) {
+            for handle in self.our_rules(chain, &mark)? {
                 let action = format!("delete a rule of {} {}", chain.table, chain.name);
                 batch.push(request_in(chain.family, MSG_DELRULE, 0, action, |w| {
                     w.text(1, &chain.table).text(2, &chain.name).u64(3, handle);
                 }));
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.commit(batch) }
+        self.send(batch)
     }
 
-    fn except_in(&mut self, chain: &ForeignChain, table: &str, bridge: &str) -> Result<()> {
-        let rules = exceptions(bridge);
-        let present = self.our_rules(chain, table)?;
+    fn except_in(&mut self, chain: &ForeignChain, bridge: &str) -> Result<()> {
+        let (rules, mark) = (exceptions(bridge), mark(bridge));
+        let present = self.our_rules(chain, &mark)?;
         if present.len() == rules.len() {
             return Ok(());
         }
@@ -85,14 +85,14 @@ impl Firewall {
             let action = format!("add a rule to {} {}", chain.table, chain.name);
             batch.push(request_in(chain.family, MSG_NEWRULE, NLM_F_CREATE, action, |w| {
                 // With a counter it is the very shape that iptables gives a rule, and it can still list its table.
-                encode::rule(w, &chain.table, &chain.name, rule, Some(table), true);
+                encode::rule(w, &chain.table, &chain.name, rule, Some(&mark), true);
             }));
         }
-        self.commit(batch)
+        self.send(batch)
     }
 
     /// Every chain that matters here, of other tables than ours.
-    fn chains(&mut self, ours: &str) -> Result<Vec<ForeignChain>> {
+    fn chains(&mut self) -> Result<Vec<ForeignChain>> {
         let mut found = Vec::new();
         for family in [FAMILY_IPV4, FAMILY_IPV6, FAMILY_INET] {
             let list = request_in(family, MSG_GETCHAIN, 0, "list nftables chains".to_owned(), |_| {});
@@ -111,7 +111,7 @@ impl Firewall {
                 let hook = wire::attribute(bytes, 4).and_then(|hook| wire::u32(hook, 1));
                 let forwards = hook == Some(HOOK_FORWARD);
                 let drops = forwards && (table == FIREWALLD || wire::u32(bytes, 5) == Some(POLICY_DROP));
-                if table != ours {
+                if table != self.table {
                     found.push(ForeignChain { family, table, name, forwards, drops });
                 }
             }
@@ -137,6 +137,11 @@ impl Firewall {
         }
         Ok(handles)
     }
+}
+
+/// The comment by which our rules in others' chains are found again.
+fn mark(bridge: &str) -> String {
+    chain_name("longshore", bridge)
 }
 
 /// Where an exception goes: the dropping chain itself, or Docker's own place for such rules beside it.

@@ -13,7 +13,7 @@ mod table;
 mod wire;
 
 pub(crate) use news::News;
-pub(crate) use table::Firewall;
+pub(crate) use table::{Change, Nft};
 pub(crate) use wire::attribute;
 
 /// The subsystem's number, in the upper half of a message type.
@@ -28,7 +28,6 @@ const MSG_GETRULE: u16 = SUBSYSTEM | 7;
 const MSG_DELRULE: u16 = SUBSYSTEM | 8;
 const MSG_NEWSET: u16 = SUBSYSTEM | 9;
 const MSG_NEWSETELEM: u16 = SUBSYSTEM | 12;
-const MSG_GETSETELEM: u16 = SUBSYSTEM | 13;
 const MSG_DELSETELEM: u16 = SUBSYSTEM | 14;
 const MSG_BATCH_BEGIN: u16 = 16;
 const MSG_BATCH_END: u16 = 17;
@@ -38,6 +37,7 @@ const NLM_F_APPEND: u16 = 0x800;
 
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_BRIDGE: u8 = 7;
 const FAMILY_IPV6: u8 = 10;
 
 /// A comment, in the form in which `nft` keeps one: a type, a length, and the text with its final zero.

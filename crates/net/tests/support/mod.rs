@@ -172,10 +172,10 @@ pub(crate) fn config(bridge: &str, third: u8) -> BridgeConfig {
         bridge: bridge.to_owned(),
         subnets: vec![subnet(&format!("172.30.{third}.0/24"), &format!("172.30.{third}.1"))],
         mtu: 1500,
-        table: BridgeConfig::table_for(bridge),
         masquerade: true,
         icc: true,
         internal: false,
+        modes: Default::default(),
     }
 }
 
@@ -199,6 +199,7 @@ pub(crate) fn endpoint(id: &str, third: u8, last: u8) -> Endpoint {
         ifname: "eth0".to_owned(),
         sysctls: Vec::new(),
         ports: Vec::new(),
+        guarded: true,
     }
 }
 
@@ -215,5 +216,5 @@ pub(crate) fn port(
     host_port: u16,
     container_port: u16,
 ) -> PortMap {
-    PortMap { transport, host_ip: host_ip.into(), host_port, container_port }
+    PortMap { transport, host_ip: host_ip.into(), host_port, container_port, count: 1 }
 }
