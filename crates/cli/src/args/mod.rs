@@ -19,7 +19,7 @@ mod network;
 pub(crate) mod networks;
 pub(crate) mod object;
 pub(crate) mod output;
-mod ports;
+pub(crate) mod ports;
 pub(crate) mod registry;
 pub(crate) mod system;
 mod ulimit;

@@ -10,7 +10,10 @@ use crate::flags::values::uint;
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Bindings by container port.
+/// From this many on, ports in a row are asked for as one.
+const MANY: usize = 64;
+
+/// Bindings by container port, or ports in a row.
 pub(super) type Bindings = BTreeMap<String, Vec<Value>>;
 
 /// `80`, `80/udp`, `8000-8002`.
@@ -23,9 +26,50 @@ pub(super) fn exposed(values: &[String]) -> Result<Map<String, Value>> {
         let (ports, proto) = split_proto(text);
         let ports =
             range(ports).map_err(|e| format!("invalid range format for --expose: {text}, error: {e}"))?;
-        out.extend(ports.map(|port| (format!("{port}/{proto}"), json!({}))));
+        match ports.len() < MANY {
+            true => out.extend(ports.map(|port| (format!("{port}/{proto}"), json!({})))),
+            false => drop(out.insert(format!("{}-{}/{proto}", ports.start(), ports.end()), json!({}))),
+        }
     }
     Ok(out)
+}
+
+/// A request that has rows of ports as one, with each port by itself, as Docker's daemon wants them; `None`: it has none.
+pub(crate) fn one_by_one(body: &Value) -> Option<Value> {
+    let row = |key: &str| {
+        let (ports, proto) = split_proto(key);
+        let ports = range(ports).ok().filter(|ports| ports.len() >= MANY)?;
+        Some((ports, proto.to_owned()))
+    };
+    let mut found = false;
+    let mut out = body.clone();
+    for path in ["/ExposedPorts", "/HostConfig/PortBindings"] {
+        let Some(map) = out.pointer_mut(path).and_then(Value::as_object_mut) else { continue };
+        let rows: Vec<String> = map.keys().filter(|key| row(key).is_some()).cloned().collect();
+        for key in rows {
+            let (Some((ports, proto)), Some(value)) = (row(&key), map.remove(&key)) else { continue };
+            found = true;
+            for (n, port) in ports.enumerate() {
+                let one = nth(&value, n);
+                match map.entry(format!("{port}/{proto}")).or_insert_with(|| json!(null)) {
+                    Value::Array(all) => all.extend(one.as_array().cloned().unwrap_or_default()),
+                    slot => *slot = one,
+                }
+            }
+        }
+    }
+    found.then_some(out)
+}
+
+/// Of the bindings of a row, those of its `n`th port.
+fn nth(bindings: &Value, n: usize) -> Value {
+    let Some(all) = bindings.as_array() else { return bindings.clone() };
+    let one = |binding: &Value| {
+        let hosts = binding["HostPort"].as_str().and_then(|text| range(text).ok());
+        let host = hosts.and_then(|mut hosts| hosts.nth(n)).map(|port| port.to_string());
+        json!({"HostIp": binding["HostIp"], "HostPort": host.unwrap_or_default()})
+    };
+    all.iter().map(one).collect()
 }
 
 fn split_proto(text: &str) -> (&str, &str) {
@@ -36,7 +80,7 @@ fn split_proto(text: &str) -> (&str, &str) {
     }
 }
 
-fn range(text: &str) -> Result<RangeInclusive<u16>> {
+pub(super) fn range(text: &str) -> Result<RangeInclusive<u16>> {
     if text.is_empty() {
         return Err("empty string specified for ports".into());
     }
@@ -113,6 +157,12 @@ fn publish(text: &str, out: &mut Bindings) -> Result<()> {
             _ => hosts.map(|p| p.to_string()).collect(),
         }
     };
+    if let (true, Ok(hosts)) = (containers.len() >= MANY && !host.is_empty(), range(host)) {
+        let key = format!("{}-{}/{proto}", containers.start(), containers.end());
+        let host = format!("{}-{}", hosts.start(), hosts.end());
+        out.entry(key).or_default().push(json!({"HostIp": bare, "HostPort": host}));
+        return Ok(());
+    }
     for (port, host) in containers.zip(hosts) {
         out.entry(format!("{port}/{proto}")).or_default().push(json!({"HostIp": bare, "HostPort": host}));
     }
@@ -142,6 +192,20 @@ mod tests {
         assert_eq!(range["6001/tcp"], [json!({"HostIp": "", "HostPort": "7001"})]);
         let exposed = exposed(&["80".into(), "90-91/udp".into()]).unwrap();
         assert_eq!(exposed.keys().collect::<Vec<_>>(), ["80/tcp", "90/udp", "91/udp"]);
+    }
+
+    #[test]
+    fn a_long_row_is_one_until_somebody_wants_each() {
+        let bindings = published(&["127.0.0.1:7000-7099:6000-6099".into(), "80:6001".into()]).unwrap();
+        assert_eq!(bindings["6000-6099/tcp"], [json!({"HostIp": "127.0.0.1", "HostPort": "7000-7099"})]);
+        let exposed = exposed(&["6000-6099".into()]).unwrap();
+        let body = json!({"ExposedPorts": exposed, "HostConfig": {"PortBindings": bindings}});
+        let each = one_by_one(&body).unwrap();
+        assert_eq!(each["ExposedPorts"].as_object().map(Map::len), Some(100));
+        let bindings = &each["HostConfig"]["PortBindings"];
+        assert_eq!(bindings["6099/tcp"], json!([{"HostIp": "127.0.0.1", "HostPort": "7099"}]));
+        assert_eq!(bindings["6001/tcp"].as_array().map(Vec::len), Some(2));
+        assert_eq!(one_by_one(&each), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use super::kinds::{BYTES, DECIMAL, SWAP, UINT16};
-use super::ports::published;
+use super::ports::{one_by_one, published, range};
 use crate::flags::{Flag, INT, LIST, STRING, flag, options};
 
 options! {
@@ -67,22 +67,31 @@ pub(crate) fn changed(bindings: &Value, shown: &Value, changes: &[String]) -> Re
             None => *list = Value::Array(new),
         }
     }
-    Ok(Value::Object(all))
+    // As the daemon shows them: what it says afterwards is compared.
+    let mut all = json!({"HostConfig": {"PortBindings": all}});
+    if let Some(each) = one_by_one(&all) {
+        all = each;
+    }
+    Ok(all["HostConfig"]["PortBindings"].take())
 }
 
-/// Takes the bindings of a port of the host away: `[ip:]port[/protocol]`.
+/// Takes the bindings of ports of the host away: `[ip:]port[-port][/protocol]`.
 fn withdraw(all: &mut Map<String, Value>, shown: &Value, text: &str) -> Result<(), String> {
     let (place, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (ip, port) =
         place.rsplit_once(':').map_or(("", place), |(ip, port)| (ip.trim_matches(['[', ']']), port));
     let address_is_wrong = !ip.is_empty() && ip.parse::<IpAddr>().is_err();
-    if address_is_wrong || port.parse::<u16>().is_err() {
-        return Err(format!("invalid port {text:?}: want [address:]port[/protocol], of the host"));
+    let wrong = || format!("invalid port {text:?}: want [address:]port[-port][/protocol], of the host");
+    let ports = range(port).map_err(|_| wrong())?;
+    if address_is_wrong {
+        return Err(wrong());
     }
     let mut found = false;
     for (key, list) in all.iter_mut().filter(|(key, _)| key.rsplit('/').next() == Some(protocol)) {
         let Some(list) = list.as_array_mut() else { continue };
-        let has = |value: &Value| value["HostPort"] == port;
+        let has = |value: &Value| {
+            value["HostPort"].as_str().and_then(|text| text.parse().ok()).is_some_and(|n| ports.contains(&n))
+        };
         let chosen = shown[key.as_str()].as_array().is_some_and(|shown| shown.iter().any(has));
         list.retain(|binding| {
             // The daemon has chosen the port: of no number, or of a range.
@@ -128,7 +137,7 @@ mod tests {
         for (wrong, want) in [
             ("-8085", "port 8085 of the host is not published by it"),
             ("-127.0.0.1:8080", "port 127.0.0.1:8080 of the host is not published by it"),
-            ("-x", "invalid port \"x\": want [address:]port[/protocol], of the host"),
+            ("-x", "invalid port \"x\": want [address:]port[-port][/protocol], of the host"),
         ] {
             assert_eq!(change(&[wrong]).expect_err("it is wrong"), want);
         }

@@ -13,6 +13,7 @@ use super::progress::show_progress;
 use super::{App, say};
 use crate::args::Attached;
 use crate::args::create::CreateArgs;
+use crate::args::ports::one_by_one;
 use crate::cli::RunArgs;
 use crate::client::{Client, Hijacked, Payload, escape, query, read};
 use crate::credentials::key;
@@ -214,7 +215,18 @@ async fn ask(app: &App<'_>, create: &CreateArgs, platform: &str, body: Value) ->
     let missing = |e: &Failure| {
         e.is_not_found() && ["No such image", "image with reference"].iter().any(|t| e.message.contains(t))
     };
-    match (c.json(Method::POST, &path, Payload::Json(body.clone())).await, image) {
+    // Docker's daemon knows no rows of ports; ours is spared tens of thousands of words.
+    let no_rows = |e: &Failure| e.message.contains("invalid port specification");
+    let mut body = body;
+    let mut made = c.json(Method::POST, &path, Payload::Json(body.clone())).await;
+    if let Err(e) = &made
+        && no_rows(e)
+        && let Some(each) = one_by_one(&body)
+    {
+        body = each;
+        made = c.json(Method::POST, &path, Payload::Json(body.clone())).await;
+    }
+    match (made, image) {
         (Err(e), Some(image)) if missing(&e) && create.pull == "missing" => {
             if !create.quiet {
                 eprintln!("Unable to find image '{}' locally", image.familiar());

@@ -108,7 +108,8 @@ pub(crate) fn expand_bindings(bindings: &mut Bindings) {
         bindings.remove(&key);
         for (port, host_port) in range.zip(host) {
             let binding = PortBinding { host_ip: host_ip.clone(), host_port: host_port.to_string() };
-            bindings.insert(format!("{port}/{proto}"), Some(vec![binding]));
+            let all = bindings.entry(format!("{port}/{proto}")).or_default();
+            all.get_or_insert_default().push(binding);
         }
     }
 }
