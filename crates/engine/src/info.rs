@@ -137,6 +137,9 @@ impl Engine {
         if v2 {
             out.push("name=cgroupns".into());
         }
+        if self.inner.options.rootless {
+            out.push("name=rootless".into());
+        }
         out
     }
 }

@@ -20,7 +20,7 @@ pub mod spec_defaults;
 mod task;
 pub mod user;
 
-pub use embedded::{Embedded, RuntimeOptions};
+pub use embedded::{Embedded, RuntimeOptions, monitors};
 pub use error::{Error, LaunchError, Result};
 pub use external::{External, Registered};
 pub use longshore_monitor as monitor;

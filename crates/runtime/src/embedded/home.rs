@@ -321,6 +321,18 @@ impl Home {
     }
 }
 
+/// The monitors that run below an exec root, with the times when they started: whoever has left containers there has left
+/// these with them.
+#[must_use]
+pub fn monitors(exec_root: &Path) -> Vec<(u32, u64)> {
+    let Ok(boot) = longshore_sys::boot::boot_id() else { return Vec::new() };
+    let dirs = std::fs::read_dir(exec_root.join("containers")).into_iter().flatten().flatten();
+    let states = dirs.filter_map(|dir| State::read(&dir.path()).ok().flatten());
+    let here = states.filter(|state| state.boot_id == boot);
+    let all = here.map(|state| (state.monitor_pid, state.monitor_start_time));
+    all.filter(|(pid, start)| pidfd::open_same(*pid, *start).is_ok_and(|fd| !exited(&fd))).collect()
+}
+
 /// Whether the container was started and has ended, as its monitor says.
 fn status(id: &str, socket: &Path) -> Option<(bool, bool)> {
     let mut client = Client::connect(id, socket).ok()?;
