@@ -71,7 +71,7 @@ impl Sources {
             Some(own_copy(host_null()?).at(Step::Mask, || "/dev/null".into())?)
         };
         let mut devices = Vec::new();
-        if userns {
+        if userns || c.bind_devices {
             for device in &c.devices {
                 let fd = os::open_at(None, &device.path, path | libc::O_NOFOLLOW, 0)
                     .at(Step::Device, || text(&device.path))?;

@@ -48,6 +48,10 @@ pub(super) struct Facts<'a> {
     pub(super) hierarchies: &'a [Hierarchy],
     /// Where the host has its one hierarchy, on pure v2.
     pub(super) unified: Option<&'a Path>,
+    /// The container has no cgroup: none is shown.
+    pub(super) no_cgroups: bool,
+    /// Device nodes cannot be made: those of the host are bound.
+    pub(super) bind_devices: bool,
 }
 
 /// Plans a container.
@@ -62,6 +66,7 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
             readonly: root.readonly().unwrap_or(false),
             propagation: root_propagation(&linux)?,
             init: facts.init,
+            bind_devices: facts.bind_devices,
             process: process(process_spec, facts.terminal)?,
             ..Container::default()
         },
@@ -73,7 +78,11 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
     plan_namespaces(&mut planned, &linux, facts)?;
     let c = &mut planned.container;
     let cgroup_namespace = planned.cgroup_namespace;
-    for mount in spec.mounts().iter().flatten() {
+    let shown = |m: &&spec::Mount| {
+        let of_cgroups = matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        !(facts.no_cgroups && of_cgroups)
+    };
+    for mount in spec.mounts().iter().flatten().filter(shown) {
         c.mounts.push(plan_mount(mount, facts, cgroup_namespace)?);
     }
     plan_names(&mut planned, spec)?;
