@@ -43,9 +43,10 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         },
     };
     logging::start(&settings);
-    let options = match entered {
+    let world = entered.map(rootless::Entered::open);
+    let options = match &world {
         None => settings.engine_options(),
-        Some(entered) => settings.rootless_options(entered.open()),
+        Some(world) => settings.rootless_options(world),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.workers())
@@ -61,6 +62,9 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let outcome = runtime.block_on(serve(&settings, options));
     // Blocking work that is still under way (a stuck file system) must not hold the daemon back.
     runtime.shutdown_timeout(Duration::from_secs(2));
+    if let Some(world) = world {
+        world.leave();
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -221,16 +221,16 @@ impl Settings {
     }
 
     /// The same for a daemon without root, whose network is not the host's.
-    pub(super) fn rootless_options(&self, world: World) -> EngineOptions {
+    pub(super) fn rootless_options(&self, world: &World) -> EngineOptions {
         let mut options = self.engine_options();
         options.rootless = true;
-        options.host_sockets = world.sockets;
-        match world.outside {
+        options.host_sockets = world.sockets.clone();
+        match &world.outside {
             Ok(resolv_conf) => {
-                options.registry.resolv_conf.clone_from(&resolv_conf);
-                options.resolv_conf = Some(resolv_conf);
+                options.registry.resolv_conf.clone_from(resolv_conf);
+                options.resolv_conf = Some(resolv_conf.clone());
             }
-            Err(why) => options.no_bridges = Some(why),
+            Err(why) => options.no_bridges = Some(why.clone()),
         }
         options
     }

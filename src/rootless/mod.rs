@@ -9,12 +9,13 @@ mod facts;
 mod outside;
 mod plan;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use longshore_sys::host_sockets::HostSockets;
 use longshore_sys::userns;
 
@@ -30,6 +31,14 @@ pub(crate) struct Entered {
     outside: Result<Outside, String>,
     /// For the log, which is not there yet.
     warnings: Vec<String>,
+    claim: Claim,
+}
+
+/// An exec root that is this daemon's alone.
+#[derive(Debug)]
+struct Claim {
+    exec_root: PathBuf,
+    _lock: File,
 }
 
 /// What the daemon lives in, once everything runs.
@@ -39,6 +48,17 @@ pub(crate) struct World {
     pub(crate) sockets: HostSockets,
     /// The resolv.conf of the daemon's network; or why that leads nowhere.
     pub(crate) outside: Result<PathBuf, String>,
+    claim: Claim,
+}
+
+impl World {
+    /// Removes what was made on the way in, when the engine has stopped and no container is left that needs it.
+    pub(crate) fn leave(self) {
+        let exec_root = &self.claim.exec_root;
+        if longshore_runtime::monitors(exec_root).is_empty() {
+            outside::remove(exec_root);
+        }
+    }
 }
 
 impl Entered {
@@ -50,7 +70,7 @@ impl Entered {
             Ok(outside.resolv_conf)
         });
         let outside = opened.inspect_err(|why| tracing::warn!("no network for containers: {why}"));
-        World { sockets: self.sockets, outside }
+        World { sockets: self.sockets, outside, claim: self.claim }
     }
 }
 
@@ -66,16 +86,19 @@ struct Held {
 /// # Errors
 /// When something is missing: all of it is named, with what to do.
 pub(crate) fn enter(exec_root: &Path) -> Result<Entered> {
+    let claim = claim(exec_root)?;
     let mut warnings = Vec::new();
     let host = own_network().context("cannot look at the host's network")?;
     let held = held(exec_root);
     match &held {
-        Some(held) => userns::join(held.user.as_fd(), held.mounts.as_fd())
-            .context("cannot enter the namespaces of the containers that run: stop those first")?,
+        Some(held) => userns::join(held.user.as_fd(), held.mounts.as_fd()).map_err(|e| {
+            anyhow!("cannot join the containers that run: {e}; stop them (kill their monitors) first")
+        })?,
         None => {
             let maps = plan::maps(&facts::gather()).map_err(list)?;
             warnings.extend(maps.shortage());
-            userns::enter_new(|pid| write_maps(pid, &maps)).context("cannot enter a user namespace")?;
+            userns::enter_new(|pid| write_maps(pid, &maps))
+                .map_err(|e| anyhow!("cannot enter a user namespace: {e}"))?;
             userns::unshare_mounts()?;
         }
     }
@@ -94,12 +117,30 @@ pub(crate) fn enter(exec_root: &Path) -> Result<Entered> {
             found.and_then(|outside| outside.pinned(&here))
         }
     };
-    Ok(Entered { sockets, outside, warnings })
+    Ok(Entered { sockets, outside, warnings, claim })
+}
+
+/// Two daemons that start at once must not take each other's network away.
+fn claim(exec_root: &Path) -> Result<Claim> {
+    let mut dir = fs::DirBuilder::new();
+    let made = dir.recursive(true).mode(0o700).create(exec_root);
+    made.with_context(|| format!("cannot make {}", exec_root.display()))?;
+    let path = exec_root.join("rootless.lock");
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+    let lock = file.with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Claim { exec_root: exec_root.to_owned(), _lock: lock }),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+            "exec root is in use by another daemon: {} is locked; stop that daemon or choose another --exec-root",
+            path.display()
+        ),
+        Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }
 
 fn list(missing: Vec<plan::Missing>) -> anyhow::Error {
     let lines: String = missing.iter().map(|m| format!("\n  - {m}")).collect();
-    anyhow::anyhow!("running without root needs what this machine does not have yet:{lines}")
+    anyhow!("running without root needs what this machine does not have yet:{lines}")
 }
 
 fn own_network() -> std::io::Result<OwnedFd> {

@@ -25,6 +25,12 @@ const GATEWAY6: &str = "fd6c:6f6e:6773:686f::1";
 const NAME_SERVER: &str = "169.254.1.53";
 const INTERFACE: &str = "outside";
 
+/// Files below the exec root.
+const NETWORK: &str = "network";
+const PID_FILE: &str = "pasta.pid";
+const LOG: &str = "pasta.log";
+const RESOLV_CONF: &str = "resolv.conf";
+
 /// How long the first start may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A run that lasted so long is no failed start.
@@ -39,6 +45,8 @@ pub(crate) struct Outside {
     /// Where the daemon's network namespace is found: pasta has not the rights to open a process's.
     network: PathBuf,
     pid_file: PathBuf,
+    /// What pasta says.
+    log: PathBuf,
     /// For the daemon and its containers, in place of `/etc/resolv.conf`.
     pub(crate) resolv_conf: PathBuf,
 }
@@ -59,8 +67,24 @@ pub(super) fn prepare(exec_root: &Path) -> Result<Outside, String> {
         ));
     }
     let at = |name: &str| exec_root.join(name);
-    let (network, pid_file) = (at("network"), at("pasta.pid"));
-    Ok(Outside { program, network, pid_file, resolv_conf: at("resolv.conf") })
+    Ok(Outside {
+        program,
+        network: at(NETWORK),
+        pid_file: at(PID_FILE),
+        log: at(LOG),
+        resolv_conf: at(RESOLV_CONF),
+    })
+}
+
+/// Removes the files below an exec root, and with that of the network pasta; what is not there is fine.
+pub(super) fn remove(exec_root: &Path) {
+    if let Err(e) = netns::unpin(&exec_root.join(NETWORK)) {
+        tracing::debug!("the daemon's network: {e}");
+    }
+    for name in [PID_FILE, LOG, RESOLV_CONF] {
+        // One that stays is written anew by the next daemon.
+        let _ = fs::remove_file(exec_root.join(name));
+    }
 }
 
 impl Outside {
@@ -99,7 +123,9 @@ impl Outside {
         let _ = fs::remove_file(&self.pid_file);
         let mut command = Command::new(&self.program);
         command.args(arguments()).arg("--pid").arg(&self.pid_file).arg("--netns").arg(&self.network);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        let log =
+            fs::File::create(&self.log).map_err(|e| format!("cannot write {}: {e}", self.log.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
         let spawn = move || child::end_with_thread(&mut command).spawn();
         let spawned = sockets.within(spawn).map_err(|e| e.to_string())?;
         spawned.map_err(|e| format!("cannot start {}: {e}", self.program.display()))
@@ -113,17 +139,20 @@ impl Outside {
                 return Ok(());
             }
             if let Ok(Some(status)) = pasta.try_wait() {
-                return Err(format!("pasta ended at once ({status}); {}", self.how_to_look()));
+                return Err(format!("pasta ended at once ({status}): {}", self.last_words()));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = pasta.kill();
         let _ = pasta.wait();
-        Err(format!("pasta does not get ready; {}", self.how_to_look()))
+        Err(format!("pasta does not get ready: {}", self.last_words()))
     }
 
-    fn how_to_look(&self) -> String {
-        format!("try it: {} --config-net true", self.program.display())
+    /// The end of what it said. Without a system log it complains of that again and again.
+    fn last_words(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let said = text.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.ends_with("to syslog"));
+        said.unwrap_or("it does not say why").to_owned()
     }
 
     fn watch(&self, mut pasta: Child, sockets: &HostSockets) {
@@ -138,7 +167,11 @@ impl Outside {
                 );
                 return;
             }
-            tracing::warn!(status, "pasta has ended: connections are lost; starting it again");
+            tracing::warn!(
+                status,
+                said = self.last_words(),
+                "pasta has ended: connections are lost; starting it again"
+            );
             std::thread::sleep(Duration::from_millis(100) * (1 << failed));
             match self.start(sockets) {
                 Ok(again) => pasta = again,

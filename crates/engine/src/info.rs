@@ -121,7 +121,8 @@ impl Engine {
 
     fn security_options(&self, v2: bool) -> Vec<String> {
         let mut out = Vec::new();
-        if apparmor_enabled() {
+        let confines = !self.inner.options.rootless || longshore_runtime::apparmor::default_loaded();
+        if apparmor_enabled() && confines {
             out.push("name=apparmor".into());
         }
         out.push("name=seccomp,profile=builtin".into());
