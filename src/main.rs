@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod daemon;
+mod rootless;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();

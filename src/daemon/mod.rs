@@ -12,17 +12,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use longshore_engine::Engine;
+use longshore_engine::{Engine, EngineOptions};
 use longshore_server::{Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::rootless;
 use settings::Settings;
-
-/// What an ordinary user is told: half of an engine would only fail later, and less clearly.
-const NOT_ROOT: &str = "running without root is not supported yet: start it with sudo, and reach it with \
-    DOCKER_HOST=unix:///run/longshore.sock as root or as a member of the group docker";
 
 /// Runs the daemon with `args` (without the program's name) until it is told to stop.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -34,11 +31,23 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if !settings::is_root() {
-        eprintln!("longshore daemon: {NOT_ROOT}");
-        return ExitCode::FAILURE;
-    }
+    // Before there is a second thread. In its own world an ordinary user is root, too.
+    let entered = match settings::is_root() {
+        true => None,
+        false => match rootless::enter(&settings.exec_root) {
+            Ok(entered) => Some(entered),
+            Err(e) => {
+                eprintln!("longshore daemon: {e:#}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
     logging::start(&settings);
+    let world = entered.map(rootless::Entered::open);
+    let options = match &world {
+        None => settings.engine_options(),
+        Some(world) => settings.rootless_options(world),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.workers())
         .enable_all()
@@ -50,9 +59,12 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(serve(&settings));
+    let outcome = runtime.block_on(serve(&settings, options));
     // Blocking work that is still under way (a stuck file system) must not hold the daemon back.
     runtime.shutdown_timeout(Duration::from_secs(2));
+    if let Some(world) = world {
+        world.leave();
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -62,11 +74,10 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-async fn serve(settings: &Settings) -> Result<()> {
+async fn serve(settings: &Settings, options: EngineOptions) -> Result<()> {
     let _pidfile = pidfile::Pidfile::create(&settings.pidfile)?;
     // Bound before recovery, so that a second daemon fails at once; served after it.
     let listeners = listen::bind(settings)?;
-    let options = settings.engine_options();
     let engine = Engine::open(options).await.context("cannot open the engine")?;
     let (stop, stopped) = watch::channel(false);
     let server = Server::new(engine.clone(), ServerConfig::default());

@@ -15,6 +15,8 @@ use longshore_engine::model::DiskBudget;
 use longshore_engine::{EngineOptions, Registered};
 use serde::Deserialize;
 
+use crate::rootless::World;
+
 use super::registries::{self, Proxies, Registries, RegistryFlags};
 
 /// The container engine's daemon: serves the Docker Engine API.
@@ -214,13 +216,33 @@ impl Settings {
             max_concurrent_uploads: self.registries.uploads,
             disk_budget: self.disk_budget,
             debug: self.debug,
+            ..EngineOptions::default()
         }
+    }
+
+    /// The same for a daemon without root, whose network is not the host's.
+    pub(super) fn rootless_options(&self, world: &World) -> EngineOptions {
+        let mut options = self.engine_options();
+        options.rootless = true;
+        options.host_sockets = world.sockets.clone();
+        match &world.outside {
+            Ok(resolv_conf) => {
+                options.registry.resolv_conf.clone_from(resolv_conf);
+                options.resolv_conf = Some(resolv_conf.clone());
+            }
+            Err(why) => options.no_bridges = Some(why.clone()),
+        }
+        options
     }
 }
 
 /// The default file may be missing; one that was named may not.
 fn read_file(named: Option<&Path>) -> Result<File> {
-    let path = named.unwrap_or(Path::new("/etc/longshore/daemon.json"));
+    let own = match is_root() {
+        true => PathBuf::from("/etc/longshore/daemon.json"),
+        false => user_dir("XDG_CONFIG_HOME", ".config").unwrap_or_default().join("longshore/daemon.json"),
+    };
+    let path = named.unwrap_or(&own);
     let text = match fs::read(path) {
         Ok(t) => t,
         Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
@@ -244,10 +266,7 @@ fn merge(flags: Flags, mut file: File) -> Result<Settings> {
     let run_default = if is_root() {
         PathBuf::from("/run")
     } else {
-        PathBuf::from(
-            std::env::var_os("XDG_RUNTIME_DIR")
-                .context("XDG_RUNTIME_DIR is not set; pass --exec-root and --host")?,
-        )
+        longshore_cli::user::runtime_dir().map_err(anyhow::Error::msg)?
     };
     let registries = registries::resolve(flags.registries, &mut file)?;
     let hosts = both(
@@ -292,7 +311,8 @@ fn merge(flags: Flags, mut file: File) -> Result<Settings> {
         )?,
         exec_root: absolute(exec_root)?,
         storage_driver,
-        group: both("group", flags.group, file.group)?,
+        // A group of the host means nothing in an ordinary user's world: the socket is that user's alone.
+        group: both("group", flags.group, file.group)?.or_else(|| (!is_root()).then(String::new)),
         debug: flags.debug || file.debug.unwrap_or(false),
         log_level: if log_level == "fatal" { "error".into() } else { log_level },
         bridge: both("bridge", flags.bridge, file.bridge)?,

@@ -23,6 +23,8 @@ pub(crate) struct Daemon {
     child: Option<Child>,
     args: Vec<String>,
     path: Option<PathBuf>,
+    /// What executes the daemon's command line.
+    wrapper: Vec<String>,
 }
 
 /// What a command printed and how it ended.
@@ -80,8 +82,22 @@ impl Daemon {
     /// Starts a daemon on empty roots with more flags.
     pub(crate) fn start_with(args: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir().expect("temporary folder");
-        let mut daemon =
-            Self { dir, child: None, path: None, args: args.iter().map(|s| (*s).to_owned()).collect() };
+        let mut daemon = Self::at(dir);
+        daemon.add_args(args);
+        daemon.launch();
+        daemon
+    }
+
+    fn at(dir: TempDir) -> Self {
+        Self { dir, child: None, path: None, args: Vec::new(), wrapper: Vec::new() }
+    }
+
+    /// Starts a daemon by way of other programs: `prepare` gets the test's folder and gives their command line.
+    pub(crate) fn start_within(prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir().expect("temporary folder");
+        let mut daemon = Self::at(dir);
+        make_netns(&daemon.netns());
+        daemon.wrapper = prepare(daemon.dir());
         daemon.launch();
         daemon
     }
@@ -89,7 +105,7 @@ impl Daemon {
     /// Starts a daemon whose data root is a file system of its own: `options` are mount's.
     pub(crate) fn start_on_disk(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir().expect("temporary folder");
-        let mut daemon = Self { dir, child: None, path: None, args: Vec::new() };
+        let mut daemon = Self::at(dir);
         fs::create_dir(daemon.data_root()).expect("data root");
         let status = Command::new("mount").args(options).arg(daemon.data_root()).status().expect("mount");
         assert!(status.success(), "mount {options:?}");
@@ -167,6 +183,7 @@ impl Daemon {
         }
         let child = Command::new("nsenter")
             .arg(format!("--net={}", netns.display()))
+            .args(&self.wrapper)
             .arg(env!("CARGO_BIN_EXE_longshore"))
             .args(["daemon", "--debug", "--host"])
             .arg(self.host())

@@ -37,6 +37,7 @@ mod pull;
 mod registry_cli;
 mod registry_server;
 mod restart;
+mod rootless;
 mod run;
 mod runtimes;
 mod small_server;

@@ -22,6 +22,7 @@ mod settings;
 mod streams;
 mod template;
 mod tty;
+pub mod user;
 
 use std::ffi::OsString;
 use std::io::Write;

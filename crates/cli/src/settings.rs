@@ -110,9 +110,9 @@ fn default_socket() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok("/run/longshore.sock".into());
     }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) => Ok(Path::new(&dir).join("longshore.sock")),
-        None => Err(Failure::new("XDG_RUNTIME_DIR is not set: name the daemon with -H or DOCKER_HOST")),
+    match crate::user::runtime_dir() {
+        Ok(dir) => Ok(dir.join("longshore.sock")),
+        Err(e) => Err(Failure::new(format!("{e}, or name the daemon with -H or DOCKER_HOST"))),
     }
 }
 
@@ -141,7 +141,7 @@ fn start(socket: &Path) -> Result<()> {
         if let Ok(Some(status)) = child.try_wait()
             && !status.success()
         {
-            if let Some(why) = std::fs::read(&log).ok().and_then(|text| last_line(&text, before)) {
+            if let Some(why) = std::fs::read(&log).ok().and_then(|text| last_words(&text, before)) {
                 return Err(Failure::new(format!("cannot start a daemon: {why}")));
             }
             break;
@@ -151,11 +151,19 @@ fn start(socket: &Path) -> Result<()> {
     Err(failed(&format!("it does not answer; its log is {}", log.display())))
 }
 
-/// What was added to a log since it had `before` bytes: the last line of it.
-fn last_line(log: &[u8], before: u64) -> Option<String> {
+/// What a daemon says before it gives up.
+const SAYS: &str = "longshore daemon: ";
+
+/// What was added to a log since it had `before` bytes: what the daemon said at last, which may be several lines, or else
+/// the last line.
+fn last_words(log: &[u8], before: u64) -> Option<String> {
     let added = String::from_utf8_lossy(log.get(usize::try_from(before).ok()?..)?);
-    let line = added.lines().rfind(|line| !line.trim().is_empty())?;
-    Some(line.strip_prefix("longshore daemon: ").unwrap_or(line).to_owned())
+    let said = added.rfind(SAYS).filter(|at| *at == 0 || added.as_bytes().get(at - 1) == Some(&b'\n'));
+    let words = match said.and_then(|at| added.get(at + SAYS.len()..)) {
+        Some(words) => words.trim_end(),
+        None => added.lines().rfind(|line| !line.trim().is_empty())?,
+    };
+    Some(words.to_owned())
 }
 
 #[cfg(test)]
@@ -165,9 +173,12 @@ mod tests {
     #[test]
     fn a_daemon_that_cannot_start_is_quoted() {
         let log = b"longshore daemon: of old\nWARN x\nlongshore daemon: no disk\n\n";
-        assert_eq!(last_line(log, 25).as_deref(), Some("no disk"));
-        assert_eq!(last_line(&log[..25], 25), None);
-        assert_eq!(last_line(log, 900), None);
+        assert_eq!(last_words(log, 25).as_deref(), Some("no disk"));
+        assert_eq!(last_words(&log[..25], 25), None);
+        assert_eq!(last_words(log, 900), None);
+        let list = b"longshore daemon: missing:\n  a\n  b\n";
+        assert_eq!(last_words(list, 0).as_deref(), Some("missing:\n  a\n  b"));
+        assert_eq!(last_words(b"ERROR no space\n", 0).as_deref(), Some("ERROR no space"));
     }
 
     #[test]

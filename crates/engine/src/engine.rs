@@ -52,6 +52,8 @@ pub(crate) struct Inner {
 pub(crate) struct Paths {
     pub(crate) data: PathBuf,
     pub(crate) exec: PathBuf,
+    /// In place of the host's resolv.conf.
+    pub(crate) resolv_conf: Option<PathBuf>,
 }
 
 impl Paths {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use longshore_oci::Platform;
+use longshore_runtime::cgroup::Hierarchy;
 
 use crate::model::{Status, SystemInfo, SystemVersion};
 use crate::time::now;
@@ -41,19 +42,9 @@ impl Engine {
         }
         let choice = self.inner.store.driver_choice();
         let v2 = cgroup_v2();
-        // With v2, the controllers that the daemon could delegate.
-        let available = read("/sys/fs/cgroup/cgroup.controllers");
-        let controller = |name: &str| {
-            if v2 {
-                available.split_whitespace().any(|c| c == name)
-            } else {
-                let text = read("/proc/cgroups");
-                text.lines().any(|l| {
-                    let mut f = l.split_whitespace();
-                    f.next() == Some(name) && f.last() == Some("1")
-                })
-            }
-        };
+        // What the daemon can give to containers.
+        let groups = Hierarchy::get().ok();
+        let controller = |name: &str| groups.is_some_and(|groups| groups.has(name));
         let (memory, cpu) = (controller("memory"), controller("cpu"));
         let root = |file: &str| Path::new("/sys/fs/cgroup").join(file).exists();
         let os = os_release();
@@ -75,7 +66,7 @@ impl Engine {
             fds: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             event_listeners: self.inner.events.listeners(),
             system_time: now(),
-            cgroup_driver: "cgroupfs".into(),
+            cgroup_driver: if groups.is_some_and(|g| !g.is_bare()) { "cgroupfs" } else { "none" }.into(),
             cgroup_version: if v2 { "2" } else { "1" }.into(),
             kernel_version: kernel(),
             operating_system: os.0,
@@ -130,12 +121,16 @@ impl Engine {
 
     fn security_options(&self, v2: bool) -> Vec<String> {
         let mut out = Vec::new();
-        if apparmor_enabled() {
+        let confines = !self.inner.options.rootless || longshore_runtime::apparmor::default_loaded();
+        if apparmor_enabled() && confines {
             out.push("name=apparmor".into());
         }
         out.push("name=seccomp,profile=builtin".into());
         if v2 {
             out.push("name=cgroupns".into());
+        }
+        if self.inner.options.rootless {
+            out.push("name=rootless".into());
         }
         out
     }

@@ -66,6 +66,7 @@ pub use longshore_build::remote::{Remote as BuildRemote, parse_context as build_
 pub use longshore_build::{Agents as BuildAgents, Secret as BuildSecret, Secrets as BuildSecrets};
 pub use longshore_registry::{Config as RegistryConfig, Credentials, InsecureRule, Mirror, ProxyConfig};
 pub use longshore_runtime::Registered;
+pub use longshore_sys::host_sockets::HostSockets;
 pub use stream::{
     AttachSession, BatchStream, BodyStream, BoxStream, ByteStream, EventStream, LogStream, ProgressStream,
     WaitFuture,
@@ -102,6 +103,14 @@ pub struct EngineOptions {
     pub disk_budget: Option<model::DiskBudget>,
     /// Shown by info.
     pub debug: bool,
+    /// The daemon is an ordinary user's, in a user namespace where that is root.
+    pub rootless: bool,
+    /// The way into the host's network, where the daemon's is another.
+    pub host_sockets: HostSockets,
+    /// Why there can be no bridges; `None`: there can.
+    pub no_bridges: Option<String>,
+    /// The name servers that are reached from the daemon's network; `None`: those of `/etc/resolv.conf`.
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// The engine. Cheap to clone; all clones are one engine.

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn the_last_word_of_this_boot_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let paths = Paths { data: dir.path().join("data"), exec: dir.path().join("exec") };
+        let paths = Paths { data: dir.path().join("data"), exec: dir.path().join("exec"), resolv_conf: None };
         let id = "a".repeat(64);
         assert_eq!(read(&paths, "boot", &id), None);
         let mut r = record(&id);

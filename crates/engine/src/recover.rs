@@ -70,7 +70,11 @@ impl Engine {
             }
         };
         let store = Store::open(&options.data_root, &StoreOptions { driver, sync: true })?;
-        let paths = Paths { data: options.data_root.clone(), exec: options.exec_root.clone() };
+        let paths = Paths {
+            data: options.data_root.clone(),
+            exec: options.exec_root.clone(),
+            resolv_conf: options.resolv_conf.clone(),
+        };
         make_dir(&paths.exec, 0o700)?;
         let exec_lock = lock_exec_root(&paths.exec)?;
         make_dir(&paths.data.join("containers"), 0o710)?;

@@ -81,6 +81,8 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Device nodes.
     pub devices: Vec<Device>,
+    /// They cannot be made, and are the host's, mounted.
+    pub bind_devices: bool,
     /// Fill `/dev` with the usual links (`/dev/fd`, `/dev/ptmx`, ...).
     pub dev_links: bool,
     /// Paths to hide.
@@ -245,6 +247,7 @@ impl Container {
                 o.u32(v);
             }
         });
+        out.u8(u8::from(self.bind_devices));
         out.u8(u8::from(self.dev_links));
         out.list(&self.masked, |o, s| put_cstr(o, s));
         out.list(&self.readonly_paths, |o, s| put_cstr(o, s));
@@ -275,6 +278,7 @@ impl Container {
                     gid: r.u32()?,
                 })
             })?,
+            bind_devices: r.bool()?,
             dev_links: r.bool()?,
             masked: r.list(Reader::cstring)?,
             readonly_paths: r.list(Reader::cstring)?,

@@ -71,7 +71,7 @@ impl Sources {
             Some(own_copy(host_null()?).at(Step::Mask, || "/dev/null".into())?)
         };
         let mut devices = Vec::new();
-        if userns {
+        if userns || c.bind_devices {
             for device in &c.devices {
                 let fd = os::open_at(None, &device.path, path | libc::O_NOFOLLOW, 0)
                     .at(Step::Device, || text(&device.path))?;
@@ -215,7 +215,8 @@ impl Rootfs {
                 } else {
                     self.file_target(&m.target, Step::Mount)?
                 };
-                outside_proc(m, &at, prove_proc(&fd).is_ok() && is_procs_root(&fd))?;
+                let is_proc = prove_proc(&fd).is_ok() && is_procs_root(&fd);
+                outside_proc(m, &at, is_proc)?;
                 if m.set_recursive != 0 {
                     os::mount_setattr(&fd, m.set_recursive, 0, 0, true).at(Step::Mount, name)?;
                 }
@@ -228,6 +229,9 @@ impl Rootfs {
                 }
                 set_propagation(&fd, m)?;
                 os::attach(&fd, at).at(Step::Mount, name)?;
+                if is_proc && self.proc.is_none() {
+                    self.proc = Some(fd);
+                }
             }
             MountKind::Cgroup { v1 } => self.mount_cgroup(m, v1)?,
         }

@@ -21,6 +21,8 @@ pub struct Config {
     /// Pairs of a registry's host and its token server's, where that lies on another domain and gets the registry's
     /// credentials all the same.
     pub token_servers: Vec<(String, String)>,
+    /// Where the name servers stand: `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
     /// Proxies.
     pub proxy: ProxyConfig,
     /// `User-Agent`.
@@ -37,6 +39,7 @@ impl Default for Config {
             insecure: Vec::new(),
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/longshore/certs.d".into()],
             token_servers: Vec::new(),
+            resolv_conf: "/etc/resolv.conf".into(),
             proxy: ProxyConfig::from_env(),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")).into(),
             limits: Limits::default(),

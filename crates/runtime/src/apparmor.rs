@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use longshore_sys::Context;
+use longshore_sys::{Context, userns};
 
 use crate::error::{Error, Result};
 
@@ -29,7 +29,9 @@ pub fn is_enabled() -> bool {
 }
 
 /// The label for a container: what it asked for (`--security-opt apparmor=...`, empty if it did not),
-/// `None` where the kernel has no AppArmor. Loads the default profile when it is needed first.
+/// `None` where the kernel has no AppArmor. Loads the default profile when it is needed first; a daemon without root, which
+/// cannot, uses it where root's has loaded it, and else nothing: what its containers may do is bounded by what its user
+/// may.
 ///
 /// # Errors
 /// When a profile was asked for that cannot be had, or the default one cannot be loaded: a container
@@ -37,15 +39,29 @@ pub fn is_enabled() -> bool {
 pub fn label(asked: &str, privileged: bool) -> Result<Option<String>> {
     let wanted = choose(asked, privileged, is_enabled())?;
     if let Some(name) = &wanted {
-        if name == DEFAULT_PROFILE {
+        if name == DEFAULT_PROFILE && userns::inside() {
+            if asked.is_empty() && !default_loaded() {
+                return Ok(None);
+            }
+            require(name)?;
+        } else if name == DEFAULT_PROFILE {
             load_default()?;
-        } else if name != UNCONFINED && !is_loaded(name)? {
-            return Err(Error::Invalid(format!(
-                "apparmor profile {name} is not loaded (load it with apparmor_parser)"
-            )));
+        } else if name != UNCONFINED {
+            require(name)?;
         }
     }
     Ok(wanted)
+}
+
+fn require(name: &str) -> Result<()> {
+    let why = format!("apparmor profile {name} is not loaded (load it with apparmor_parser)");
+    if is_loaded(name)? { Ok(()) } else { Err(Error::Invalid(why)) }
+}
+
+/// Whether the kernel has the default profile, as far as this process may know.
+#[must_use]
+pub fn default_loaded() -> bool {
+    is_loaded(DEFAULT_PROFILE).unwrap_or(false)
 }
 
 fn choose(asked: &str, privileged: bool, enabled: bool) -> Result<Option<String>> {

@@ -14,13 +14,14 @@ mod client;
 pub mod embedded;
 mod error;
 mod external;
+mod processes;
 mod registry;
 pub mod seccomp;
 pub mod spec_defaults;
 mod task;
 pub mod user;
 
-pub use embedded::{Embedded, RuntimeOptions};
+pub use embedded::{Embedded, RuntimeOptions, monitors};
 pub use error::{Error, LaunchError, Result};
 pub use external::{External, Registered};
 pub use longshore_monitor as monitor;

@@ -181,6 +181,8 @@ pub struct OwnNamespaces {
     pub network: bool,
     /// Host name.
     pub uts: bool,
+    /// Processes; one shared with another container counts.
+    pub pid: bool,
     /// Users.
     pub user: bool,
 }
@@ -324,7 +326,7 @@ mod tests {
 
     #[test]
     fn settings_of_the_host_are_refused() {
-        let own = OwnNamespaces { ipc: true, network: true, uts: true, user: false };
+        let own = OwnNamespaces { ipc: true, network: true, uts: true, pid: true, user: false };
         for good in [
             "kernel.shmmax",
             "fs.mqueue.msg_max",

@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::embedded::{filter, plan};
 use crate::error::{Error, Result};
 use crate::external::{self, Program};
+use crate::processes;
 use crate::spec::{LinuxResources, Process, Spec};
 
 /// Makes processes of specifications.
@@ -242,7 +243,7 @@ impl Task {
             };
         }
         if signal == libc::SIGKILL {
-            return self.0.cgroup.kill_all();
+            return end_all(&self.0.cgroup, self.0.monitor_pid);
         }
         for pid in self.pids()? {
             // Opened first, then found to be (still) one of ours: the number cannot be another's.
@@ -273,7 +274,10 @@ impl Task {
     /// # Errors
     /// When they cannot be listed.
     pub fn pids(&self) -> Result<Vec<u32>> {
-        self.0.cgroup.pids()
+        match self.0.cgroup.is_bare() {
+            true => Ok(processes::below(self.0.monitor_pid)),
+            false => self.0.cgroup.pids(),
+        }
     }
 
     /// Stops all its processes until [`Task::resume`].
@@ -467,6 +471,18 @@ impl Task {
     fn unexpected(&self, frame: &Frame<'_>) -> Error {
         Error::Monitor { id: self.0.id.clone(), what: format!("unexpected answer {frame:?}") }
     }
+}
+
+/// Kills all that a container has.
+///
+/// # Errors
+/// When its processes cannot be found.
+pub(crate) fn end_all(cgroup: &Cgroup, monitor: u32) -> Result<()> {
+    if cgroup.is_bare() {
+        processes::kill_below(monitor);
+        return Ok(());
+    }
+    cgroup.kill_all()
 }
 
 /// A process that was added to a container.

@@ -11,12 +11,14 @@ pub mod child;
 pub mod cwd;
 mod error;
 pub mod fdpass;
+pub mod host_sockets;
 pub mod memfd;
 pub mod mount;
 pub mod netns;
 pub mod pidfd;
 pub mod root;
 pub mod sockpath;
+pub mod userns;
 pub mod writeback;
 
 pub use error::{Context, Error, Result};

@@ -133,7 +133,11 @@ impl Engine {
         validate::config(&config)?;
         let (path, args) = command(&config.run)?;
         self.fill_host(&mut host)?;
-        super::limits::settle(&mut host.resources, Hierarchy::get()?.support(), warnings)?;
+        let here = Hierarchy::get()?;
+        if here.is_bare() {
+            super::limits::refuse(&host.resources)?;
+        }
+        super::limits::settle(&mut host.resources, here.support(), warnings)?;
         warn(&host, warnings);
         if !config.hostname.is_empty() && host.uts_mode == "host" {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));

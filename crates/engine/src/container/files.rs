@@ -57,7 +57,7 @@ pub(crate) fn write(
         }
     };
     put(&dir.join("hosts"), hosts.as_bytes())?;
-    put(&dir.join("resolv.conf"), resolv_conf(record, net).as_bytes())
+    put(&dir.join("resolv.conf"), resolv_conf(paths, record, net).as_bytes())
 }
 
 /// The files of a container that runs follow a change of its networks: `hosts` loses and gains the lines of its own
@@ -81,7 +81,7 @@ pub(crate) fn follow(
     })?;
     let other = if net == Net::Named { Net::Own } else { Net::Named };
     change(&dir.join("resolv.conf"), |text| {
-        (text == resolv_conf(record, other)).then(|| resolv_conf(record, net))
+        (text == resolv_conf(paths, record, other)).then(|| resolv_conf(paths, record, net))
     })
 }
 
@@ -108,25 +108,30 @@ fn own_hosts<'a>(record: &Record, addresses: impl Iterator<Item = &'a IpAddr>) -
     }
 }
 
-fn resolv_conf(record: &Record, net: Net) -> String {
+fn resolv_conf(paths: &Paths, record: &Record, net: Net) -> String {
     let options = DnsOptions {
         servers: record.host.dns.iter().flatten().filter_map(|s| s.parse().ok()).collect(),
         search: record.host.dns_search.clone().unwrap_or_default(),
         options: record.host.dns_options.clone().unwrap_or_default(),
     };
-    match net {
-        Net::Host => {
+    let host = || host_conf(paths);
+    match (net, &paths.resolv_conf) {
+        (Net::Host, None) => {
             let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             dns::host_resolv_conf(&own, &options)
         }
-        Net::Own => dns::resolv_conf(&host_conf(), &options),
-        Net::Named => dns::named_resolv_conf(&host_conf(), &options),
+        (Net::Host, Some(_)) => dns::host_resolv_conf(&host(), &options),
+        (Net::Own, _) => dns::resolv_conf(&host(), &options),
+        (Net::Named, _) => dns::named_resolv_conf(&host(), &options),
     }
 }
 
 /// The host's settings of names, as they mean something elsewhere.
-pub(crate) fn host_conf() -> String {
+pub(crate) fn host_conf(paths: &Paths) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    if let Some(path) = &paths.resolv_conf {
+        return std::fs::read_to_string(path).unwrap_or_default();
+    }
     let own = read("/etc/resolv.conf");
     if dns::names_only_resolved_stub(&own) { read(dns::RESOLVED_PATH) } else { own }
 }

@@ -89,6 +89,30 @@ pub(super) fn settle(r: &mut Resources, here: Support, warnings: &mut Vec<String
     Ok(())
 }
 
+/// Refuses every limit, where containers have no cgroups.
+///
+/// # Errors
+/// When there is one; it is named.
+pub(super) fn refuse(r: &Resources) -> Result<()> {
+    let asked = [
+        (r.memory > 0 || r.memory_reservation > 0 || r.memory_swap > 0, "memory"),
+        (r.pids_limit.is_some_and(|n| n > 0), "the number of processes"),
+        (r.nano_cpus > 0 || r.cpu_shares > 0 || r.cpu_quota > 0 || r.cpu_period > 0, "CPU time"),
+        (!(r.cpuset_cpus.is_empty() && r.cpuset_mems.is_empty()), "CPUs and memory nodes"),
+        (r.blkio_weight > 0 || some(&r.blkio_weight_device), "block I/O"),
+        (some(&r.blkio_device_read_bps) || some(&r.blkio_device_write_bps), "block I/O"),
+        (some(&r.blkio_device_read_iops) || some(&r.blkio_device_write_iops), "block I/O"),
+    ];
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        None => Ok(()),
+        Some((_, what)) => Err(Error::invalid(format!(
+            "a limit of {what} cannot be set: this daemon may make no cgroups. Without root that needs cgroup v2 and a \
+             systemd of the user's own (log in, or loginctl enable-linger, and start the daemon again); without limits the \
+             container can run"
+        ))),
+    }
+}
+
 /// Refuses numbers that are not among those that exist (where that is known).
 fn available(asked: &str, here: &str, what: &str) -> Result<()> {
     if asked.is_empty() || here.is_empty() || numbers(asked).all(|n| numbers(here).any(|h| h == n)) {
@@ -135,6 +159,14 @@ mod tests {
         assert!(available("9", "", "CPUs").is_ok());
         let said = available("0,9", "0-1", "CPUs").unwrap_err().to_string();
         assert_eq!(said, "Requested CPUs are not available - requested 0,9, available: 0-1");
+    }
+
+    #[test]
+    fn where_there_are_no_cgroups_a_limit_is_refused_by_name() {
+        assert!(refuse(&Resources::default()).is_ok());
+        let said = refuse(&Resources { memory: 1, ..Resources::default() }).unwrap_err().to_string();
+        assert!(said.starts_with("a limit of memory cannot be set"), "{said}");
+        assert!(refuse(&Resources { pids_limit: Some(5), ..Resources::default() }).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_net::{BridgeConfig, Firewall, GatewayMode, Ipam, Network, Subnet, same_family};
+use longshore_oci::Kind;
 
 use super::Record;
 use super::names::Zone;
@@ -115,6 +116,9 @@ impl Bridge {
     /// # Errors
     /// For options and subnets that cannot work; when the kernel refuses.
     pub(crate) fn open(record: &Record, options: &EngineOptions, firewall: &Arc<Firewall>) -> Result<Self> {
+        if let Some(why) = &options.no_bridges {
+            return Err(Error::new(Kind::Unavailable, why.clone()));
+        }
         let settings = Settings::read(record, options)?;
         let mut pools = Vec::new();
         for pool in &record.pools {

@@ -297,7 +297,7 @@ impl Engine {
     ) -> Result<NameServer> {
         let asked: Vec<IpAddr> = record.host.dns.iter().flatten().filter_map(|s| s.parse().ok()).collect();
         let options = DnsOptions { servers: asked, ..DnsOptions::default() };
-        let servers = upstreams(&host_conf(), &options);
+        let servers = upstreams(&host_conf(&self.inner.paths), &options);
         NameServer::start(
             &self.inner.networks.runtime,
             netns.as_fd(),

@@ -34,13 +34,11 @@ pub(crate) struct Resolver {
     current: Mutex<Option<(Stamp, TokioResolver)>>,
 }
 
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::with("/etc/resolv.conf".into(), "/etc/hosts".into())
-    }
-}
-
 impl Resolver {
+    pub(crate) fn new(resolv_conf: PathBuf) -> Self {
+        Self::with(resolv_conf, "/etc/hosts".into())
+    }
+
     fn with(resolv_conf: PathBuf, hosts: PathBuf) -> Self {
         Self { resolv_conf, hosts, current: Mutex::default() }
     }

@@ -132,7 +132,7 @@ impl Transport {
             limits: config.limits.clone(),
             proxy: config.proxy.clone(),
             insecure,
-            resolver: dns::Resolver::default(),
+            resolver: dns::Resolver::new(config.resolv_conf.clone()),
             tls: tls::Tls::new(config.certs_dirs.clone()),
         };
         Ok(Self { shared: Arc::new(shared), user_agent, pools: Mutex::default() })

@@ -14,6 +14,8 @@ pub struct Hierarchy {
     pub(super) v1: Vec<V1Mount>,
     /// The unified hierarchy. With v1 beside it, it has few controllers or none.
     pub(super) unified: Option<PathBuf>,
+    /// On pure v2, the place below which we may make groups, where that is not the top: its controllers count.
+    pub(super) base: Option<PathBuf>,
 }
 
 /// A mounted v1 hierarchy.
@@ -35,6 +37,8 @@ pub enum Version {
     V2,
 }
 
+static NARROWED: OnceLock<Hierarchy> = OnceLock::new();
+
 impl Hierarchy {
     /// Looks at what is mounted now.
     ///
@@ -51,17 +55,40 @@ impl Hierarchy {
         Ok(found)
     }
 
-    /// What was mounted when this was first asked.
+    /// What was mounted when this was first asked; or what [`Self::narrow`] left of it.
     ///
     /// # Errors
     /// When no cgroups are mounted.
     pub fn get() -> Result<&'static Self> {
         static FOUND: OnceLock<Hierarchy> = OnceLock::new();
-        if let Some(found) = FOUND.get() {
+        if let Some(found) = NARROWED.get().or_else(|| FOUND.get()) {
             return Ok(found);
         }
         let found = Self::detect()?;
         Ok(FOUND.get_or_init(|| found))
+    }
+
+    /// For a daemon without root: leaves what it may make groups in, below `parent`, once for this process. Where that is
+    /// nothing, containers have no groups of their own.
+    pub(crate) fn narrow(parent: &str) {
+        let found = Self::detect().unwrap_or_default();
+        let parent = parent.trim_matches('/');
+        let usable = |mount: &PathBuf| {
+            let dir = mount.join(parent);
+            std::fs::create_dir_all(&dir).is_ok()
+                && rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).is_ok()
+        };
+        let v1: Vec<_> = found.v1.into_iter().filter(|m| usable(&m.dir)).collect();
+        let unified = found.unified.filter(usable);
+        let base = unified.as_ref().filter(|_| v1.is_empty()).map(|mount| mount.join(parent));
+        // Another daemon of this process, in a test, has found the same.
+        let _ = NARROWED.set(Self { v1, unified, base });
+    }
+
+    /// Whether containers have no groups of their own.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.v1.is_empty() && self.unified.is_none()
     }
 
     fn parse(mountinfo: &str) -> Self {
@@ -126,7 +153,8 @@ impl Hierarchy {
             "devices" | "freezer" => return true,
             other => other,
         };
-        let list = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+        let top = self.base.as_deref().unwrap_or(unified);
+        let list = std::fs::read_to_string(top.join("cgroup.controllers")).unwrap_or_default();
         list.split_whitespace().any(|c| c == v2)
     }
 

@@ -226,11 +226,7 @@ pub(super) fn remove_tree(top: &Path) -> longshore_sys::Result<()> {
     Ok(())
 }
 
-/// Whether user ids here are not the machine's own.
-pub(super) fn in_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
-}
+pub(super) use longshore_sys::userns::inside as in_user_namespace;
 
 #[cfg(test)]
 mod tests {

@@ -164,7 +164,11 @@ impl Cgroup {
     /// [`Error::NotRunning`] if it is not there.
     pub fn open(parent: &str, id: &str) -> Result<Self> {
         let group = Self::named(Hierarchy::get()?, parent, id)?;
-        if group.primary().is_dir() { Ok(group) } else { Err(Error::NotRunning(id.to_owned())) }
+        if group.is_bare() || group.primary().is_dir() {
+            Ok(group)
+        } else {
+            Err(Error::NotRunning(id.to_owned()))
+        }
     }
 
     /// Kills what is in the control group and removes it; it need not exist.
@@ -205,6 +209,13 @@ impl Cgroup {
             return Err(Error::Invalid(format!("cgroup name {id:?} is malformed")));
         }
         Ok(Self { hierarchy, path: Path::new(parent).join(id), id: id.to_owned() })
+    }
+
+    /// Whether it is none: a daemon without root may have nowhere to make groups. Then there are no limits, and its
+    /// processes are known by their monitor.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.hierarchy.is_bare()
     }
 
     /// Path below the mount points, with a slash before it.
@@ -348,7 +359,7 @@ impl Cgroup {
         }
         match self.unified() {
             Some(dir) => self.attach_program(&dir, policy),
-            None if policy.allow => Ok(()),
+            None if policy.allow || fsio::in_user_namespace() => Ok(()),
             None => Err(Error::Unsupported("restricting devices without a devices cgroup controller".into())),
         }
     }
@@ -451,7 +462,7 @@ impl Cgroup {
     /// # Errors
     /// When they cannot be listed; a group that is gone has none.
     pub fn pids(&self) -> Result<Vec<u32>> {
-        fsio::pids_below(&self.primary())
+        if self.is_bare() { Ok(Vec::new()) } else { fsio::pids_below(&self.primary()) }
     }
 
     /// Stops all processes, and those that they may still make.

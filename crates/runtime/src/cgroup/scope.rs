@@ -90,6 +90,33 @@ pub fn obtain(unit: &str, slice: Option<&str>, keeper: u32) -> Result<String> {
     Err(failed.unwrap_or_else(|| failure(unit, "no answer", Errno::TIMEDOUT)))
 }
 
+/// Without root: a process of a login session can move none into a scope of the user's service manager, as both lie in
+/// places of the machine's. So the daemon has itself moved there first, into a scope of its own, by whom that is asked.
+pub(crate) fn leave_session(stem: &str) {
+    let own = || std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let outside = |text: &str| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        !path.split('/').any(|part| part.starts_with("user@") && part.ends_with(".service"))
+    };
+    let v2 = Hierarchy::get().is_ok_and(|h| h.pure_v2().is_some());
+    if !v2 || !fsio::in_user_namespace() || !outside(&own()) {
+        return;
+    }
+    let unit = format!("{stem}-daemon-{}.scope", std::process::id());
+    let started = Systemd::connect().and_then(|mut systemd| systemd.start(&unit, None, std::process::id()));
+    if let Err(error) = started {
+        tracing::debug!(%error, "the daemon stays in its session");
+        return;
+    }
+    // It is asked to do it, and answers before it is done.
+    for _ in 0..TRIES {
+        if !outside(&own()) {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 fn failure(unit: &str, what: &str, errno: Errno) -> Error {
     longshore_sys::Error::new(format!("get {unit} from systemd: {what}"), errno).into()
 }
@@ -219,10 +246,19 @@ fn sockets(user: bool) -> Result<(PathBuf, PathBuf)> {
         return Ok(("/run/systemd/private".into(), "/run/dbus/system_bus_socket".into()));
     }
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let dir = dir.ok_or_else(|| {
+    // Who came by `su` has it all the same.
+    let usual = outer_user().map(|uid| PathBuf::from(format!("/run/user/{uid}"))).filter(|dir| dir.is_dir());
+    let dir = dir.or(usual).ok_or_else(|| {
         Error::Unsupported("a delegated cgroup without XDG_RUNTIME_DIR (log in through systemd)".to_owned())
     })?;
     Ok((dir.join("systemd/private"), dir.join("bus")))
+}
+
+/// Who the root of this user namespace is outside.
+fn outer_user() -> Option<u32> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    let mut numbers = map.split_ascii_whitespace();
+    (numbers.next()? == "0").then(|| numbers.next()?.parse().ok()).flatten()
 }
 
 /// Path of a unit's object: everything but letters and digits is escaped.

@@ -8,16 +8,16 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_monitor::proto::{Frame, Request};
-use longshore_sys::{Context, memfd, pidfd};
+use longshore_sys::{Context, memfd, pidfd, userns};
 
 use super::RuntimeOptions;
 use super::spawn::{self, Created};
 use super::state::State;
-use crate::cgroup::{Cgroup, scope};
+use crate::cgroup::{Cgroup, Hierarchy, scope};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::external::Program;
-use crate::task::{CreateRequest, ExitStatus, Identity, Recovered, Task};
+use crate::task::{CreateRequest, ExitStatus, Identity, Recovered, Task, end_all};
 
 /// The monitor's program.
 pub(super) static MONITOR: &[u8] = include_bytes!(env!("LONGSHORE_MONITOR"));
@@ -88,14 +88,24 @@ impl Home {
         let program = memfd::sealed_program("longshore-monitor", MONITOR)?;
         let mut main = None;
         if scope::systemd_runs() && scope::unit_name(&options.cgroup_parent).is_some() {
+            scope::leave_session(&options.cgroup_parent);
             match Scope::obtain(&options.cgroup_parent, options.slice.as_deref(), &program) {
                 Ok(scope) => {
                     options.cgroup_parent.clone_from(&scope.path);
                     main = Some(Mutex::new(scope));
                 }
                 Err(error) if options.slice.is_some() => return Err(error),
+                Err(error) if userns::inside() => {
+                    tracing::warn!(%error, "no delegated scope from the user's systemd")
+                }
                 // A container that sees its host's systemd, say. What is made then is nobody else's.
                 Err(error) => tracing::warn!(%error, "no delegated scope: cgroups are made at the top"),
+            }
+        }
+        if userns::inside() {
+            Hierarchy::narrow(&options.cgroup_parent);
+            if Hierarchy::get()?.is_bare() {
+                tracing::warn!("this user may make no cgroups: containers run without limits");
             }
         }
         Ok(Self {
@@ -321,6 +331,18 @@ impl Home {
     }
 }
 
+/// The monitors that run below an exec root, with the times when they started: whoever has left containers there has left
+/// these with them.
+#[must_use]
+pub fn monitors(exec_root: &Path) -> Vec<(u32, u64)> {
+    let Ok(boot) = longshore_sys::boot::boot_id() else { return Vec::new() };
+    let dirs = std::fs::read_dir(exec_root.join("containers")).into_iter().flatten().flatten();
+    let states = dirs.filter_map(|dir| State::read(&dir.path()).ok().flatten());
+    let here = states.filter(|state| state.boot_id == boot);
+    let all = here.map(|state| (state.monitor_pid, state.monitor_start_time));
+    all.filter(|(pid, start)| pidfd::open_same(*pid, *start).is_ok_and(|fd| !exited(&fd))).collect()
+}
+
 /// Whether the container was started and has ended, as its monitor says.
 fn status(id: &str, socket: &Path) -> Option<(bool, bool)> {
     let mut client = Client::connect(id, socket).ok()?;
@@ -349,7 +371,7 @@ fn end_processes(id: &str, state: &State) -> Result<()> {
         let _ = pidfd::send_signal(&init, libc::SIGKILL);
         // The others, and what is frozen: that dies only when it goes on.
         if let Ok(cgroup) = Cgroup::open(&state.cgroup.0, &state.cgroup.1) {
-            cgroup.kill_all()?;
+            end_all(&cgroup, state.monitor_pid)?;
         }
         if !pidfd::wait_exit(&init, Some(KILL_MS))? {
             return Err(Error::State {

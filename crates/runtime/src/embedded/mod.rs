@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::task::{CreateRequest, Recovered, Runtime, Task};
+pub use home::monitors;
 pub(crate) use home::{Home, make_private_dir};
 
 /// Settings of the launcher.

@@ -1,7 +1,7 @@
 //! The specification becomes a plan: pure, complete, and refused if anything in it would be ignored.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -48,6 +48,10 @@ pub(super) struct Facts<'a> {
     pub(super) hierarchies: &'a [Hierarchy],
     /// Where the host has its one hierarchy, on pure v2.
     pub(super) unified: Option<&'a Path>,
+    /// The container has no cgroup: none is shown.
+    pub(super) no_cgroups: bool,
+    /// Device nodes cannot be made: those of the host are bound.
+    pub(super) bind_devices: bool,
 }
 
 /// Plans a container.
@@ -62,6 +66,7 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
             readonly: root.readonly().unwrap_or(false),
             propagation: root_propagation(&linux)?,
             init: facts.init,
+            bind_devices: facts.bind_devices,
             process: process(process_spec, facts.terminal)?,
             ..Container::default()
         },
@@ -71,13 +76,21 @@ pub(super) fn container(spec: &Spec, facts: &Facts<'_>) -> Result<Planned> {
         id_maps: None,
     };
     plan_namespaces(&mut planned, &linux, facts)?;
+    let own = own_namespaces(&planned, facts);
     let c = &mut planned.container;
     let cgroup_namespace = planned.cgroup_namespace;
-    for mount in spec.mounts().iter().flatten() {
-        c.mounts.push(plan_mount(mount, facts, cgroup_namespace)?);
+    let shown = |m: &&spec::Mount| {
+        let of_cgroups = matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        !(facts.no_cgroups && of_cgroups)
+    };
+    for mount in spec.mounts().iter().flatten().filter(shown) {
+        let mut mount = plan_mount(mount, facts, cgroup_namespace)?;
+        let shown = !facts.bind_devices || bind_the_hosts(&mut mount, own);
+        if shown {
+            c.mounts.push(mount);
+        }
     }
     plan_names(&mut planned, spec)?;
-    let own = own_namespaces(&planned, facts);
     let c = &mut planned.container;
     plan_devices(c, &linux)?;
     c.masked = strings(linux.masked_paths().iter().flatten())?;
@@ -296,6 +309,23 @@ fn plan_mount(m: &spec::Mount, facts: &Facts<'_>, cgroup_namespace: bool) -> Res
     })
 }
 
+/// A user namespace has no right to mount afresh what shows a namespace that belongs to one further out: the host's own
+/// mount is shown. Whether there is one.
+fn bind_the_hosts(mount: &mut Mount, own: OwnNamespaces) -> bool {
+    let MountKind::New { fstype, .. } = &mount.what else { return true };
+    let source = match fstype.to_bytes() {
+        b"proc" if !own.pid => c"/proc",
+        b"sysfs" if !own.network => c"/sys",
+        b"mqueue" if !own.ipc => c"/dev/mqueue",
+        _ => return true,
+    };
+    let source = source.to_owned();
+    let there = Path::new(OsStr::from_bytes(source.to_bytes())).is_dir();
+    mount.what = MountKind::Bind { source, recursive: true };
+    mount.clear = 0;
+    there
+}
+
 fn plan_devices(c: &mut Container, linux: &spec::Linux) -> Result<()> {
     let mut listed = HashSet::new();
     for d in linux.devices().iter().flatten() {
@@ -353,6 +383,7 @@ fn own_namespaces(planned: &Planned, facts: &Facts<'_>) -> OwnNamespaces {
         ipc: made(LinuxNamespaceType::Ipc) || joined(LinuxNamespaceType::Ipc),
         network: made(LinuxNamespaceType::Network) || joined(LinuxNamespaceType::Network) || facts.netns,
         uts: made(LinuxNamespaceType::Uts),
+        pid: made(LinuxNamespaceType::Pid) || joined(LinuxNamespaceType::Pid),
         user: made(LinuxNamespaceType::User),
     }
 }

@@ -43,12 +43,15 @@ pub(crate) fn create(
         init: request.init,
         hierarchies: &[],
         unified: None,
+        no_cgroups: false,
+        bind_devices: longshore_sys::userns::inside(),
     };
     let resources = plan::resources(&request.spec);
     let group = Cgroup::create(place.0, place.1, &resources)?;
     let hierarchies = group.mounts()?;
     facts.hierarchies = &hierarchies;
     facts.unified = group.unified_top();
+    facts.no_cgroups = group.is_bare();
     let mut planned = plan::container(&request.spec, &facts)?;
     if let Some(profile) = request.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
         let compiled = filter::compile(profile)?;

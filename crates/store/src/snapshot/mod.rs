@@ -261,9 +261,5 @@ pub(crate) fn is_id(id: &str) -> bool {
 /// devices other than whiteouts cannot be made.
 fn in_user_namespace() -> bool {
     static INSIDE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *INSIDE.get_or_init(|| {
-        // The first namespace maps every id to itself (user_namespaces(7)).
-        std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
-    })
+    *INSIDE.get_or_init(longshore_sys::userns::inside)
 }
