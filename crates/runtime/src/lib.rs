@@ -14,6 +14,7 @@ mod client;
 pub mod embedded;
 mod error;
 mod external;
+mod kill;
 mod registry;
 pub mod seccomp;
 pub mod spec_defaults;
