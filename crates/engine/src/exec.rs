@@ -182,7 +182,7 @@ impl Engine {
         let exec = match started {
             Ok(exec) => exec,
             Err(e) => {
-                let code = if e.kind() == Kind::Invalid { exit_code_of(&e) } else { 126 };
+                let code = start_failed(&e);
                 known.state().code = Some(code);
                 let more = [("execID", id.clone()), ("exitCode", code.to_string())];
                 self.container_event(&c, "exec_die", &more);
@@ -249,26 +249,36 @@ impl Engine {
     }
 
     fn spawn_exec(&self, id: &str, known: &Known, detach: bool) -> Result<Exec> {
-        let c = &known.container;
+        let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        let own = known.request.console_size.map(|(rows, cols)| (narrow(cols), narrow(rows)));
+        let size = known.state().size.map(|(rows, cols)| (cols, rows)).or(own);
+        let stdin = known.request.attach_stdin && !detach;
+        self.exec_in(&known.container, id, &known.request, size, stdin)
+    }
+
+    /// Starts another process in a running container; `size` is that of its terminal, columns first.
+    ///
+    /// # Errors
+    /// When the container does not run, or the process cannot be started; in Docker's words.
+    pub(crate) fn exec_in(
+        &self,
+        c: &Container,
+        id: &str,
+        wanted: &CreateExec,
+        size: Option<(u16, u16)>,
+        stdin: bool,
+    ) -> Result<Exec> {
         let (record, task) = {
             let data = c.read();
             (data.record.clone(), data.task.clone())
         };
         let task = task.ok_or_else(|| Error::conflict(format!("container {} is not running", c.id)))?;
-        let user = container_user(c, &known.request.user)?;
+        let user = container_user(c, &wanted.user)?;
         // A privileged exec has more capabilities; the container's filter and profile hold for it, too.
         let facts = self.machine_facts(&record, user)?;
-        let process = spec::exec_process(&record, &facts, &known.request)?;
-        let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        let own = known.request.console_size.map(|(rows, cols)| (narrow(cols), narrow(rows)));
-        let size = known.state().size.map(|(rows, cols)| (cols, rows)).or(own);
-        let request = ExecRequest {
-            process,
-            terminal: known.request.tty,
-            console_size: size,
-            stdin: known.request.attach_stdin && !detach,
-            exec_id: id.to_owned(),
-        };
+        let process = spec::exec_process(&record, &facts, wanted)?;
+        let request =
+            ExecRequest { process, terminal: wanted.tty, console_size: size, stdin, exec_id: id.to_owned() };
         task.exec(request).map_err(|e| {
             let prefix = "OCI runtime exec failed: exec failed: unable to start container process";
             let kind = e.kind();
@@ -340,8 +350,11 @@ fn container_user(c: &Container, asked: &str) -> Result<longshore_runtime::user:
     longshore_runtime::user::resolve(&root, asked, &more).map_err(spec::user_error)
 }
 
-/// 127 for what is not there, 126 for what cannot be run.
-fn exit_code_of(e: &Error) -> i32 {
+/// What an exec that could not be started counts as: 127 for what is not there, 126 for what cannot be run.
+fn start_failed(e: &Error) -> i32 {
+    if e.kind() != Kind::Invalid {
+        return 126;
+    }
     let text = e.to_string();
     if text.contains("not found") || text.contains("no such file") { 127 } else { 126 }
 }
@@ -387,7 +400,7 @@ impl Pump {
     }
 }
 
-fn async_fd(fd: Arc<OwnedFd>) -> Result<AsyncFd<Arc<OwnedFd>>> {
+pub(crate) fn async_fd(fd: Arc<OwnedFd>) -> Result<AsyncFd<Arc<OwnedFd>>> {
     let failed = |e: std::io::Error| Error::io("use a stream of an exec", e);
     rustix::io::ioctl_fionbio(&*fd, true).map_err(|e| failed(e.into()))?;
     #[expect(deprecated, reason = "the descriptor is owned and stays open as long as it is registered")]

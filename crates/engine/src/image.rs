@@ -396,7 +396,7 @@ impl Engine {
             }
             let pause = request.pause && c.read().record.state.status == Status::Running;
             if pause {
-                engine.pause_locked(&c).await?;
+                engine.pause_locked(&c, false).await?;
             }
             let (reference, comment) = (request.reference.clone(), request.comment.clone());
             let container = c.clone();

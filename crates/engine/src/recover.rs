@@ -333,6 +333,7 @@ impl Engine {
     /// Stops the engine, not the containers: monitors keep them, and the next start finds them.
     pub async fn shutdown(&self) {
         self.inner.closing.send_replace(true);
+        self.leave_all_health().await;
         self.leave_working_mounted();
         let flushed = self
             .blocking(|e| {

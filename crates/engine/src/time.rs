@@ -1,6 +1,6 @@
 //! Time as nanoseconds since 1970 and as RFC 3339 text.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -100,9 +100,43 @@ pub(crate) fn parse_go_duration(text: &str) -> Option<i64> {
     Some(total)
 }
 
+/// A duration as Go prints it: `1m30s`, `1.5s`, `500ms`.
+pub(crate) fn go_duration(d: Duration) -> String {
+    let nanos = d.as_nanos();
+    let fraction = |unit: u128, digits: usize| {
+        let text = format!("{}.{:0digits$}", nanos / unit, nanos % unit);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        n if n < 1_000 => format!("{n}ns"),
+        n if n < 1_000_000 => format!("{}\u{b5}s", fraction(1_000, 3)),
+        n if n < 1_000_000_000 => format!("{}ms", fraction(1_000_000, 6)),
+        _ => {
+            let (hours, minutes) = (d.as_secs() / 3600, d.as_secs() / 60 % 60);
+            let seconds = format!("{}.{:09}", d.as_secs() % 60, d.subsec_nanos());
+            let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+            match (hours, minutes) {
+                (0, 0) => format!("{seconds}s"),
+                (0, m) => format!("{m}m{seconds}s"),
+                (h, m) => format!("{h}h{m}m{seconds}s"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_as_go_prints_them() {
+        let of = |nanos: u64| go_duration(Duration::from_nanos(nanos));
+        let (ms, s) = (1_000_000, 1_000_000_000);
+        assert_eq!([of(0), of(7), of(1500), of(500 * ms)], ["0s", "7ns", "1.5\u{b5}s", "500ms"]);
+        assert_eq!([of(ms + 50_000), of(1500 * ms), of(10 * s)], ["1.05ms", "1.5s", "10s"]);
+        assert_eq!([of(90 * s), of(3600 * s), of(3_600_007 * ms)], ["1m30s", "1h0m0s", "1h0m0.007s"]);
+    }
 
     #[test]
     fn prints_and_parses() {

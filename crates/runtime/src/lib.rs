@@ -14,6 +14,7 @@ mod client;
 pub mod embedded;
 mod error;
 mod external;
+mod kill;
 mod processes;
 mod registry;
 pub mod seccomp;

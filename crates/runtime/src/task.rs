@@ -455,7 +455,7 @@ impl Task {
         })
     }
 
-    fn simple(&self, request: &Request<'_>) -> Result<()> {
+    pub(crate) fn simple(&self, request: &Request<'_>) -> Result<()> {
         let mut client = self.connect()?;
         client.ask(request, &[])?;
         self.expect_ok(&mut client)

@@ -38,16 +38,33 @@ pub fn open_same(pid: u32, start: u64) -> Result<OwnedFd> {
 /// # Errors
 /// `ENOENT` if there is none.
 pub fn start_time(pid: u32) -> Result<u64> {
-    let action = || format!("read /proc/{pid}/stat");
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).context(action)?;
-    parse_start_time(&stat).ok_or_else(|| Error::new(action(), Errno::INVAL))
+    number_of(pid, 22)
 }
 
-/// Field 22 of /proc/pid/stat; the name (field 2) may hold anything, so count after its last `)`.
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
+/// The session of process `pid`: the number of the process that began it.
+///
+/// # Errors
+/// `ENOENT` if there is none; `ESRCH` if it has ended and only waits to be reaped.
+pub fn session(pid: u32) -> Result<u32> {
+    let action = || format!("read /proc/{pid}/stat");
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).context(action)?;
+    if matches!(field(&stat, 3), Some("Z" | "X")) {
+        return Err(Error::new(action(), Errno::SRCH));
+    }
+    field(&stat, 6).and_then(|t| t.parse().ok()).ok_or_else(|| Error::new(action(), Errno::INVAL))
+}
+
+fn number_of(pid: u32, nth: usize) -> Result<u64> {
+    let action = || format!("read /proc/{pid}/stat");
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).context(action)?;
+    field(&stat, nth).and_then(|t| t.parse().ok()).ok_or_else(|| Error::new(action(), Errno::INVAL))
+}
+
+/// A field of /proc/pid/stat, counted from 1 as its manual does; the name (field 2) may hold anything, so count after
+/// its last `)`.
+fn field(stat: &[u8], nth: usize) -> Option<&str> {
     let after = &stat[stat.iter().rposition(|b| *b == b')')? + 1..];
-    let text = std::str::from_utf8(after).ok()?;
-    text.split_ascii_whitespace().nth(19)?.parse().ok()
+    std::str::from_utf8(after).ok()?.split_ascii_whitespace().nth(nth.checked_sub(3)?)
 }
 
 /// Sends a signal, real-time ones included.
@@ -99,10 +116,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_time_survives_names_with_parentheses() {
+    fn fields_survive_names_with_parentheses() {
         let stat = b"7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
-        assert_eq!(parse_start_time(stat), Some(4242));
-        assert_eq!(parse_start_time(b"nonsense"), None);
+        assert_eq!([3, 6, 22].map(|n| field(stat, n)), [Some("S"), Some("3"), Some("4242")]);
+        assert_eq!([1, 2, 24].map(|n| field(stat, n)), [None; 3]);
+        assert_eq!(field(b"nonsense", 22), None);
     }
 
     #[test]
@@ -112,8 +130,10 @@ mod tests {
         let fd = open_same(child.id(), start).unwrap();
         assert!(open_same(child.id(), start + 1).is_err());
         assert!(!exited(&fd).unwrap());
+        assert_eq!(session(child.id()).unwrap(), session(std::process::id()).unwrap());
         send_signal(&fd, 9).unwrap();
         assert!(wait_exit(&fd, Some(10_000)).unwrap());
+        assert_eq!(session(child.id()).unwrap_err().errno(), Some(libc::ESRCH));
         child.wait().unwrap();
         assert!(send_signal(&fd, 9).is_err());
     }

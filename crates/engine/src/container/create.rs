@@ -10,7 +10,7 @@ use longshore_runtime::spec_defaults;
 use longshore_store::meta::{Batch, Table};
 
 use super::validate::{self, Machine};
-use super::{Container, mounts, port_ranges};
+use super::{Container, health, mounts, port_ranges};
 use crate::engine::{make_dir, remove_dir};
 use crate::model::{
     ContainerConfig, CreateContainer, Created, EndpointSettings, HostConfig, MountPoint, State,
@@ -41,7 +41,6 @@ impl Engine {
     fn create_blocking(&self, request: CreateContainer) -> Result<Created> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         validate::config(&request.config)?;
-        validate::no_health_check(&request.config)?;
         validate::host(&request.host, Machine { cpus })?;
         if !request.config.hostname.is_empty() && request.host.uts_mode == "host" {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
@@ -386,26 +385,7 @@ pub(crate) fn merge(run: &mut RunConfig, image: &RunConfig) {
     if run.stop_signal.as_deref().unwrap_or_default().is_empty() {
         run.stop_signal.clone_from(&image.stop_signal);
     }
-    match (&mut run.healthcheck, &image.healthcheck) {
-        (mine @ None, theirs) => mine.clone_from(theirs),
-        (Some(mine), Some(theirs)) => {
-            if mine.test.as_ref().is_none_or(Vec::is_empty) {
-                mine.test.clone_from(&theirs.test);
-            }
-            for (a, b) in [
-                (&mut mine.interval, theirs.interval),
-                (&mut mine.timeout, theirs.timeout),
-                (&mut mine.start_period, theirs.start_period),
-                (&mut mine.start_interval, theirs.start_interval),
-                (&mut mine.retries, theirs.retries),
-            ] {
-                if *a == 0 {
-                    *a = b;
-                }
-            }
-        }
-        (Some(_), None) => {}
-    }
+    health::inherit(&mut run.healthcheck, image.healthcheck.as_ref());
     if run.shell.is_none() {
         run.shell.clone_from(&image.shell);
     }

@@ -175,10 +175,11 @@ impl Wanted {
             && listed(&self.networks, "network", &|n| r.networks.contains_key(n))
             && listed(&self.exposed, "expose", &exposed)
             && listed(&self.published, "publish", &published)
-            // No health checks are run yet: every container is without one.
-            && filters::any(f, "health", |v| v == "none")
+            && filters::any(f, "health", |v| v == r.state.health.as_ref().map_or("none", |h| h.status.word()))
             && filters::any(f, "id", |v| r.id.starts_with(v))
-            && filters::any(f, "name", |v| filters::pattern(v, &r.name) || filters::pattern(v, &format!("/{}", r.name)))
+            && filters::any(f, "name", |v| {
+                filters::pattern(v, &r.name) || filters::pattern(v, &format!("/{}", r.name))
+            })
             && filters::any(f, "volume", |v| {
                 r.mounts.iter().any(|m| m.name == v || m.destination == v || m.source.to_string_lossy() == v)
             })

@@ -6,6 +6,7 @@ mod copy;
 mod copyup;
 mod create;
 pub(crate) mod files;
+mod health;
 mod inspect;
 mod lifecycle;
 mod limits;
@@ -68,6 +69,8 @@ pub(crate) struct Data {
     pub(crate) held: Held,
     /// Execs that run.
     pub(crate) execs: BTreeSet<String>,
+    /// The health check, while somebody carries it out.
+    pub(crate) probing: Option<health::Probing>,
 }
 
 /// What waiters look at.
@@ -94,6 +97,7 @@ impl Container {
                 pending: Vec::new(),
                 held: Held::default(),
                 execs: BTreeSet::new(),
+                probing: None,
             }),
             life: watch::Sender::new(life),
             no_restart: Notify::new(),

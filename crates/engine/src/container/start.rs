@@ -16,7 +16,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::files;
 use super::spec::{self, Facts};
-use super::{Container, confine, copyup, mounts, validate};
+use super::{Container, confine, copyup, health, mounts, validate};
 use crate::engine::make_dir;
 use crate::model::{MountPoint, RemoveOptions, Status};
 use crate::network::Held;
@@ -364,6 +364,7 @@ impl Engine {
         record.state.error.clear();
         record.state.oom_killed = false;
         record.state.started = now();
+        health::begin(record);
         record.has_run = true;
         record.stopped_by_hand = false;
         record.boot = longshore_sys::boot::boot_id().unwrap_or_default();

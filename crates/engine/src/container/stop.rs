@@ -197,16 +197,16 @@ impl Engine {
         let engine = self.clone();
         self.to_the_end(async move {
             let _op = c.op.lock().await;
-            engine.pause_locked(&c).await
+            engine.pause_locked(&c, true).await
         })
         .await
     }
 
-    /// Freezes; the caller holds the operation lock.
+    /// Freezes; the caller holds the operation lock. `by_hand` and not for a moment only: its health is not known then.
     ///
     /// # Errors
     /// As `pause`.
-    pub(crate) async fn pause_locked(&self, c: &Arc<Container>) -> Result<()> {
+    pub(crate) async fn pause_locked(&self, c: &Arc<Container>, by_hand: bool) -> Result<()> {
         let (status, task) = {
             let data = c.read();
             (data.record.state.status, data.task.clone())
@@ -222,9 +222,15 @@ impl Engine {
             (Status::Running, Some(task)) => task,
             _ => return Err(Error::conflict(format!("container {id} is not running"))),
         };
-        self.blocking(move |_| Ok(task.pause()?))
-            .await
-            .map_err(|e| e.context(format!("cannot pause container {id}")))?;
+        // Not frozen in the middle of a check.
+        self.leave_health(c).await;
+        if let Err(e) = self.blocking(move |_| Ok(task.pause()?)).await {
+            self.watch_health(c);
+            return Err(e.context(format!("cannot pause container {id}")));
+        }
+        if by_hand {
+            c.write().end_probing();
+        }
         self.set_status(c, Status::Running, Status::Paused);
         self.container_event(c, "pause", &[]);
         Ok(())
@@ -260,6 +266,7 @@ impl Engine {
             .await
             .map_err(|e| e.context(format!("cannot resume container {}", c.id)))?;
         self.set_status(c, Status::Paused, Status::Running);
+        self.watch_health(c);
         self.container_event(c, "unpause", &[]);
         Ok(())
     }

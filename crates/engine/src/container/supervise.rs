@@ -20,6 +20,7 @@ const WELL: i64 = 10_000_000_000;
 impl Engine {
     /// Watches a running task from now on.
     pub(crate) fn supervise(&self, c: &Arc<Container>, task: &Arc<Task>, delay: Duration) {
+        self.watch_health(c);
         let (engine, c, task) = (self.clone(), c.clone(), task.clone());
         tokio::spawn(async move {
             let mut closing = engine.inner.closing.subscribe();
@@ -56,6 +57,8 @@ impl Engine {
     /// Settles an end: frees what it held, stores the state, tells everybody, restarts or removes.
     /// `None`: nobody knows how it ended.
     pub(crate) async fn settle(&self, c: &Arc<Container>, status: Option<ExitStatus>, delay: Duration) {
+        // A check that ends with the container says nothing about it.
+        c.write().probing = None;
         if status.is_some_and(|s| s.oom) {
             self.container_event(c, "oom", &[]);
         }
@@ -74,6 +77,7 @@ impl Engine {
             data.held = Held::default();
             data.pending.clear();
             data.execs.clear();
+            data.end_probing();
             let r = &mut data.record;
             r.state.pid = 0;
             match status {

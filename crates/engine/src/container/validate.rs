@@ -1,7 +1,7 @@
 //! What a create request may ask for: every option that is not supported is refused here, by name.
 //! Pure; what needs other objects (images, containers, paths) is looked up by `create`.
 
-use super::ports;
+use super::{health, ports};
 use crate::model::{ContainerConfig, HostConfig, MountSpec, Resources, RestartPolicy};
 use crate::network::is_custom;
 use crate::{Error, Result, signals};
@@ -40,28 +40,7 @@ pub(crate) fn config(c: &ContainerConfig) -> Result<()> {
         }
         check_target(volume).map_err(|e| e.context(format!("invalid volume specification: '{volume}'")))?;
     }
-    if let Some(h) = &c.run.healthcheck {
-        for (name, value) in
-            [("Interval", h.interval), ("Timeout", h.timeout), ("StartPeriod", h.start_period)]
-        {
-            if value != 0 && value < 1_000_000 {
-                return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a health check that the client asks for: nobody would run it. What an image carries is kept.
-///
-/// # Errors
-/// `Unimplemented`.
-pub(crate) fn no_health_check(c: &ContainerConfig) -> Result<()> {
-    let test = c.run.healthcheck.as_ref().and_then(|h| h.test.as_deref()).unwrap_or_default();
-    match test.first().map(String::as_str) {
-        None | Some("NONE") => Ok(()),
-        Some(_) => Err(Error::unimplemented("running health checks (--health-cmd)")),
-    }
+    c.run.healthcheck.as_ref().map_or(Ok(()), health::check)
 }
 
 /// Checks the name of a runtime.

@@ -323,6 +323,69 @@ pub struct State {
     pub oom_killed: bool,
     pub started: UnixNanos,
     pub finished: UnixNanos,
+    /// What its health check says; `None` before the first start of a container that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// What a container's health check says. Persisted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// What follows from the results so far.
+    pub status: HealthStatus,
+    /// Failures since the last success.
+    pub failing_streak: u32,
+    /// The latest results, the oldest first.
+    pub log: Vec<HealthResult>,
+    /// The check that runs now: a daemon that starts ends what an earlier one left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<HealthProbe>,
+}
+
+/// Whether a container is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HealthStatus {
+    /// No check has succeeded yet, and not enough have failed.
+    #[default]
+    Starting,
+    /// The last check succeeded, or fewer failed since than it takes.
+    Healthy,
+    /// Too many failed, or nobody checks.
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// Docker's word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// How one check went. Persisted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct HealthResult {
+    pub start: UnixNanos,
+    pub end: UnixNanos,
+    /// 0 is well; -1 stands for a check that could not be run or took too long.
+    pub exit_code: i32,
+    pub output: String,
+}
+
+/// The process of a check. Persisted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthProbe {
+    /// As the daemon numbers it.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: together with the number its identity.
+    pub start_time: u64,
 }
 
 /// One network of a container: what was asked, and what it has while running. Persisted.

@@ -1,6 +1,6 @@
 //! Texts of `ps`.
 
-use longshore_engine::model::{State, Status, UnixNanos};
+use longshore_engine::model::{Health, HealthStatus, State, Status, UnixNanos};
 
 /// How long, as `ps` says it.
 pub(crate) fn duration(nanos: i64) -> String {
@@ -27,7 +27,10 @@ pub(crate) fn status(state: &State, now: UnixNanos) -> String {
     let up = duration(now.saturating_sub(state.started));
     let ago = duration(now.saturating_sub(state.finished));
     match state.status {
-        Status::Running => format!("Up {up}"),
+        Status::Running => match &state.health {
+            None => format!("Up {up}"),
+            Some(h) => format!("Up {up} ({})", health(h)),
+        },
         Status::Paused => format!("Up {up} (Paused)"),
         Status::Restarting => format!("Restarting ({}) {ago} ago", state.exit_code),
         Status::Removing => "Removal In Progress".to_owned(),
@@ -35,6 +38,14 @@ pub(crate) fn status(state: &State, now: UnixNanos) -> String {
         Status::Created => "Created".to_owned(),
         Status::Exited if state.finished == 0 => String::new(),
         Status::Exited => format!("Exited ({}) {ago} ago", state.exit_code),
+    }
+}
+
+/// The others are clear on their own.
+fn health(h: &Health) -> &'static str {
+    match h.status {
+        HealthStatus::Starting => "health: starting",
+        status => status.word(),
     }
 }
 
@@ -85,6 +96,14 @@ mod tests {
         assert_eq!(status(&state(Status::Exited), now), "Exited (3) 30 seconds ago");
         assert_eq!(status(&state(Status::Restarting), now), "Restarting (3) 30 seconds ago");
         assert_eq!(status(&State::default(), now), "Created");
+        let with = |now_is, h| {
+            let health = Some(Health { status: h, ..Health::default() });
+            status(&State { health, ..state(now_is) }, now)
+        };
+        assert_eq!(with(Status::Running, HealthStatus::Starting), "Up 31 seconds (health: starting)");
+        assert_eq!(with(Status::Running, HealthStatus::Unhealthy), "Up 31 seconds (unhealthy)");
+        assert_eq!(with(Status::Paused, HealthStatus::Unhealthy), "Up 31 seconds (Paused)");
+        assert_eq!(with(Status::Exited, HealthStatus::Unhealthy), "Exited (3) 30 seconds ago");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use longshore_api::{
 
 /// A create body as the newest version would write it.
 pub(crate) fn create_body(v: ApiVersion, body: &mut ContainerCreateBody) {
+    if let Some(health) = body.config.as_mut().and_then(|c| c.healthcheck.as_mut()).filter(|_| v.below(44)) {
+        health.start_interval = 0;
+    }
     let Some(host) = &mut body.host_config else { return };
     if v.below(40) && host.ipc_mode.is_empty() {
         host.ipc_mode = "shareable".to_owned();

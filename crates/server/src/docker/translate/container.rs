@@ -61,7 +61,21 @@ fn state(s: &model::State) -> api::ContainerState {
         error: s.error.clone(),
         started_at: rfc3339_nano(s.started),
         finished_at: rfc3339_nano(s.finished),
-        health: None,
+        health: s.health.as_ref().map(health_state),
+    }
+}
+
+fn health_state(h: &model::Health) -> api::Health {
+    let results = h.log.iter().map(|r| api::HealthResult {
+        start: rfc3339_nano(r.start),
+        end: rfc3339_nano(r.end),
+        exit_code: r.exit_code,
+        output: r.output.clone(),
+    });
+    api::Health {
+        status: h.status.word().to_owned(),
+        failing_streak: h.failing_streak,
+        log: Some(results.collect()),
     }
 }
 
