@@ -17,6 +17,7 @@ mod build_platforms;
 mod build_remote;
 mod build_ssh;
 mod cli;
+mod compose;
 mod crash;
 mod differential;
 mod explore;
