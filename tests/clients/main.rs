@@ -31,6 +31,7 @@ mod ledger;
 mod misbehaving;
 mod network;
 mod networks;
+mod networks_stress;
 mod options;
 mod policies;
 mod powercut;
