@@ -43,6 +43,7 @@ bench: release ## side by side with crun, runc, Docker, BuildKit, Podman, Builda
 	scripts/bench
 	scripts/bench-registry
 	scripts/bench-build
+	scripts/bench-network
 
 fuzz: ## every fuzz target for FUZZ_SECONDS each (default 20)
 	scripts/setup fuzz

@@ -21,17 +21,17 @@ fn page(d: &Daemon, container: &str, server: &str) -> Done {
 }
 
 /// What a name stands for, as a container is told.
-fn lookup(d: &Daemon, container: &str, name: &str) -> Vec<String> {
+pub(crate) fn lookup(d: &Daemon, container: &str, name: &str) -> Vec<String> {
     let answer = d.docker(["exec", container, "nslookup", name]).stdout;
     let (_, answers) = answer.split_once("\n\n").unwrap_or_default();
     answers.lines().filter_map(|l| l.strip_prefix("Address: ")).map(str::to_owned).collect()
 }
 
-fn addresses(d: &Daemon, container: &str) -> String {
+pub(crate) fn addresses(d: &Daemon, container: &str) -> String {
     d.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}", container)
 }
 
-fn sleeper(d: &Daemon, name: &str, options: &str) {
+pub(crate) fn sleeper(d: &Daemon, name: &str, options: &str) {
     docker(d, &format!("run -d --name {name} {options} busybox sleep 1000"));
 }
 

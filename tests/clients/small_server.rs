@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Runs something in a network namespace, on a thread of its own.
-fn in_netns<T: Send + 'static>(netns: &Path, what: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn in_netns<T: Send + 'static>(netns: &Path, what: impl FnOnce() -> T + Send + 'static) -> T {
     let netns = fs::File::open(netns).expect("netns");
     let thread = std::thread::spawn(move || {
         let kind = rustix::thread::LinkNameSpaceType::Network;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::health::Health;
 use crate::request::Request;
-use crate::upstream::{self, Reply};
+use crate::upstream;
 use crate::{Options, Protocol};
 
 /// Asks upstreams until one answers, and gives its answer under the client's id. If all that answer refuse, the first
@@ -25,12 +25,12 @@ pub(crate) async fn forward(
     let mut refusal = None;
     for upstream in health.order(upstreams, start.into_std()) {
         let until = deadline.min(Instant::now() + options.upstream_timeout);
-        let asked = timeout_at(until, upstream::ask(upstream, protocol, query, &request.question)).await;
+        let asked = timeout_at(until, upstream::ask(upstream, protocol, query, request)).await;
         match asked {
             Ok(Ok(reply)) => {
                 health.note_answer(upstream);
                 if !reply.refused {
-                    return Some(for_client(reply, request));
+                    return Some(reply.for_client(request));
                 }
                 refusal.get_or_insert(reply);
             }
@@ -48,12 +48,7 @@ pub(crate) async fn forward(
         }
     }
     match refusal {
-        Some(reply) => Some(for_client(reply, request)),
+        Some(reply) => Some(reply.for_client(request)),
         None => request.answer_code(ResponseCode::ServFail),
     }
-}
-
-fn for_client(mut reply: Reply, request: &Request) -> Vec<u8> {
-    upstream::set_id(&mut reply.bytes, request.id());
-    reply.bytes
 }

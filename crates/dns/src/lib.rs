@@ -22,7 +22,10 @@ mod upstream;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub use plan::{Plan, plan};
+pub use request::Request;
 pub use server::Server;
+pub use upstream::Reply;
 
 /// Where a container's names are looked up. It is called for each query, on a thread of the runtime: it must not
 /// block.
@@ -78,8 +81,10 @@ impl Default for Options {
 
 /// What a query came by, and is passed on by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
+    /// A datagram holds one message.
     Udp,
+    /// Messages come one after the other, each after its length.
     Tcp,
 }
 

@@ -11,7 +11,7 @@ use crate::{Names, Protocol};
 
 /// What is done with a query.
 #[derive(Debug)]
-pub(crate) enum Plan {
+pub enum Plan {
     /// It is ignored.
     Nothing,
     /// This is the answer.
@@ -29,7 +29,7 @@ enum Verdict {
 }
 
 /// Plans a message that came. `turn`, a random number, says with which of several addresses the answer begins.
-pub(crate) fn plan(bytes: &[u8], protocol: Protocol, names: &dyn Names, ttl: u32, turn: u32) -> Plan {
+pub fn plan(bytes: &[u8], protocol: Protocol, names: &dyn Names, ttl: u32, turn: u32) -> Plan {
     let request = match Request::parse(bytes, protocol) {
         Ok(request) => request,
         Err(Malformed::Silent) => return Plan::Nothing,

@@ -23,7 +23,7 @@ const OPT_SIZE: u16 = 11;
 
 /// A query with one question, and what an answer repeats of the rest.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub struct Request {
     pub(crate) question: Query,
     metadata: Metadata,
     edns: Option<Edns>,

@@ -8,12 +8,13 @@ use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::consume_budget;
 
+use crate::request::Request;
 use crate::{MAX_MESSAGE, Protocol, frame};
 
 /// An upstream's answer, with the id under which it was asked.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) bytes: Vec<u8>,
+pub struct Reply {
+    bytes: Vec<u8>,
     /// Whether it says SERVFAIL or REFUSED: another may know more.
     pub(crate) refused: bool,
 }
@@ -21,7 +22,7 @@ pub(crate) struct Reply {
 /// What an answer must match.
 struct Asked<'a> {
     id: u16,
-    question: &'a Query,
+    request: &'a Request,
 }
 
 /// Asks an upstream what the client asked, and waits until it answers or cannot be reached. An answer over UDP may be
@@ -30,11 +31,11 @@ pub(crate) async fn ask(
     upstream: SocketAddr,
     protocol: Protocol,
     query: &[u8],
-    question: &Query,
+    request: &Request,
 ) -> io::Result<Reply> {
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(|e| io::Error::other(e.to_string()))?;
-    let asked = Asked { id: u16::from_be_bytes(id), question };
+    let asked = Asked { id: u16::from_be_bytes(id), request };
     let mut query = query.to_vec();
     set_id(&mut query, asked.id);
     match protocol {
@@ -44,7 +45,7 @@ pub(crate) async fn ask(
 }
 
 /// Puts another id into a message.
-pub(crate) fn set_id(message: &mut [u8], id: u16) {
+fn set_id(message: &mut [u8], id: u16) {
     for (to, from) in message.iter_mut().zip(id.to_be_bytes()) {
         *to = from;
     }
@@ -89,24 +90,39 @@ async fn over_tcp(upstream: SocketAddr, query: &[u8], asked: &Asked<'_>) -> io::
 }
 
 impl Asked<'_> {
-    /// Takes a message if it is the answer. Letter case may differ: that is for the client to check.
-    fn check(&self, mut bytes: Vec<u8>) -> Option<Reply> {
+    fn check(&self, bytes: Vec<u8>) -> Option<Reply> {
+        Reply::read(bytes, self.id, self.request)
+    }
+}
+
+impl Reply {
+    /// Takes a message if it is the answer to a query that was asked under `id`. Letter case may differ: that is for
+    /// the client to check.
+    #[must_use]
+    pub fn read(mut bytes: Vec<u8>, id: u16, request: &Request) -> Option<Self> {
         let mut decoder = BinDecoder::new(&bytes);
         let Header { metadata, counts } = Header::read(&mut decoder).ok()?;
-        if metadata.id != self.id
+        if metadata.id != id
             || metadata.message_type != MessageType::Response
             || metadata.op_code != OpCode::Query
         {
             return None;
         }
         match counts.queries {
-            1 if Query::read(&mut decoder).ok()? == *self.question => {}
+            1 if Query::read(&mut decoder).ok()? == request.question => {}
             // Servers that could not read the query do not repeat it.
             0 if metadata.response_code != ResponseCode::NoError => {}
             _ => return None,
         }
         let refused = matches!(metadata.response_code, ResponseCode::ServFail | ResponseCode::Refused);
         bytes.shrink_to_fit();
-        Some(Reply { bytes, refused })
+        Some(Self { bytes, refused })
+    }
+
+    /// The answer as the client waits for it: under its own id.
+    #[must_use]
+    pub fn for_client(mut self, request: &Request) -> Vec<u8> {
+        set_id(&mut self.bytes, request.id());
+        self.bytes
     }
 }
