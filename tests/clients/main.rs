@@ -35,6 +35,7 @@ mod networks;
 mod networks_stress;
 mod options;
 mod policies;
+mod ports;
 mod powercut;
 mod pull;
 mod registry_cli;

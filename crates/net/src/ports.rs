@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use longshore_sys::host_sockets::HostSockets;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
@@ -66,6 +67,7 @@ type Taken = Arc<Mutex<BTreeMap<(Transport, IpAddr), BTreeMap<u16, u16>>>>;
 #[derive(Clone, Debug, Default)]
 pub struct PortAllocator {
     taken: Taken,
+    host: HostSockets,
 }
 
 /// Ports that are ours until this is dropped.
@@ -79,12 +81,12 @@ pub struct PortReservation {
 type Held = (PortMap, Option<OwnedFd>);
 
 impl PortAllocator {
-    /// None are taken yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// None are taken yet. They are those of the network namespace that `host` leads to.
+    pub fn new(host: HostSockets) -> Self {
+        Self { taken: Taken::default(), host }
     }
 
-    /// Takes all the ports or none. It binds in the network namespace of the calling thread.
+    /// Takes all the ports or none.
     ///
     /// # Errors
     /// If a port is taken by one of our containers, or by a program of the host.
@@ -194,9 +196,18 @@ impl PortAllocator {
                 source,
             };
             sockets.push(match request.count {
-                1 => hold(transport, SocketAddr::new(*ip, first)).map_err(|source| failed(first, source))?,
+                1 => {
+                    let address = SocketAddr::new(*ip, first);
+                    let held = self.host.within(move || hold(transport, address));
+                    held.map_err(io::Error::from).flatten().map_err(|source| failed(first, source))?
+                }
                 _ => {
-                    if let Some(port) = listeners::port_in_use(transport, ip, &(first..=last))? {
+                    let ip = *ip;
+                    let look = move || listeners::port_in_use(transport, &ip, &(first..=last));
+                    let looked = self.host.within(look);
+                    let looked =
+                        looked.map_err(|e| Error::system("look for ports in use", io::Error::from(e)));
+                    if let Some(port) = looked.flatten()? {
                         return Err(failed(port, Errno::ADDRINUSE.into()));
                     }
                     None
@@ -343,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_port_is_the_same_of_both_families() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let both = |port: Option<RangeInclusive<u16>>| PortRequest {
             host_ips: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             ..request(Transport::Tcp, LO, port)
@@ -368,7 +379,7 @@ mod tests {
 
     #[test]
     fn our_own_port_is_told_from_a_foreign_one() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let held = ports.reserve(&[request(Transport::Tcp, LO, None)]).unwrap();
         let port = held.ports()[0].host_port;
         assert!(EPHEMERAL.contains(&port));
@@ -386,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_program_of_the_host_is_noticed() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let tcp = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = tcp.local_addr().unwrap().port();
         let error = ports.reserve(&[request(Transport::Tcp, LO, Some(port..=port))]).unwrap_err();
@@ -406,7 +417,7 @@ mod tests {
 
     #[test]
     fn all_ports_or_none() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let held = ports.reserve(&[request(Transport::Tcp, LO, None)]).unwrap();
         let port = held.ports()[0].host_port;
         let both =
@@ -417,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_range_gives_its_first_free_port() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let held = ports.reserve(&[request(Transport::Tcp, LO, None)]).unwrap();
         let port = held.ports()[0].host_port;
         let range = port..=port.saturating_add(20);
@@ -434,12 +445,16 @@ mod tests {
         drop(server.accept().unwrap());
         drop(server);
         drop(client);
-        assert!(PortAllocator::new().reserve(&[request(Transport::Tcp, LO, Some(port..=port))]).is_ok());
+        assert!(
+            PortAllocator::new(HostSockets::default())
+                .reserve(&[request(Transport::Tcp, LO, Some(port..=port))])
+                .is_ok()
+        );
     }
 
     #[test]
     fn a_reservation_keeps_what_it_is_asked_for_again() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let ip = [127, 0, 0, 1];
         let any = |port: u16| PortRequest { container_port: port, ..request(Transport::Tcp, ip, None) };
         let mut held = ports.reserve(&[any(80), any(81)]).expect("free ones");
@@ -464,7 +479,7 @@ mod tests {
 
     #[test]
     fn many_ports_in_a_row_need_no_sockets() {
-        let ports = PortAllocator::new();
+        let ports = PortAllocator::new(HostSockets::default());
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let row = |first: u16, count: u16| PortRequest {

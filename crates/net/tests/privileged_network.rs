@@ -75,7 +75,7 @@ fn privileged_published_ports_answer() {
     // As an engine does it: the ports are held by sockets, which must not answer in the container's place.
     let requests: Vec<PortRequest> =
         published.ports.iter().map(|p| request(p, published.addresses[0])).collect();
-    let held = host.within(|| PortAllocator::new().reserve(&requests)).unwrap();
+    let held = host.within(|| PortAllocator::default().reserve(&requests)).unwrap();
     assert_eq!(held.ports(), published.ports);
     network.attach(a.fd(), &published).unwrap();
     network.attach(b.fd(), &endpoint("b", 2, 3)).unwrap();
@@ -663,7 +663,7 @@ fn privileged_both_families_work_alike() {
     ];
     let requests: Vec<PortRequest> =
         published.ports.iter().map(|p| request(p, published.addresses[0])).collect();
-    let held = host.within(|| PortAllocator::new().reserve(&requests)).unwrap();
+    let held = host.within(|| PortAllocator::default().reserve(&requests)).unwrap();
     network.attach(a.fd(), &published).unwrap();
     network.attach(b.fd(), &endpoint_of_both("b", 20, 3)).unwrap();
     a.serve_tcp("[::]:80");

@@ -41,6 +41,9 @@ pub struct HostConfig {
     pub pid_mode: String,
     pub privileged: bool,
     pub publish_all_ports: bool,
+    /// Ours alone: `nat` or `local`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub publish_mode: String,
     pub readonly_rootfs: bool,
     pub security_opt: Option<Vec<String>>,
     #[serde(skip_serializing_if = "empty_map")]

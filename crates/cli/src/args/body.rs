@@ -136,6 +136,9 @@ impl CreateArgs {
             "PidsLimit": self.pids_limit, "Init": self.init, "Sysctls": pairs(&self.sysctl),
             "StorageOpt": pairs(&self.storage_opt), "Tmpfs": split(&self.tmpfs, ':'),
         });
+        if !self.publish_mode.is_empty() {
+            host["PublishMode"] = json!(self.publish_mode);
+        }
         self.throttles(&mut host)?;
         let mut limits = self.ulimit.iter().map(|u| ulimit::parse(u)).collect::<Result<Vec<_>, _>>()?;
         limits.sort_by_key(|l| l["Name"].as_str().unwrap_or_default().to_owned());

@@ -105,6 +105,10 @@ options! {
             flag("platform", STRING, "Set platform if server is multi-platform capable"),
         privileged: bool = flag("privileged", BOOL, "Give extended privileges to this container"),
         publish: Vec<String> = flag("publish", LIST, "Publish a container's port(s) to the host").short('p'),
+        publish_mode: String = flag(
+            "publish-mode", STRING,
+            "How published ports work: \"nat\" (rules of the firewall) or \"local\" (listeners on the host); Longshore's daemon only",
+        ),
         publish_all: bool = flag("publish-all", BOOL, "Publish all exposed ports to random ports").short('P'),
         pull: String =
             flag("pull", STRING, "Pull image before creating (\"always\", \"missing\", \"never\")").default("missing"),

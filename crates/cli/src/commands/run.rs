@@ -194,10 +194,23 @@ async fn make(app: &App<'_>, create: &CreateArgs, body: Value) -> Result<String>
         }
         (made, None) => made?,
     };
+    if !create.publish_mode.is_empty() {
+        heeded(&app.client, &made.id, &create.publish_mode).await?;
+    }
     for warning in made.warnings {
         eprintln!("WARNING: {}", tty::printable(&warning));
     }
     Ok(made.id)
+}
+
+/// Other daemons ignore a mode that they do not know: then the container is not what was asked for, and goes again.
+async fn heeded(c: &Client, id: &str, mode: &str) -> Result<()> {
+    let path = format!("/containers/{id}");
+    if c.value(&format!("{path}/json")).await?["HostConfig"]["PublishMode"] == mode {
+        return Ok(());
+    }
+    let _: Value = c.json(Method::DELETE, &path, Payload::Empty).await?;
+    Err(Failure::new("this daemon does not know --publish-mode; Longshore's does"))
 }
 
 /// Asks for the container, and before that, or where it is missing, for its image.

@@ -61,6 +61,7 @@ pub struct HostConfig {
     /// `80/tcp` to host addresses and ports.
     pub port_bindings: Option<BTreeMap<String, Option<Vec<PortBinding>>>>,
     pub publish_all_ports: bool,
+    pub publish_mode: PublishMode,
     pub restart: RestartPolicy,
     pub auto_remove: bool,
     /// Rows, columns.
@@ -97,6 +98,43 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     /// `--init`; `None`: the daemon's default.
     pub init: Option<bool>,
+}
+
+/// How what comes to a published port gets to the container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PublishMode {
+    /// As the daemon is set up: by rules of the firewall, if it can.
+    #[default]
+    Unset,
+    /// By rules of the firewall: it is forwarded, and the container sees who asks.
+    Nat,
+    /// The engine listens on the host and passes it on: for the host's firewall it is what comes to the host itself.
+    Local,
+}
+
+impl PublishMode {
+    /// Empty if nothing is asked for.
+    pub fn word(self) -> &'static str {
+        match self {
+            PublishMode::Unset => "",
+            PublishMode::Nat => "nat",
+            PublishMode::Local => "local",
+        }
+    }
+}
+
+impl std::str::FromStr for PublishMode {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> crate::Result<Self> {
+        match text {
+            "" => Ok(PublishMode::Unset),
+            "nat" => Ok(PublishMode::Nat),
+            "local" => Ok(PublishMode::Local),
+            _ => Err(crate::Error::invalid(format!("invalid publish mode {text:?}: want nat or local"))),
+        }
+    }
 }
 
 /// Limits. Bytes, microseconds and Docker's units throughout; 0 or `None`: unlimited or default.

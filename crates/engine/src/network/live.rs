@@ -44,7 +44,12 @@ impl Engine {
         };
         let mut relays = Relays::default();
         if let Some(reservation) = &reservation {
-            let followed = relays.follow(&self.inner.networks.runtime, reservation, &own);
+            let followed = relays.follow(
+                &self.inner.networks.runtime,
+                reservation,
+                &own,
+                self.publishes_locally(record),
+            );
             followed.unwrap_or_else(|err| warn("its ports", &err));
         }
         let names = if record.networks.keys().any(|name| is_custom(name)) && !record.sandbox.is_empty() {

@@ -172,7 +172,7 @@ impl Networks {
         Ok(Self {
             records: RwLock::new(records),
             bridges: RwLock::new(bridges),
-            ports: PortAllocator::new(),
+            ports: PortAllocator::new(options.host_sockets.clone()),
             firewall,
             changing: Mutex::new(()),
             runtime,

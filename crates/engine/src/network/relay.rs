@@ -1,5 +1,6 @@
 //! Published ports that no rule of the firewall can lead on: those of the host's IPv6 addresses where the container has
-//! only IPv4, and those of the host's IPv6 loopback, whose packets the kernel lets out nowhere. They come to the sockets
+//! only IPv4, those of the host's IPv6 loopback, whose packets the kernel lets out nowhere, and those of containers whose ports
+//! are to be the host's own (the publish mode `local`). They come to the sockets
 //! that hold the ports, and are passed on from there.
 
 use std::collections::HashMap;
@@ -43,16 +44,17 @@ impl Drop for Relays {
 }
 
 impl Relays {
-    /// Passes on what of the ports no rule does, and nothing else. `addresses` are the container's. What goes on as before is
-    /// not disturbed. To be called on a thread that may wait.
+    /// Passes on what of the ports no rule does, and nothing else; `all`: no rule does any. `addresses` are the
+    /// container's. What goes on as before is not disturbed. To be called on a thread that may wait.
     ///
     /// # Errors
-    /// When a socket cannot be used.
+    /// When a socket cannot be used, or is of a protocol that cannot be passed on.
     pub(crate) fn follow(
         &mut self,
         runtime: &Handle,
         reservation: &PortReservation,
         addresses: &[IpAddr],
+        all: bool,
     ) -> Result<()> {
         let target = |port: &PortMap| {
             let same = addresses.iter().find(|ip| ip.is_ipv4() == port.host_ip.is_ipv4());
@@ -62,7 +64,7 @@ impl Relays {
         let held = reservation.ports();
         self.end(runtime, |relay| target(&relay.port) != Some(relay.to) || !held.contains(&relay.port));
         let known: Vec<PortMap> = self.0.iter().map(|relay| relay.port).collect();
-        let sockets = reservation.sockets(|port| port.host_ip.is_ipv6() && !known.contains(port))?;
+        let sockets = reservation.sockets(|port| (all || port.host_ip.is_ipv6()) && !known.contains(port))?;
         for (port, socket) in sockets {
             let Some(to) = target(&port) else { continue };
             let _within = runtime.enter();
@@ -73,6 +75,9 @@ impl Relays {
                     let socket = std::net::UdpSocket::from(socket);
                     let socket = socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket));
                     runtime.spawn(serve_udp(Arc::new(socket.map_err(failed)?), to))
+                }
+                Transport::Sctp if all => {
+                    return Err(Error::unimplemented("the publish mode local for ports of SCTP"));
                 }
                 Transport::Sctp => continue,
             };

@@ -9,6 +9,7 @@ use longshore_net::dns::{DnsOptions, upstreams};
 use longshore_net::{
     DefaultRoute, Endpoint, GatewayMode, InterfaceSysctl, PortMap, PortRequest, PortReservation,
 };
+use longshore_oci::Kind;
 use longshore_sys::netns;
 
 use super::{Bridge, NameServer, Record as Network, Relays, is_custom};
@@ -17,7 +18,7 @@ use crate::container::files::{Net, host_conf};
 use crate::container::ports;
 use crate::container::spec::may_configure_network;
 use crate::engine::make_dir;
-use crate::model::EndpointSettings;
+use crate::model::{EndpointSettings, PublishMode};
 use crate::record::Record;
 use crate::{Engine, Error, Result, names as ids};
 
@@ -235,12 +236,16 @@ impl Engine {
         links: &mut [Link],
         held: &mut Held,
     ) -> Result<()> {
+        if record.host.publish_mode == PublishMode::Nat && self.inner.options.host_sockets.is_apart() {
+            let why = "a daemon without root cannot change the host's firewall: use the publish mode local";
+            return Err(Error::new(Kind::Unavailable, why));
+        }
         let (v4, v6) = (leading(links, false), leading(links, true));
         let reach = ports::Reach {
             container_ips: [v4, v6].map(|leading| leading.map(|(_, ip)| ip)),
             host_ip: v4.and_then(|(link, _)| link.bridge.host_ip),
             ipv6: longshore_net::has_ipv6(),
-            local: false,
+            local: self.publishes_locally(record),
         };
         let mut wanted = ports::requests(
             record.host.port_bindings.as_ref(),
@@ -257,7 +262,7 @@ impl Engine {
         held.relays.end_ports(runtime, |port| !wanted.iter().any(|request| request.asks_for(port)));
         let changed = self.inner.networks.ports.change(&mut reservation, &wanted);
         let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
-        let followed = held.relays.follow(runtime, &reservation, &addresses);
+        let followed = held.relays.follow(runtime, &reservation, &addresses, reach.local);
         record.ports = reservation.ports();
         record.ports.extend(routed);
         held.reservation = Some(reservation);
@@ -265,9 +270,29 @@ impl Engine {
         followed?;
         note_ports(c, record);
         for link in links {
-            link.endpoint.ports = ports_of(&record.ports, &link.endpoint);
+            link.endpoint.ports = self.ports_of(record, &link.endpoint);
         }
         Ok(())
+    }
+
+    /// Whether a container's ports are sockets of the host's that are listened on.
+    pub(super) fn publishes_locally(&self, record: &Record) -> bool {
+        match record.host.publish_mode {
+            PublishMode::Local => true,
+            PublishMode::Nat => false,
+            PublishMode::Unset => self.inner.options.host_sockets.is_apart(),
+        }
+    }
+
+    /// The ports that rules of the firewall lead to an endpoint.
+    fn ports_of(&self, record: &Record, endpoint: &Endpoint) -> Vec<PortMap> {
+        let local = self.publishes_locally(record);
+        let leads = |port: &&PortMap| match port.host_ip {
+            _ if local && port.host_port != 0 => false,
+            IpAddr::V4(_) => endpoint.default_route.ipv4 && endpoint.addresses.iter().any(IpAddr::is_ipv4),
+            IpAddr::V6(_) => endpoint.default_route.ipv6 && endpoint.addresses.iter().any(IpAddr::is_ipv6),
+        };
+        record.ports.iter().filter(leads).copied().collect()
     }
 
     /// Makes the interfaces, and tells the container's name to others and theirs to it.
@@ -377,7 +402,7 @@ impl Engine {
             let Ok(network) = self.inner.networks.find(&e.network_id) else { continue };
             let Ok(bridge) = self.inner.networks.bridge_of(&network) else { continue };
             let mut endpoint = endpoint_of(record, e, routes.of(name));
-            endpoint.ports = ports_of(&record.ports, &endpoint);
+            endpoint.ports = self.ports_of(record, &endpoint);
             links.push(Link { network, bridge, endpoint });
         }
         links
@@ -504,15 +529,6 @@ fn without_host(requests: &mut Vec<PortRequest>, leading: [Option<(&Link, IpAddr
     }
     requests.retain(|request| !request.host_ips.is_empty());
     open
-}
-
-/// The ports that a rule of the firewall can lead to an endpoint.
-pub(super) fn ports_of(ports: &[PortMap], endpoint: &Endpoint) -> Vec<PortMap> {
-    let leads = |port: &&PortMap| match port.host_ip {
-        IpAddr::V4(_) => endpoint.default_route.ipv4 && endpoint.addresses.iter().any(IpAddr::is_ipv4),
-        IpAddr::V6(_) => endpoint.default_route.ipv6 && endpoint.addresses.iter().any(IpAddr::is_ipv6),
-    };
-    ports.iter().filter(leads).copied().collect()
 }
 
 pub(super) fn addresses(e: &EndpointSettings) -> Vec<IpAddr> {

@@ -183,6 +183,7 @@ fn host_config(h: model::HostConfig) -> HostConfig {
         pid_mode: h.pid_mode,
         privileged: h.privileged,
         publish_all_ports: h.publish_all_ports,
+        publish_mode: h.publish_mode.word().to_owned(),
         readonly_rootfs: h.readonly_rootfs,
         security_opt: h.security_opt,
         storage_opt: h.storage_opt,

@@ -101,6 +101,7 @@ fn host_config(h: HostConfig) -> Result<model::HostConfig, ApiError> {
         network_mode: h.network_mode,
         port_bindings: h.port_bindings.map(port_bindings),
         publish_all_ports: h.publish_all_ports,
+        publish_mode: h.publish_mode.parse()?,
         restart: model::RestartPolicy {
             name: h.restart_policy.name,
             max_retries: h.restart_policy.maximum_retry_count,
