@@ -24,6 +24,7 @@ mod faults;
 mod files;
 mod git_server;
 mod harness;
+mod health;
 mod images;
 mod kills;
 mod ledger;

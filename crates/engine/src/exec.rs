@@ -351,7 +351,7 @@ fn container_user(c: &Container, asked: &str) -> Result<longshore_runtime::user:
 }
 
 /// What an exec that could not be started counts as: 127 for what is not there, 126 for what cannot be run.
-pub(crate) fn start_failed(e: &Error) -> i32 {
+fn start_failed(e: &Error) -> i32 {
     if e.kind() != Kind::Invalid {
         return 126;
     }

@@ -148,5 +148,6 @@ scripts! {
     privileged_volumes_and_networks_as_docker "volumes";
     privileged_made_networks_as_docker "networks";
     privileged_events_as_docker "events";
+    privileged_health_as_docker "health";
     privileged_registries_as_docker "registry";
 }

@@ -2,7 +2,7 @@
 //!
 //! A line is `METHOD /path?query body`. After the method stand `!` (without a version in the path), `*` (once for every
 //! version) or `@type` (the body's Content-Type). `UPGRADE` is a POST that takes the connection over. `AWAIT name
-//! status` waits for a container (`gone`: for its removal). The body `<build TEXT>` is a context of a Dockerfile alone. `{id}` is the last id answered, `{start}` and `{now}` are times, `{registry}` is a
+//! status` waits for a container (`gone`: for its removal; `healthy`, `unhealthy`: for its health). The body `<build TEXT>` is a context of a Dockerfile alone. `{id}` is the last id answered, `{start}` and `{now}` are times, `{registry}` is a
 //! registry beside the daemon.
 
 use std::path::{Path, PathBuf};
@@ -111,8 +111,8 @@ impl Side {
     fn wait(&self, name: &str, status: &str) {
         let path = format!("/containers/{name}/json");
         wait_until(&format!("{name} is {status}"), || {
-            let is = &self.json("GET", &path)["State"]["Status"];
-            is.as_str().unwrap_or("gone") == status
+            let state = &self.json("GET", &path)["State"];
+            state["Status"].as_str().unwrap_or("gone") == status || state["Health"]["Status"] == status
         });
     }
 }

@@ -275,16 +275,18 @@ impl CreateArgs {
     }
 
     fn health(&self) -> Result<Option<Value>> {
-        let times = [
+        let mut times = Vec::new();
+        for (name, key, text) in [
             ("interval", "Interval", &self.health_interval),
             ("timeout", "Timeout", &self.health_timeout),
             ("start-period", "StartPeriod", &self.health_start_period),
             ("start-interval", "StartInterval", &self.health_start_interval),
-        ];
+        ] {
+            times.push((name, key, text.as_deref().map_or(Ok(0), duration)?));
+        }
         let command = self.health_cmd.as_deref().filter(|c| !c.is_empty());
-        let given = command.is_some()
-            || self.health_retries.is_some_and(|r| r != 0)
-            || times.iter().any(|(_, _, v)| v.is_some());
+        let retries = self.health_retries.unwrap_or(0);
+        let given = command.is_some() || retries != 0 || times.iter().any(|(.., nanos)| *nanos != 0);
         if self.no_healthcheck && given {
             return Err(Failure::new("--no-healthcheck conflicts with --health-* options"));
         }
@@ -295,13 +297,11 @@ impl CreateArgs {
             return Ok(None);
         }
         let negative = |name: &str| Failure::new(format!("--health-{name} cannot be negative"));
-        let retries = self.health_retries.unwrap_or(0);
         if retries < 0 {
             return Err(negative("retries"));
         }
         let mut health = json!({"Test": command.map(|c| json!(["CMD-SHELL", c])), "Retries": retries});
-        for (name, key, value) in times {
-            let nanos = value.as_deref().map_or(Ok(0), duration)?;
+        for (name, key, nanos) in times {
             if nanos < 0 {
                 return Err(negative(name));
             }
@@ -484,7 +484,10 @@ mod tests {
             ("-v /a:/b:/c:/d img", "invalid spec: /a:/b:/c:/d: too many colons"),
             ("--mac-address x img", "x is not a valid mac address"),
             ("--health-cmd x --no-healthcheck img", "--no-healthcheck conflicts with --health-* options"),
+            ("--no-healthcheck --health-retries 1 img", "--no-healthcheck conflicts with --health-* options"),
             ("--health-interval=-1s img", "--health-interval cannot be negative"),
+            ("--health-start-interval=-1s img", "--health-start-interval cannot be negative"),
+            ("--health-retries=-1 img", "--health-retries cannot be negative"),
             ("--restart x:y img", "invalid restart policy format: maximum retry count must be an integer"),
             ("--security-opt x img", "Invalid --security-opt: \"x\""),
             ("--use-api-socket img", "--use-api-socket is not implemented yet"),

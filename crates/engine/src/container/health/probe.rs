@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::plan::{Plan, since};
 use crate::container::{Container, exit_of, from_std};
-use crate::exec::{async_fd, start_failed};
+use crate::exec::async_fd;
 use crate::model::{CreateExec, HealthProbe, HealthResult, HealthStatus, UnixNanos};
 use crate::time::{go_duration, now};
 use crate::{Engine, Error, Result, names, notes};
@@ -146,10 +146,8 @@ impl Prober {
         };
         match started {
             Ok(exec) => self.attend(start, &id, exec).await,
-            Err(e) => {
-                self.announce_end(&id, start_failed(&e));
-                failed(start, e.to_string())
-            }
+            // As for Docker, what was never there does not die.
+            Err(e) => failed(start, e.to_string()),
         }
     }
 
@@ -191,7 +189,7 @@ impl Prober {
             Ok(running) => running,
             Err(e) => {
                 kill(&self.engine, &self.task, pid).await;
-                self.announce_end(id, 137);
+                announce_end(&self.engine, &self.c, id, 137);
                 return failed(start, e.to_string());
             }
         };
@@ -256,10 +254,6 @@ impl Prober {
             self.left = Some(gone);
         }
         words.all().await
-    }
-
-    fn announce_end(&self, id: &str, code: i32) {
-        announce_end(&self.engine, &self.c, id, code);
     }
 
     /// A daemon that finds the container again is to know which process it must end.
