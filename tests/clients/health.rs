@@ -190,7 +190,7 @@ fn privileged_checks_that_cannot_be_run_count_as_failed() {
     assert_eq!(d.inspect(last, "forks"), "0 left");
     for (name, test) in [("none", r#"["NONE"]"#), ("odd", r#"["BAD","x"]"#), ("nothing", "[]")] {
         create(name, &check(test));
-        assert_eq!(d.inspect("{{json .State}}", name).contains("Health"), false, "{name}");
+        assert!(!d.inspect("{{json .State}}", name).contains("Health"), "{name}");
     }
     d.finish();
 }
