@@ -399,7 +399,8 @@ fn privileged_networks_that_cannot_be_are_refused() {
             ("one", "network with name one already exists"),
             ("bridge", "operation is not permitted on predefined bridge network"),
             ("-d nosuch x", "plugin \"nosuch\" not found"),
-            ("-d macvlan x", "the network driver macvlan is not supported yet"),
+            ("-d overlay x", "the network driver overlay is not supported yet"),
+            ("-d macvlan x", "needs an interface of the host's"),
             ("--subnet 172.18.0.0/16 x", "Pool overlaps with other one on this address space"),
             ("--subnet 10.0.0.1/24 x", "it should be 10.0.0.0/24"),
             ("--subnet 10.0.0.0/24 --gateway 10.0.1.1 x", "no matching subnet for gateway"),
@@ -430,5 +431,59 @@ fn privileged_networks_that_cannot_be_are_refused() {
         }
     }
     assert_eq!(in_netns(&d.netns(), "ip -o link").ok(), links, "nothing is left of them");
+    d.finish();
+}
+
+/// Containers on the network of one of the host's interfaces, under their own addresses.
+#[test]
+fn privileged_macvlan_networks_are_the_hosts_own() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    let world = neighbour(&d);
+    let create = |d: &Daemon, options: &str| say(d, Client::Docker, &format!("network create {options}"));
+    let lan = "-d macvlan --subnet 192.0.2.0/24 --gateway 192.0.2.2 --ip-range 192.0.2.128/25";
+    create(&d, &format!("{lan} -o parent=out0 -o macvlan_mode=bridge lan")).ok();
+    for (options, words) in [
+        (format!("{lan} other"), "needs an interface of the host's: -o parent=eth0"),
+        (
+            "-d macvlan --subnet 10.77.0.0/24 -o parent=none0 other".to_owned(),
+            "the parent interface none0 is not there",
+        ),
+        (format!("{lan} -o parent=out0 -o macvlan_mode=x other"), "requested macvlan mode 'x' is not valid"),
+        (
+            "-d macvlan --subnet 10.77.0.0/24 -o parent=out0 other".to_owned(),
+            "network lan is already using parent interface out0",
+        ),
+    ] {
+        let error = create(&d, &options).fails(1);
+        assert!(error.contains(words), "{options}: {error}");
+    }
+    sleeper(&d, "client", "--network lan");
+    web(&d, "web", &["--network", "lan", "--ip", "192.0.2.200", "--mac-address", "02:00:00:00:00:c8"]);
+    wait_until("the neighbour reaches it", || get(&world, "192.0.2.200").as_deref() == Some("web"));
+    assert_eq!(page(&d, "client", "web").ok(), "web", "by its name");
+    assert!(in_netns(&world, "ip neigh").ok().contains("02:00:00:00:00:c8"));
+    assert_eq!(get(&d.netns(), "192.0.2.200"), None, "not from the host: so it is with macvlan");
+    // While it runs, on a daemon that has started anew, and gone with it.
+    docker(&d, "network create app");
+    docker(&d, "network connect app web");
+    d.kill9();
+    d.launch();
+    assert_eq!(page(&d, "client", "web").ok(), "web");
+    docker(&d, "network disconnect lan web");
+    assert!(!d.docker(["exec", "web", "ip", "-o", "addr"]).ok().contains("192.0.2."));
+    docker(&d, "network connect --ip 192.0.2.201 lan web");
+    wait_until("the neighbour reaches it", || get(&world, "192.0.2.201").as_deref() == Some("web"));
+    docker(&d, "rm -f web client");
+    docker(&d, "network rm lan app");
+    assert!(in_netns(&d.netns(), "ip link show out0").code == 0);
+    // What this kernel has not it says.
+    create(&d, "-d ipvlan --subnet 192.0.2.0/24 --gateway 192.0.2.2 -o parent=out0 ip").ok();
+    let run = d.docker(["run", "--rm", "--network", "ip", "busybox", "ip", "-o", "addr", "show", "eth0"]);
+    match run.code {
+        0 => assert!(run.stdout.contains("192.0.2.1/24"), "{}", run.stdout),
+        _ => assert!(run.stderr.contains("this kernel has no such interfaces"), "{}", run.stderr),
+    }
+    docker(&d, "network rm ip");
     d.finish();
 }

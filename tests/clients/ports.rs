@@ -38,7 +38,7 @@ fn privileged_all_ports_of_a_protocol_are_one_rule() {
         wait_until("the port answers from outside", || {
             answer(&world, "192.0.2.1", port).as_deref() == Some(&port.to_string())
         });
-        assert!(answer(&d.netns(), "127.0.0.1", port).is_some(), "from the host, {port}");
+        wait_until("it answers from the host", || answer(&d.netns(), "127.0.0.1", port).is_some());
     }
     // The rules do not stand in the way of who asks from here.
     let page = std::thread::spawn({
@@ -59,14 +59,14 @@ fn privileged_all_ports_of_a_protocol_are_one_rule() {
     d.kill9();
     d.launch();
     assert!(taken(&d).contains(words), "{}", taken(&d));
-    assert!(answer(&world, "192.0.2.1", 7).is_some());
+    wait_until("the port answers still", || answer(&world, "192.0.2.1", 7).is_some());
     // Some of them go, the others stay.
     d.run(Client::Longshore, ["update", "-p", "-8000-8099", "tcp"]).ok();
     d.docker(["run", "--rm", "-p", "8080:80", "busybox", "true"]).ok();
     let shown = d.docker(["ps", "--filter", "name=tcp", "--format", "{{.Ports}}"]).ok();
     let still = "0.0.0.0:1-7999->1-7999/tcp, 0.0.0.0:8100-65535->8100-65535/tcp, 8000-8099/tcp";
     assert_eq!(shown, still, "what is exposed stays so");
-    assert!(answer(&world, "192.0.2.1", 7).is_some());
+    wait_until("the port answers still", || answer(&world, "192.0.2.1", 7).is_some());
     // What is committed has them one by one, as images have.
     d.docker(["commit", "udp", "committed"]).ok();
     let exposed = d.docker(["image", "inspect", "-f", "{{len .Config.ExposedPorts}}", "committed"]).ok();

@@ -81,7 +81,7 @@ impl Engine {
             default_runtime: self.inner.runtimes.default_name().to_owned(),
             log_drivers: vec!["json-file".into(), "none".into()],
             volume_drivers: vec!["local".into()],
-            network_drivers: vec!["bridge".into(), "host".into(), "null".into()],
+            network_drivers: ["bridge", "host", "ipvlan", "macvlan", "null"].map(str::to_owned).to_vec(),
             mirrors: self
                 .inner
                 .options

@@ -360,8 +360,9 @@ impl Engine {
         }
         for bridge in self.inner.networks.bridges() {
             let ours = bridge.custom || self.inner.options.bridge.is_none();
-            if ours && !bridge.network.has_foreign_ports()? {
-                bridge.network.remove()?;
+            let others = bridge.network().map(|network| network.has_foreign_ports()).transpose()?;
+            if ours && others != Some(true) {
+                bridge.remove()?;
             }
         }
         if self.inner.options.cgroup_parent.is_none() {

@@ -25,6 +25,7 @@ mod netlink;
 mod netns;
 mod network;
 mod nft;
+mod parent;
 mod plan;
 mod ports;
 mod procfs;
@@ -44,6 +45,7 @@ pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use network::{
     Attachment, Network, free_interface, interfaces, loopback_up, name_server, set_default_routes,
 };
+pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, ParentConfig, ParentKind, ParentNetwork};
 pub use ports::{PortAllocator, PortRequest, PortReservation};
 pub use procfs::has_ipv6;
 pub use sysctl::InterfaceSysctl;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::netlink::{self, ContainerLinks, HostLinks};
 use crate::nft::Nft;
 use crate::plan::rules::Element;
-use crate::plan::{self, EndpointPlan};
+use crate::plan::{self, EndpointPlan, Side};
 use crate::{BridgeConfig, Endpoint, Firewall, netns, procfs};
 
 /// What an attach made.
@@ -87,22 +87,10 @@ impl Network {
         let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
         self.create_pair(&plan, netns)?;
         let finished = netns::within(netns, || {
-            // An interface that is down has no IPv6 address yet: so it never gets one that nobody gave it.
-            let ipv6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
-            procfs::set_lenient(
-                &format!("ipv6/conf/{}/disable_ipv6", plan.ifname),
-                if ipv6 { "0" } else { "1" },
-            );
-            procfs::set_lenient(&format!("ipv6/conf/{}/accept_ra", plan.ifname), "0");
-            procfs::set_lenient(&format!("ipv6/conf/{}/ndisc_notify", plan.ifname), "1");
-            procfs::set_lenient(&format!("ipv4/conf/{}/arp_notify", plan.ifname), "1");
-            let mut side = ContainerLinks::set_up(&plan)?;
-            for (path, value) in &plan.sysctls {
-                procfs::set(path, value)?;
-            }
+            let mut links = furnish(&plan.side)?;
             self.firewall.set(vec![(plan.host_if.clone(), plan.elements.clone())])?;
             lock(&self.links).settle(&plan.host_if, &self.config.bridge)?;
-            side.announce(&plan)
+            links.announce(&plan.side)
         });
         if let Err(error) = finished {
             if let Err(undo) = self.detach(&endpoint.id) {
@@ -199,6 +187,25 @@ impl Network {
         let rules = self.firewall.remove_network(&self.config.bridge);
         ports.and(bridge).and(rules)
     }
+}
+
+/// Sets a container's interface up, with its addresses, routes and settings, by a thread in its network namespace.
+pub(crate) fn furnish(side: &Side) -> Result<ContainerLinks> {
+    // An interface that is down has no IPv6 address yet: so it never gets one that nobody gave it.
+    let ipv6 = side.addresses.iter().any(|address| address.addr().is_ipv6());
+    for (path, value) in [
+        ("ipv6/conf/IF/disable_ipv6", if ipv6 { "0" } else { "1" }),
+        ("ipv6/conf/IF/accept_ra", "0"),
+        ("ipv6/conf/IF/ndisc_notify", "1"),
+        ("ipv4/conf/IF/arp_notify", "1"),
+    ] {
+        procfs::set_lenient(&path.replace("IF", &side.ifname), value);
+    }
+    let links = ContainerLinks::set_up(side)?;
+    for (path, value) in &side.sysctls {
+        procfs::set(path, value)?;
+    }
+    Ok(links)
 }
 
 impl Firewall {

@@ -6,7 +6,10 @@ mod support;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use longshore_net::{BridgeConfig, Endpoint, Firewall, GatewayMode, Network, PortMap, Transport};
+use longshore_net::{
+    BridgeConfig, Endpoint, Firewall, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Network,
+    ParentConfig, ParentKind, ParentNetwork, PortMap, Transport,
+};
 use support::{LONG, Namespace, SHORT, both, config, endpoint, endpoint_of_both, host_and_neighbour, port};
 
 const ANY: [u8; 4] = [0, 0, 0, 0];
@@ -211,4 +214,70 @@ for _ in range(12):
     time.sleep(0.25)
 "#;
     from.exec("python3", &["-c", program]);
+}
+
+/// Containers on the network of one of the host's interfaces.
+#[test]
+fn privileged_macvlan_containers_are_on_the_lan() {
+    let (host, lan) = host_and_neighbour();
+    let subnets = vec![support::subnet("10.9.0.0/24", "10.9.0.2"), support::subnet("fd09::/64", "fd09::2")];
+    let config = |parent: &str| ParentConfig {
+        parent: parent.to_owned(),
+        kind: ParentKind::Macvlan(MacvlanMode::Bridge),
+        subnets: subnets.clone(),
+        mtu: None,
+        internal: false,
+    };
+    let open = |parent: &str| host.within(|| ParentNetwork::open(config(parent)));
+    let error = open("nosuch0").expect_err("no such interface").to_string();
+    assert!(error.contains("the parent interface nosuch0 is not there"), "{error}");
+    let network = open("lan0").expect("open a network");
+    let containers = [Namespace::bare(), Namespace::bare()];
+    let at = |last: u8| {
+        let mut e = endpoint(&format!("e{last}"), 9, last);
+        e.addresses = vec![[10, 9, 0, last].into(), format!("fd09::{last}").parse().unwrap()];
+        e
+    };
+    for (last, container) in (10..).zip(&containers) {
+        network.attach(container.fd(), &at(last)).expect("attach");
+        container.serve_tcp("[::]:80");
+    }
+    lan.serve_tcp("[::]:80");
+    let [a, b] = &containers;
+    // They are who they are there: nothing is translated, and the neighbour reaches them.
+    assert_eq!(a.tcp("10.9.0.2:80").as_deref(), Some("::ffff:10.9.0.10"));
+    assert_eq!(a.tcp("[fd09::2]:80").as_deref(), Some("fd09::10"));
+    assert_eq!(lan.tcp("10.9.0.11:80").as_deref(), Some("::ffff:10.9.0.2"));
+    assert!(b.tcp("10.9.0.10:80").is_some());
+    assert_eq!(host.ask_tcp("10.9.0.10:80", SHORT), None, "not from the parent interface");
+    assert!(a.ip("route").contains("default via 10.9.0.2"));
+    network.detach(b.fd(), [10, 9, 0, 11].into()).expect("detach");
+    assert!(!b.links().contains("eth0"));
+    // Settings that cannot work leave nothing.
+    let wrong = Endpoint { addresses: vec![[10, 9, 0, 2].into()], ..at(12) };
+    assert!(network.attach(b.fd(), &wrong).is_err() && !b.links().contains("eth0"));
+    // A VLAN that its name speaks of is made, and goes again; others' interfaces stay.
+    match open("lan0.7") {
+        Ok(vlan) => {
+            assert!(host.links().contains("lan0.7"));
+            let again = open("lan0.7").expect("take it over");
+            again.remove().expect("remove");
+            vlan.remove().expect("gone already is fine");
+            assert!(!host.links().contains("lan0.7"));
+        }
+        Err(error) => assert!(error.to_string().contains("create VLAN lan0.7"), "{error}"),
+    }
+    network.remove().expect("remove");
+    assert!(host.links().contains("lan0"));
+    // Of ipvlan this kernel knows or says that it does not.
+    let kind = ParentKind::Ipvlan(IpvlanMode::L2, IpvlanFlag::Bridge);
+    drop((containers, lan));
+    let (host, lan) = host_and_neighbour();
+    let network = host.within(|| ParentNetwork::open(ParentConfig { kind, ..config("lan0") })).expect("open");
+    let container = Namespace::bare();
+    lan.serve_tcp("0.0.0.0:80");
+    match network.attach(container.fd(), &at(13)) {
+        Ok(()) => assert_eq!(container.tcp("10.9.0.2:80").as_deref(), Some("10.9.0.13")),
+        Err(error) => assert!(error.to_string().contains("this kernel has no such interfaces"), "{error}"),
+    }
 }

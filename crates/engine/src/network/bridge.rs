@@ -1,14 +1,17 @@
-//! A bridge network that is open: its interface, its rules, its addresses.
+//! A network that is open: its interface, its rules, its addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use longshore_net::{BridgeConfig, Firewall, GatewayMode, Ipam, Network, Subnet, same_family};
+use longshore_net::{
+    BridgeConfig, Endpoint, Firewall, GatewayMode, Ipam, Network, ParentNetwork, Subnet, same_family,
+};
 use longshore_oci::Kind;
 
-use super::Record;
 use super::names::Zone;
+use super::{Record, parent};
 use crate::{EngineOptions, Error, Result};
 
 const MTU: u32 = 1500;
@@ -16,9 +19,15 @@ const DEFAULT_ROOT: &str = "/var/lib/longshore";
 /// What stands before the names of options.
 const PREFIX: &str = "com.docker.network.";
 
-/// A bridge network.
+/// What a network is made of.
+enum Medium {
+    Bridge(Arc<Network>),
+    Parent(ParentNetwork),
+}
+
+/// A network that is open: a bridge, or what is below an interface of the host's.
 pub(crate) struct Bridge {
-    pub(crate) network: Arc<Network>,
+    medium: Medium,
     /// What containers on it are called.
     pub(crate) zone: Arc<Zone>,
     /// Whether somebody made it: then addresses may be asked for, and names are known.
@@ -119,35 +128,125 @@ impl Bridge {
         if let Some(why) = &options.no_bridges {
             return Err(Error::new(Kind::Unavailable, why.clone()));
         }
-        let settings = Settings::read(record, options)?;
         let mut pools = Vec::new();
         for pool in &record.pools {
             let kept: Vec<IpAddr> = [pool.gateway].into_iter().chain(pool.others.values().copied()).collect();
             pools.push(Ipam::new(pool.subnet, pool.range, &kept)?);
         }
         let subnets = record.pools.iter().map(|p| Subnet { net: p.subnet, gateway: p.gateway }).collect();
-        let config = BridgeConfig {
-            bridge: settings.bridge,
-            subnets,
-            mtu: settings.mtu,
-            masquerade: settings.masquerade,
-            icc: settings.icc,
-            internal: record.internal,
-            modes: settings.modes,
+        let (medium, host_ip) = match record.driver.as_str() {
+            "bridge" => {
+                let settings = Settings::read(record, options)?;
+                let host_ip = settings.host_ip;
+                let config = BridgeConfig {
+                    bridge: settings.bridge,
+                    subnets,
+                    mtu: settings.mtu,
+                    masquerade: settings.masquerade,
+                    icc: settings.icc,
+                    internal: record.internal,
+                    modes: settings.modes,
+                };
+                (Medium::Bridge(Arc::new(Network::open(config, firewall)?)), host_ip)
+            }
+            _ => (Medium::Parent(ParentNetwork::open(parent::config(record, subnets)?)?), None),
         };
-        let network = Arc::new(Network::open(config, firewall)?);
         let nets = record.pools.iter().map(|pool| pool.subnet).collect();
         Ok(Self {
-            network,
+            medium,
             zone: Arc::new(Zone::new(&record.name, nets)),
             custom: record.is_custom(),
-            host_ip: settings.host_ip,
+            host_ip,
             pools: Mutex::new(pools),
         })
     }
 
-    pub(crate) fn config(&self) -> &BridgeConfig {
-        self.network.config()
+    /// The bridge itself, if it is one.
+    pub(crate) fn network(&self) -> Option<&Arc<Network>> {
+        match &self.medium {
+            Medium::Bridge(network) => Some(network),
+            Medium::Parent(_) => None,
+        }
+    }
+
+    /// What the bridge was opened with, if it is one.
+    pub(crate) fn config(&self) -> Option<&BridgeConfig> {
+        self.network().map(|network| network.config())
+    }
+
+    /// The interface that it is below, if it is no bridge.
+    pub(crate) fn parent(&self) -> Option<&str> {
+        match &self.medium {
+            Medium::Bridge(_) => None,
+            Medium::Parent(network) => Some(&network.config().parent),
+        }
+    }
+
+    /// The subnet of a family.
+    pub(crate) fn subnet(&self, ipv6: bool) -> Option<&Subnet> {
+        let subnets = match &self.medium {
+            Medium::Bridge(network) => &network.config().subnets,
+            Medium::Parent(network) => &network.config().subnets,
+        };
+        subnets.iter().find(|subnet| subnet.gateway.is_ipv6() == ipv6)
+    }
+
+    /// Nothing leads out of it.
+    pub(crate) fn is_internal(&self) -> bool {
+        match &self.medium {
+            Medium::Bridge(network) => network.config().internal,
+            Medium::Parent(network) => network.config().internal,
+        }
+    }
+
+    /// Connects a container's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses; nothing of it is left then.
+    pub(crate) fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+        match &self.medium {
+            Medium::Bridge(network) => network.attach(netns, endpoint).map(drop)?,
+            Medium::Parent(network) => network.attach(netns, endpoint)?,
+        }
+        Ok(())
+    }
+
+    /// Disconnects an endpoint whose container has ended: its interface goes with its namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn let_go(&self, endpoint: &str) -> Result<()> {
+        match &self.medium {
+            Medium::Bridge(network) => Ok(network.release(endpoint)?),
+            Medium::Parent(_) => Ok(()),
+        }
+    }
+
+    /// Disconnects an endpoint of a container that goes on, in the network namespace at `netns`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn detach(&self, netns: &Path, endpoint: &str, addresses: &[IpAddr]) -> Result<()> {
+        match (&self.medium, addresses.first()) {
+            (Medium::Bridge(network), _) => network.detach(endpoint)?,
+            (Medium::Parent(network), Some(ip)) => {
+                network.detach(longshore_sys::netns::open(netns)?.as_fd(), *ip)?;
+            }
+            (Medium::Parent(_), None) => {}
+        }
+        Ok(())
+    }
+
+    /// Removes what was made on the host.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what could be removed is.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match &self.medium {
+            Medium::Bridge(network) => network.remove()?,
+            Medium::Parent(network) => network.remove()?,
+        }
+        Ok(())
     }
 
     fn pools(&self) -> MutexGuard<'_, Vec<Ipam>> {

@@ -66,10 +66,13 @@ impl Engine {
     /// The connections of containers that run, on each bridge.
     pub(crate) fn connections(&self) -> Vec<(Arc<longshore_net::Network>, Vec<Endpoint>)> {
         let bridges = self.inner.networks.bridges().into_iter();
-        let mut found: Vec<_> = bridges.map(|bridge| (bridge.network.clone(), Vec::new())).collect();
+        let mut found: Vec<_> =
+            bridges.filter_map(|bridge| Some((bridge.network()?.clone(), Vec::new()))).collect();
         for c in self.all().iter().filter(|c| c.task().is_some()) {
             for link in self.links_of(&c.record()) {
-                let slot = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link.bridge.network));
+                let slot = found.iter_mut().find(|(known, _)| {
+                    link.bridge.network().is_some_and(|network| Arc::ptr_eq(known, network))
+                });
                 slot.into_iter().for_each(|(_, all)| all.push(link.endpoint.clone()));
             }
         }
@@ -161,7 +164,7 @@ impl Engine {
         if EndpointOptions::read(settings)?.ifname.is_none() {
             link.endpoint.ifname = longshore_net::free_interface(fd.as_fd(), INTERFACE)?;
         }
-        link.bridge.network.attach(fd.as_fd(), &link.endpoint)?;
+        link.bridge.attach(fd.as_fd(), &link.endpoint)?;
         tell_names(record, &link);
         Ok(())
     }
@@ -203,9 +206,7 @@ impl Engine {
         let mut gateways = Vec::new();
         for (old, new, ipv6) in [(old.ipv4, new.ipv4, false), (old.ipv6, new.ipv6, true)] {
             let moved = links.iter().find(|link| old != new && new.as_ref() == Some(&link.network.name));
-            gateways.extend(
-                moved.and_then(|link| link.bridge.config().subnet(ipv6)).map(|subnet| subnet.gateway),
-            );
+            gateways.extend(moved.and_then(|link| link.bridge.subnet(ipv6)).map(|subnet| subnet.gateway));
         }
         longshore_net::set_default_routes(netns.as_fd(), &gateways)?;
         self.move_ports(c, &mut record, &mut links)?;
@@ -249,7 +250,7 @@ impl Engine {
         let published = self.publish(c, record, links, &mut held);
         c.write().held = held;
         published?;
-        let endpoints = links.iter().map(|link| (&*link.bridge.network, &link.endpoint));
+        let endpoints = links.iter().filter_map(|link| Some((&**link.bridge.network()?, &link.endpoint)));
         Ok(self.inner.networks.firewall.set_ports(endpoints)?)
     }
 

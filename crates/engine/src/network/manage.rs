@@ -10,7 +10,7 @@ use longshore_store::meta::{Batch, Table};
 
 use super::bridge::Settings;
 use super::live::check_endpoint;
-use super::{Bridge, PREDEFINED, Pool, Record};
+use super::{Bridge, PREDEFINED, Pool, Record, parent};
 use crate::model::{
     CreateNetwork, EndpointSettings, Filters, NetworkMember, NetworkPool, NetworkView, NewPool,
 };
@@ -73,13 +73,12 @@ impl Engine {
         let driver = if request.driver.is_empty() { "bridge" } else { request.driver.as_str() };
         match driver {
             "bridge" => {}
+            driver if parent::DRIVERS.contains(&driver) => {}
             "host" | "null" => {
                 let text = format!("only one instance of \"{driver}\" network is allowed");
                 return Err(Error::new(Kind::Denied, text));
             }
-            "macvlan" | "ipvlan" | "overlay" => {
-                return Err(Error::unimplemented(format!("the network driver {driver}")));
-            }
+            "overlay" => return Err(Error::unimplemented(format!("the network driver {driver}"))),
             other => return Err(Error::not_found(format!("plugin {other:?} not found"))),
         }
         let _alone = networks.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,11 +86,40 @@ impl Engine {
             return Err(Error::conflict(format!("network with name {} already exists", request.name)));
         }
         let mut record = Record::new(&request.name, driver)?;
-        record.pools = self.pools(&request)?;
         (record.internal, record.attachable) = (request.internal, request.attachable);
-        (record.options, record.labels) = (request.options, request.labels);
-        let name = Settings::read(&record, &self.inner.options)?.bridge;
-        if networks.bridges().iter().any(|b| b.config().bridge == name) {
+        (record.options, record.labels) = (request.options.clone(), request.labels.clone());
+        self.check_interface(&record)?;
+        record.pools = self.pools(&request)?;
+        let bridge = Arc::new(Bridge::open(&record, &self.inner.options, &networks.firewall)?);
+        let stored = self.inner.store.meta().commit(Batch::new().put(Table::Networks, &record.id, &record));
+        if let Err(e) = stored {
+            if let Err(undo) = bridge.remove() {
+                tracing::warn!("removing a network that could not be stored: {undo}");
+            }
+            return Err(e.into());
+        }
+        let id = record.id.clone();
+        networks.put(record, bridge);
+        self.event("network", "create", &id, &[("name", request.name.as_str()), ("type", driver)]);
+        Ok(id)
+    }
+
+    /// Refuses a network whose interface another network or the host has.
+    fn check_interface(&self, record: &Record) -> Result<()> {
+        let networks = &self.inner.networks;
+        if record.driver != "bridge" {
+            let parent = parent::config(record, Vec::new())?.parent;
+            let taken = networks.bridges().iter().any(|other| other.parent() == Some(parent.as_str()));
+            return match taken {
+                true => Err(Error::new(
+                    Kind::Denied,
+                    format!("network {} is already using parent interface {parent}", self.child_of(&parent)),
+                )),
+                false => Ok(()),
+            };
+        }
+        let name = Settings::read(record, &self.inner.options)?.bridge;
+        if networks.bridges().iter().any(|b| b.config().is_some_and(|c| c.bridge == name)) {
             return Err(Error::new(
                 Kind::Denied,
                 format!("conflicts with another network: both have bridge {name}"),
@@ -103,18 +131,14 @@ impl Engine {
                 format!("interface {name} exists already: choose another com.docker.network.bridge.name");
             return Err(Error::new(Kind::Denied, text));
         }
-        let bridge = Arc::new(Bridge::open(&record, &self.inner.options, &networks.firewall)?);
-        let stored = self.inner.store.meta().commit(Batch::new().put(Table::Networks, &record.id, &record));
-        if let Err(e) = stored {
-            if let Err(undo) = bridge.network.remove() {
-                tracing::warn!("removing a network that could not be stored: {undo}");
-            }
-            return Err(e.into());
-        }
-        let id = record.id.clone();
-        networks.put(record, bridge);
-        self.event("network", "create", &id, &[("name", request.name.as_str()), ("type", driver)]);
-        Ok(id)
+        Ok(())
+    }
+
+    /// The name of the network that is below an interface.
+    fn child_of(&self, parent: &str) -> String {
+        let records = self.inner.networks.records();
+        let of = |r: &&Arc<Record>| r.options.get("parent").is_some_and(|own| own == parent);
+        records.iter().find(of).map(|record| record.name.clone()).unwrap_or_default()
     }
 
     /// The subnets of a network that is to be made.
@@ -186,7 +210,7 @@ impl Engine {
             ));
         }
         if let Ok(bridge) = networks.bridge_of(&record) {
-            bridge.network.remove()?;
+            bridge.remove()?;
         }
         self.inner.store.meta().commit(Batch::new().delete(Table::Networks, &record.id))?;
         networks.forget(&record);
@@ -295,15 +319,16 @@ impl Engine {
     fn network_view(&self, r: &Record) -> NetworkView {
         let mut options = r.options.clone();
         if let (true, Ok(bridge)) = (r.name == "bridge", self.inner.networks.bridge()) {
-            let c = bridge.config();
-            for (key, value) in [
-                ("bridge.default_bridge", "true".to_owned()),
-                ("bridge.enable_icc", c.icc.to_string()),
-                ("bridge.enable_ip_masquerade", c.masquerade.to_string()),
-                ("bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
-                ("bridge.name", c.bridge.clone()),
-                ("driver.mtu", c.mtu.to_string()),
-            ] {
+            for (key, value) in bridge.config().into_iter().flat_map(|c| {
+                [
+                    ("bridge.default_bridge", "true".to_owned()),
+                    ("bridge.enable_icc", c.icc.to_string()),
+                    ("bridge.enable_ip_masquerade", c.masquerade.to_string()),
+                    ("bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
+                    ("bridge.name", c.bridge.clone()),
+                    ("driver.mtu", c.mtu.to_string()),
+                ]
+            }) {
                 options.insert(format!("com.docker.network.{key}"), value);
             }
         }

@@ -5,6 +5,7 @@ mod bridge;
 mod live;
 mod manage;
 mod names;
+mod parent;
 mod relay;
 mod wire;
 
@@ -108,6 +109,11 @@ impl Record {
         is_custom(&self.name)
     }
 
+    /// Whether interfaces are made for it, of its own and of its containers.
+    pub(crate) fn is_made(&self) -> bool {
+        self.driver == "bridge" || parent::DRIVERS.contains(&self.driver.as_str())
+    }
+
     /// Whether it has addresses of a family.
     pub(crate) fn has(&self, ipv6: bool) -> bool {
         self.pools.iter().any(|pool| pool.gateway.is_ipv6() == ipv6)
@@ -154,7 +160,7 @@ impl Networks {
         }
         let firewall = Firewall::open(&table_name(options))?;
         let mut bridges = BTreeMap::new();
-        for record in records.values_mut().filter(|r| r.driver == "bridge") {
+        for record in records.values_mut().filter(|r| r.is_made()) {
             let opened = match record.is_custom() {
                 true => Bridge::open(record, options, &firewall),
                 false => open_default(store, options, record, &firewall),

@@ -133,7 +133,7 @@ impl Engine {
             settings.endpoint_id = ids::new_id()?;
             // Known to the container from here on, so that a failure frees it.
             note(c, record, &network.name, &settings);
-            if network.driver == "bridge" {
+            if network.is_made() {
                 let planned = self.plan_link(c, record, &network, &mut settings, route.of(&network.name), n);
                 wiring.links.push(planned.map_err(networking)?);
             }
@@ -143,8 +143,7 @@ impl Engine {
         let published = self.publish(c, record, &mut wiring.links, &mut held);
         c.write().held = held;
         published.map_err(networking)?;
-        let gateway =
-            |(link, ip): (&Link, IpAddr)| link.bridge.config().subnet(ip.is_ipv6()).map(|s| s.gateway);
+        let gateway = |(link, ip): (&Link, IpAddr)| link.bridge.subnet(ip.is_ipv6()).map(|s| s.gateway);
         wiring.gateway =
             [false, true].into_iter().filter_map(|ipv6| leading(&wiring.links, ipv6)).find_map(gateway);
         Ok(wiring)
@@ -189,7 +188,7 @@ impl Engine {
         settings.ip_address.clear();
         settings.global_ipv6_address.clear();
         for ip in &addresses {
-            let subnet = bridge.config().subnet(ip.is_ipv6());
+            let subnet = bridge.subnet(ip.is_ipv6());
             let prefix = subnet.map_or(0, |s| u32::from(s.net.prefix_len()));
             // An internal network leads nowhere.
             let gateway = subnet.filter(|_| !network.internal).map(|s| s.gateway.to_string());
@@ -211,8 +210,9 @@ impl Engine {
             ("", None) => longshore_net::random_mac()?,
             (text, _) => longshore_net::parse_mac(text)?,
         };
-        // Shown while it runs.
-        settings.mac_address = longshore_net::format_mac(mac);
+        // Shown while it runs; one of ipvlan has the host's.
+        settings.mac_address =
+            if network.driver == "ipvlan" { String::new() } else { longshore_net::format_mac(mac) };
         let options = EndpointOptions::read(settings)?;
         let endpoint = Endpoint {
             id: settings.endpoint_id.clone(),
@@ -240,7 +240,9 @@ impl Engine {
             let why = "a daemon without root cannot change the host's firewall: use the publish mode local";
             return Err(Error::new(Kind::Unavailable, why));
         }
-        let (v4, v6) = (leading(links, false), leading(links, true));
+        // Where containers are on the network of the host's interface, they are reached there, by their own addresses.
+        let published = |ipv6| leading(links, ipv6).filter(|(link, _)| link.bridge.network().is_some());
+        let (v4, v6) = (published(false), published(true));
         let reach = ports::Reach {
             container_ips: [v4, v6].map(|leading| leading.map(|(_, ip)| ip)),
             host_ip: v4.and_then(|(link, _)| link.bridge.host_ip),
@@ -299,7 +301,7 @@ impl Engine {
     pub(crate) fn attach_network(&self, record: &Record, wiring: &Wiring) -> Result<Option<NameServer>> {
         let Some(fd) = &wiring.netns else { return Ok(None) };
         for link in &wiring.links {
-            link.bridge.network.attach(fd.as_fd(), &link.endpoint)?;
+            link.bridge.attach(fd.as_fd(), &link.endpoint)?;
             tell_names(record, link);
         }
         if wiring.links.is_empty() {
@@ -373,8 +375,10 @@ impl Engine {
         if let Some(bridge) = record.and_then(|record| self.inner.networks.bridge_of(&record).ok()) {
             bridge.zone.remove(&e.endpoint_id);
             let gone = match whole {
-                true => bridge.network.detach(&e.endpoint_id),
-                false => bridge.network.release(&e.endpoint_id),
+                true => {
+                    bridge.detach(&self.inner.paths.netns(&c.record().sandbox), &e.endpoint_id, &addresses(e))
+                }
+                false => bridge.let_go(&e.endpoint_id),
             };
             match gone {
                 Ok(()) => addresses(e).into_iter().for_each(|ip| bridge.release(ip)),
@@ -493,7 +497,7 @@ fn links(record: &Record) -> BTreeMap<String, String> {
 pub(super) fn known(links: &[Link]) -> (Vec<Arc<super::names::Zone>>, bool) {
     let (mut zones, mut outside) = (Vec::new(), false);
     for link in links {
-        outside |= !link.bridge.config().internal;
+        outside |= !link.bridge.is_internal();
         if link.bridge.custom {
             zones.push(link.bridge.zone.clone());
         }
@@ -507,7 +511,8 @@ fn without_host(requests: &mut Vec<PortRequest>, leading: [Option<(&Link, IpAddr
     let mode = |ipv6: bool| {
         let [v4, v6] = leading;
         let own = if ipv6 { v6.or(v4) } else { v4 };
-        own.map(|(link, ip)| (link.bridge.config().mode(ip.is_ipv6()), ip.is_ipv6() == ipv6))
+        let (link, ip) = own?;
+        Some((link.bridge.config()?.mode(ip.is_ipv6()), ip.is_ipv6() == ipv6))
     };
     let mut open = Vec::new();
     for request in requests.iter_mut() {

@@ -8,7 +8,8 @@ use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED, NetlinkHeader
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, InfoData,
-    InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoIpVlan, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, InfoVlan, IpVlanFlags,
+    IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -18,7 +19,8 @@ use rustix::io::Errno;
 
 use super::socket::{Dumped, Protocol, Request, Socket};
 use crate::error::{Error, Result};
-use crate::plan::{BridgePlan, EndpointPlan};
+use crate::plan::{BridgePlan, EndpointPlan, Route, Side};
+use crate::{IpvlanFlag, IpvlanMode, MacvlanMode, ParentConfig, ParentKind};
 
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
@@ -27,6 +29,8 @@ const IFLA_PROTINFO: u16 = 12;
 const IFLA_INET_CONF: u16 = 1;
 const IPV4_DEVCONF_ROUTE_LOCALNET: u16 = 26;
 const HEADER: usize = 16;
+/// The alias of interfaces that are ours to delete again.
+const OURS: &str = "longshore";
 
 /// A link as far as this crate looks at it.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     pub(crate) is_bridge: bool,
     pub(crate) is_veth: bool,
+    /// What somebody wrote to it.
+    pub(crate) alias: String,
 }
 
 /// The host's links, through one socket.
@@ -113,13 +119,9 @@ impl HostLinks {
         bridge: u32,
         netns: BorrowedFd<'_>,
     ) -> Result<()> {
-        let mut peer = named(&plan.ifname);
-        peer.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
-        peer.attributes.push(LinkAttribute::Mtu(plan.mtu));
-        peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
-
+        let peer = inside(&plan.side, netns);
         let mut host = named(&plan.host_if);
-        host.attributes.push(LinkAttribute::Mtu(plan.mtu));
+        host.attributes.extend(plan.side.mtu.map(LinkAttribute::Mtu));
         host.attributes.push(LinkAttribute::Controller(bridge));
         host.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -166,6 +168,78 @@ impl HostLinks {
         })
     }
 
+    /// Makes an interface below one of the host's, in `netns` with its final name.
+    pub(crate) fn create_child(
+        &mut self,
+        side: &Side,
+        config: &ParentConfig,
+        netns: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let mut child = inside(side, netns);
+        child.attributes.push(LinkAttribute::Link(self.index(&config.parent)?));
+        let (kind, data) = match config.kind {
+            ParentKind::Macvlan(mode) => {
+                let mode = match mode {
+                    MacvlanMode::Bridge => MacVlanMode::Bridge,
+                    MacvlanMode::Private => MacVlanMode::Private,
+                    MacvlanMode::Vepa => MacVlanMode::Vepa,
+                    MacvlanMode::Passthru => MacVlanMode::Passthrough,
+                };
+                (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]))
+            }
+            ParentKind::Ipvlan(mode, flag) => {
+                let mode = match mode {
+                    IpvlanMode::L2 => IpVlanMode::L2,
+                    IpvlanMode::L3 => IpVlanMode::L3,
+                    IpvlanMode::L3s => IpVlanMode::L3S,
+                };
+                let flag = match flag {
+                    IpvlanFlag::Bridge => IpVlanFlags::empty(),
+                    IpvlanFlag::Private => IpVlanFlags::Private,
+                    IpvlanFlag::Vepa => IpVlanFlags::Vepa,
+                };
+                let data = vec![InfoIpVlan::Mode(mode), InfoIpVlan::Flags(flag)];
+                (InfoKind::IpVlan, InfoData::IpVlan(data))
+            }
+        };
+        child.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+        let action = format!("create {} {} of {}", config.kind.driver(), side.ifname, config.parent);
+        self.socket.run(&[request(RouteNetlinkMessage::NewLink(child), NLM_F_CREATE | NLM_F_EXCL, action)])
+    }
+
+    /// Makes a VLAN of an interface, marked as ours, and sets it up; `false`: there is an interface of that name.
+    pub(crate) fn ensure_vlan(&mut self, name: &str, of: &str, id: u16) -> Result<bool> {
+        if self.link(name)?.is_some() {
+            return Ok(false);
+        }
+        let mut vlan = named(name);
+        vlan.attributes.push(LinkAttribute::Link(self.index(of)?));
+        vlan.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vlan),
+            LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(id)])),
+        ]));
+        let mut up = named(name);
+        up.header.flags = LinkFlags::Up;
+        up.header.change_mask = LinkFlags::Up;
+        up.attributes.push(LinkAttribute::IfAlias(OURS.to_owned()));
+        let action = format!("create VLAN {name}");
+        let create = request(RouteNetlinkMessage::NewLink(vlan), NLM_F_CREATE | NLM_F_EXCL, action);
+        self.socket.run(&[create])?;
+        let up = request(RouteNetlinkMessage::SetLink(up), 0, format!("set {name} up"));
+        self.socket.run(&[up]).inspect_err(|_| {
+            let _ = self.delete(name);
+        })?;
+        Ok(true)
+    }
+
+    /// Deletes an interface that was marked as ours; another one is left alone.
+    pub(crate) fn delete_ours(&mut self, name: &str) -> Result<()> {
+        match self.link(name)? {
+            Some(link) if link.alias == OURS => self.delete(name),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until a new port and its bridge really pass packets. The kernel notices a link that came up in a work queue
     /// of its own, and takes up to a second over a bridge that just was without ports; whoever asks for a link's state
     /// (from Linux 6.8 on) has that done at once.
@@ -198,6 +272,23 @@ impl HostLinks {
         let delete =
             request(RouteNetlinkMessage::DelLink(named(name)), 0, format!("delete interface {name}"));
         self.socket.run(&[delete.tolerating(Errno::NODEV)])
+    }
+
+    /// Deletes the link that has an address, if there is one.
+    pub(crate) fn delete_with(&mut self, ip: IpAddr) -> Result<()> {
+        let list = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        for answer in self.socket.dump(&request(list, 0, "list addresses".to_owned()))? {
+            let RouteNetlinkMessage::NewAddress(found) = parse(&answer, "list addresses")? else { continue };
+            let has = |a: &AddressAttribute| matches!(a, AddressAttribute::Address(own) if *own == ip);
+            if found.attributes.iter().any(has) {
+                let mut link = LinkMessage::default();
+                link.header.index = found.header.index;
+                let action = format!("delete the interface with address {ip}");
+                let delete = request(RouteNetlinkMessage::DelLink(link), 0, action);
+                return self.socket.run(&[delete.tolerating(Errno::NODEV)]);
+            }
+        }
+        Ok(())
     }
 
     /// Deletes a bridge; an interface of that name that is none is left alone.
@@ -246,28 +337,29 @@ pub(crate) struct ContainerLinks {
 
 impl ContainerLinks {
     /// Sets loopback and interface up, with address and route.
-    pub(crate) fn set_up(plan: &EndpointPlan) -> Result<Self> {
+    pub(crate) fn set_up(side: &Side) -> Result<Self> {
         let mut links = HostLinks::open()?;
-        let index = links.index(&plan.ifname)?;
+        let index = links.index(&side.ifname)?;
         let mut up = LinkMessage::default();
         up.header.index = index;
         up.header.flags = LinkFlags::Up;
         up.header.change_mask = LinkFlags::Up;
         let mut requests = vec![loopback_up()];
-        requests.extend(plan.addresses.iter().map(|address| new_address(index, *address, &plan.ifname)));
-        requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", plan.ifname)));
-        requests.extend(plan.gateways.iter().map(|gateway| default_route(Some(index), *gateway, NLM_F_EXCL)));
+        requests.extend(side.addresses.iter().map(|address| new_address(index, *address, &side.ifname)));
+        requests.push(request(RouteNetlinkMessage::SetLink(up), 0, format!("set {} up", side.ifname)));
+        requests.extend(side.routes.iter().map(|route| default_route(Some(index), *route, NLM_F_EXCL)));
         links.socket.run(&requests)?;
         Ok(Self { links, index })
     }
 
     /// Tells the neighbours the hardware address, for those who knew another container under the same address: with
     /// the interface's `arp_notify` set, the kernel does so when the address is set, even to what it was.
-    pub(crate) fn announce(&mut self, plan: &EndpointPlan) -> Result<()> {
+    pub(crate) fn announce(&mut self, side: &Side) -> Result<()> {
+        let Some(mac) = side.mac else { return Ok(()) };
         let mut same = LinkMessage::default();
         same.header.index = self.index;
-        same.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
-        let announce = request(RouteNetlinkMessage::SetLink(same), 0, format!("announce {}", plan.ifname));
+        same.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        let announce = request(RouteNetlinkMessage::SetLink(same), 0, format!("announce {}", side.ifname));
         self.links.socket.run(&[announce])
     }
 }
@@ -286,7 +378,7 @@ pub(crate) fn interfaces() -> Result<Vec<String>> {
 
 /// Sets default routes over gateways that are on the interfaces' networks, in place of those of their families.
 pub(crate) fn set_default_routes(gateways: &[IpAddr]) -> Result<()> {
-    let routes = gateways.iter().map(|gateway| default_route(None, *gateway, NLM_F_REPLACE));
+    let routes = gateways.iter().map(|ip| default_route(None, Route::Via(*ip), NLM_F_REPLACE));
     Socket::open(Protocol::Route)?.run(&routes.collect::<Vec<_>>())
 }
 
@@ -326,6 +418,15 @@ pub(crate) fn host_networks() -> Result<Vec<IpNet>> {
     Ok(networks)
 }
 
+/// The container's side of a link, to be made in its network namespace.
+fn inside(side: &Side, netns: BorrowedFd<'_>) -> LinkMessage {
+    let mut link = named(&side.ifname);
+    link.attributes.extend(side.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    link.attributes.extend(side.mtu.map(LinkAttribute::Mtu));
+    link.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+    link
+}
+
 fn named(name: &str) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -363,23 +464,28 @@ fn family(ip: &IpAddr) -> AddressFamily {
 }
 
 /// Without an interface the kernel finds the one whose network the gateway is in.
-fn default_route(index: Option<u32>, gateway: IpAddr, flag: u16) -> Request {
+fn default_route(index: Option<u32>, route: Route, flag: u16) -> Request {
+    let (ipv6, way) = match route {
+        Route::Via(gateway) => (gateway.is_ipv6(), format!("by {gateway}")),
+        Route::Link { ipv6 } => (ipv6, "by the interface".to_owned()),
+    };
     let mut message = RouteMessage::default();
-    message.header.address_family = family(&gateway);
+    message.header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Gateway(match gateway {
-        IpAddr::V4(ip) => RouteAddress::Inet(ip),
-        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
-    }));
+    match route {
+        Route::Via(IpAddr::V4(ip)) => {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(ip)));
+        }
+        Route::Via(IpAddr::V6(ip)) => {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6(ip)));
+        }
+        Route::Link { .. } => message.header.scope = RouteScope::Link,
+    }
     message.attributes.extend(index.map(RouteAttribute::Oif));
-    request(
-        RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | flag,
-        format!("add default route by {gateway}"),
-    )
+    request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flag, format!("add default route {way}"))
 }
 
 /// An attribute that holds one number, as the value of the attribute around it.
@@ -419,6 +525,7 @@ fn parse_link(answer: &Dumped) -> Result<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge |= infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
                 link.is_veth |= infos.contains(&LinkInfo::Kind(InfoKind::Veth));

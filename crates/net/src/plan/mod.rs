@@ -20,7 +20,10 @@ pub(crate) use self::tables::{
 };
 use crate::addr::same_family;
 use crate::error::{Error, Result};
-use crate::{BridgeConfig, Endpoint, GatewayMode, InterfaceSysctl, PortMap};
+use crate::{
+    BridgeConfig, Endpoint, GatewayMode, InterfaceSysctl, IpvlanMode, ParentConfig, ParentKind, PortMap,
+    Subnet,
+};
 
 /// The longest name the kernel gives an interface.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -34,23 +37,39 @@ pub(crate) struct BridgePlan {
     pub(crate) mtu: u32,
 }
 
-/// One container's connection.
+/// One container's connection to a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndpointPlan {
+    pub(crate) side: Side,
     pub(crate) host_if: String,
-    pub(crate) ifname: String,
-    /// Files below /proc/sys/net, and what is written into them.
-    pub(crate) sysctls: Vec<(String, String)>,
-    pub(crate) mac: [u8; 6],
-    pub(crate) mtu: u32,
-    pub(crate) addresses: Vec<IpNet>,
-    /// By which it reaches what is elsewhere.
-    pub(crate) gateways: Vec<IpAddr>,
     pub(crate) hairpin: bool,
     /// What other ports of the bridge send does not reach it, nor they what it sends.
     pub(crate) isolated: bool,
     /// What it adds to the sets of the tables.
     pub(crate) elements: Vec<Element>,
+}
+
+/// The container's side of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Side {
+    pub(crate) ifname: String,
+    /// Files below /proc/sys/net, and what is written into them.
+    pub(crate) sysctls: Vec<(String, String)>,
+    /// None where the kernel gives it another's.
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) addresses: Vec<IpNet>,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// How a container reaches what is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Via(IpAddr),
+    /// By the interface alone: everybody is its neighbour.
+    Link {
+        ipv6: bool,
+    },
 }
 
 /// What a network adds to the tables.
@@ -87,20 +106,31 @@ pub(crate) fn is_host_interface(name: &str) -> bool {
 /// Refuses a configuration that cannot work, before anything is touched.
 pub(crate) fn check_config(config: &BridgeConfig) -> Result<()> {
     check_interface_name(&config.bridge)?;
-    let families: Vec<bool> = config.subnets.iter().map(|subnet| subnet.gateway.is_ipv6()).collect();
-    if !matches!(families.as_slice(), [_] | [true, false] | [false, true]) {
-        return Err(Error::Invalid("a network needs a subnet, and one of each family at most".to_owned()));
-    }
-    for subnet in &config.subnets {
-        crate::first_address(&subnet.net)?;
-        check_host_address(&subnet.net, subnet.gateway, "gateway")?;
-    }
+    check_subnets(&config.subnets)?;
     // The least that a link of IPv4 (RFC 791), and of IPv6 (RFC 8200, 5) may have.
     let least = if config.subnet(true).is_some() { 1280 } else { 68 };
     if !(least..=65535).contains(&config.mtu) {
         return Err(Error::Invalid(format!("invalid MTU {}: choose one from {least} to 65535", config.mtu)));
     }
     Ok(())
+}
+
+fn check_subnets(subnets: &[Subnet]) -> Result<()> {
+    let families: Vec<bool> = subnets.iter().map(|subnet| subnet.gateway.is_ipv6()).collect();
+    if !matches!(families.as_slice(), [_] | [true, false] | [false, true]) {
+        return Err(Error::Invalid("a network needs a subnet, and one of each family at most".to_owned()));
+    }
+    for subnet in subnets {
+        crate::first_address(&subnet.net)?;
+        check_host_address(&subnet.net, subnet.gateway, "gateway")?;
+    }
+    Ok(())
+}
+
+/// Refuses a configuration that cannot work, before anything is touched.
+pub(crate) fn check_parent(config: &ParentConfig) -> Result<()> {
+    check_interface_name(&config.parent)?;
+    check_subnets(&config.subnets)
 }
 
 fn check_host_address(net: &IpNet, ip: IpAddr, what: &str) -> Result<()> {
@@ -112,8 +142,8 @@ fn check_host_address(net: &IpNet, ip: IpAddr, what: &str) -> Result<()> {
 }
 
 /// An address with the prefix length of its subnet.
-fn within(config: &BridgeConfig, ip: IpAddr, what: &str) -> Result<IpNet> {
-    let subnet = config.subnet(ip.is_ipv6());
+fn within(subnets: &[Subnet], ip: IpAddr, what: &str) -> Result<IpNet> {
+    let subnet = subnets.iter().find(|subnet| same_family(&subnet.gateway, &ip));
     let subnet =
         subnet.ok_or_else(|| Error::Invalid(format!("{what} {ip}: the network has no such family")))?;
     check_host_address(&subnet.net, ip, what)?;
@@ -133,7 +163,7 @@ pub(crate) fn bridge(config: &BridgeConfig, mac: [u8; 6]) -> Result<BridgePlan> 
     check_config(config)?;
     // An isolated network has no way to the host either.
     let own = config.subnets.iter().filter(|s| config.mode(s.gateway.is_ipv6()) != GatewayMode::Isolated);
-    let addresses = own.map(|subnet| within(config, subnet.gateway, "gateway"));
+    let addresses = own.map(|subnet| within(&config.subnets, subnet.gateway, "gateway"));
     let addresses = addresses.collect::<Result<_>>()?;
     Ok(BridgePlan { name: config.bridge.clone(), addresses, mac, mtu: config.mtu })
 }
@@ -144,13 +174,6 @@ pub(crate) fn endpoint(
     endpoint: &Endpoint,
     bridged_filtered: bool,
 ) -> Result<EndpointPlan> {
-    check_interface_name(&endpoint.ifname)?;
-    let addresses = endpoint.addresses.iter().map(|ip| within(config, *ip, "container address"));
-    let addresses: Vec<IpNet> = addresses.collect::<Result<_>>()?;
-    if let Some(taken) = endpoint.addresses.iter().find(|ip| config.subnets.iter().any(|s| s.gateway == **ip))
-    {
-        return Err(Error::AddressInUse(*taken));
-    }
     let host_if = host_interface(&endpoint.id);
     let mut elements = Vec::new();
     for port in &endpoint.ports {
@@ -159,23 +182,8 @@ pub(crate) fn endpoint(
     if endpoint.guarded {
         elements.extend(tables::guest(endpoint, &host_if));
     }
-    let routed = |gateway: &IpAddr| match gateway {
-        IpAddr::V4(_) => endpoint.default_route.ipv4,
-        IpAddr::V6(_) => endpoint.default_route.ipv6,
-    };
-    // Without an address of the family a route says nothing.
-    let used = |gateway: &IpAddr| endpoint.addresses.iter().any(|ip| same_family(ip, gateway));
-    let gateways = config.subnets.iter().map(|subnet| subnet.gateway).filter(|_| !config.internal);
-    let gateways = gateways.filter(|gateway| routed(gateway) && used(gateway)).collect();
-    let of_ours = |s: &InterfaceSysctl| (s.path(&endpoint.ifname), s.value().to_owned());
-    let sysctls = endpoint.sysctls.iter().map(of_ours);
     Ok(EndpointPlan {
-        ifname: endpoint.ifname.clone(),
-        sysctls: sysctls.collect(),
-        mac: endpoint.mac,
-        mtu: config.mtu,
-        addresses,
-        gateways,
+        side: side(&config.subnets, config.internal, endpoint, Some(config.mtu))?,
         // The container's own published port then leads back through the port that it came from.
         hairpin: bridged_filtered,
         // Otherwise the chain would never see what containers say to each other.
@@ -183,6 +191,50 @@ pub(crate) fn endpoint(
         elements,
         host_if,
     })
+}
+
+/// The container's side: addresses of the subnets, and default routes over their gateways.
+fn side(subnets: &[Subnet], internal: bool, endpoint: &Endpoint, mtu: Option<u32>) -> Result<Side> {
+    check_interface_name(&endpoint.ifname)?;
+    let addresses = endpoint.addresses.iter().map(|ip| within(subnets, *ip, "container address"));
+    let addresses: Vec<IpNet> = addresses.collect::<Result<_>>()?;
+    if let Some(taken) = endpoint.addresses.iter().find(|ip| subnets.iter().any(|s| s.gateway == **ip)) {
+        return Err(Error::AddressInUse(*taken));
+    }
+    let routed = |gateway: &IpAddr| match gateway {
+        IpAddr::V4(_) => endpoint.default_route.ipv4,
+        IpAddr::V6(_) => endpoint.default_route.ipv6,
+    };
+    // Without an address of the family a route says nothing.
+    let used = |gateway: &IpAddr| endpoint.addresses.iter().any(|ip| same_family(ip, gateway));
+    let gateways = subnets.iter().map(|subnet| subnet.gateway).filter(|_| !internal);
+    let gateways = gateways.filter(|gateway| routed(gateway) && used(gateway));
+    let of_ours = |s: &InterfaceSysctl| (s.path(&endpoint.ifname), s.value().to_owned());
+    Ok(Side {
+        ifname: endpoint.ifname.clone(),
+        sysctls: endpoint.sysctls.iter().map(of_ours).collect(),
+        mac: Some(endpoint.mac),
+        mtu,
+        addresses,
+        routes: gateways.map(Route::Via).collect(),
+    })
+}
+
+/// The container's side of a connection to a network below an interface of the host's.
+pub(crate) fn parent_side(config: &ParentConfig, endpoint: &Endpoint) -> Result<Side> {
+    let mut side = side(&config.subnets, config.internal, endpoint, config.mtu)?;
+    if let ParentKind::Ipvlan(mode, _) = config.kind {
+        // It has its parent's.
+        side.mac = None;
+        if mode != IpvlanMode::L2 {
+            let by_link = |route: &Route| match route {
+                Route::Via(ip) => Route::Link { ipv6: ip.is_ipv6() },
+                link @ Route::Link { .. } => *link,
+            };
+            side.routes = side.routes.iter().map(by_link).collect();
+        }
+    }
+    Ok(side)
 }
 
 fn published(

@@ -171,7 +171,7 @@ fn ports_go_to_the_map_that_fits_their_address() {
     };
     let ports = vec![port("0.0.0.0", 8080), port("127.0.0.1", 8081)];
     let plan = endpoint(&config(), &free(ports), false).unwrap();
-    assert_eq!(plan.addresses, ["172.17.0.2/16".parse().unwrap()]);
+    assert_eq!(plan.side.addresses, ["172.17.0.2/16".parse().unwrap()]);
     let places =
         |plan: &EndpointPlan| plan.elements.iter().map(|e| format!("{} {e}", e.set.name)).collect::<Vec<_>>();
     assert_eq!(
@@ -205,7 +205,7 @@ fn ports_go_to_the_map_that_fits_their_address() {
         places(&plan),
         ["publish6 tcp . 80 : fd00:17::2 . 80", "publish6-address ::1 . tcp . 81 : fd00:17::2 . 80"]
     );
-    assert_eq!(plan.gateways, ["fd00:17::1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(plan.side.routes, [Route::Via("fd00:17::1".parse().unwrap())]);
     for (icc, filtered, isolated) in [(true, false, false), (false, true, false), (false, false, true)] {
         let plan = endpoint(&BridgeConfig { icc, ..config() }, &container(Vec::new()), filtered).unwrap();
         assert_eq!((plan.isolated, plan.hairpin), (isolated, filtered));
