@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Client, Daemon};
+use crate::harness::{Client, Daemon, in_netns};
 
 const USER: u32 = 54_321;
 const FIRST: u32 = 700_000;
@@ -37,11 +37,11 @@ done
 mkdir -p /dev/net
 mount -t tmpfs -o mode=755 tmpfs /dev/net
 mknod -m "$tun" /dev/net/tun c 10 200
-: > "$dir/longshore"
-mount --bind "$program" "$dir/longshore"
+: > "$dir/etc/longshore"
+mount --bind "$program" "$dir/etc/longshore"
 cd /
 exec setpriv --reuid 54321 --regid 54321 --clear-groups \
-  env -i HOME="$dir" XDG_RUNTIME_DIR="$dir" PATH=/usr/sbin:/usr/bin:/sbin:/bin "$dir/longshore" "$@""#;
+  env -i HOME="$dir" XDG_RUNTIME_DIR="$dir" PATH=/usr/sbin:/usr/bin:/sbin:/bin "$dir/etc/longshore" "$@""#;
 
 /// The programs that make the user and become it; their files.
 fn become_user(dir: &Path, machine: Machine) -> Vec<String> {
@@ -65,9 +65,7 @@ fn uplink(dir: &Path) {
         "ip link set lo up; ip link add up0 type veth peer name up1; ip link set up1 up; ip link set up0 up; \
          ip addr add {HOST}/24 dev up0; ip route add default via 192.0.2.1"
     );
-    let netns = format!("--net={}", dir.join("netns").display());
-    let status = Command::new("nsenter").args([&netns, "sh", "-ec", &commands]).status().expect("nsenter");
-    assert!(status.success());
+    in_netns(&dir.join("netns"), &format!("set -e; {commands}")).ok();
 }
 
 fn start(machine: Machine) -> Daemon {
@@ -85,11 +83,16 @@ fn serve(daemon: &Daemon, text: &'static str) -> u16 {
     let port = listener.local_addr().expect("address").port();
     std::thread::spawn(move || {
         let (mut peer, _) = listener.accept().expect("accept");
+        peer.read_exact(&mut [0; 6]).expect("read");
         peer.write_all(text.as_bytes()).expect("write");
-        let _ = peer.shutdown(std::net::Shutdown::Write);
-        let _ = peer.read_to_end(&mut Vec::new());
     });
     port
+}
+
+/// What a container does to get the answer of such a server. Its input stays open: early versions of pasta lose the answer
+/// to who has ended before.
+fn ask(port: u16) -> String {
+    format!("mkfifo /in; exec 3<> /in; echo hello >&3; nc -w 20 {HOST} {port} <&3")
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn an_ordinary_user_runs_containers() {
         .ok();
     assert_eq!(daemon.docker(["exec", "web", "id", "-g"]).ok(), "0");
     assert_eq!(daemon.docker(["logs", "web"]).ok(), "up");
-    assert_eq!(daemon.docker(["top", "web", "-o", "comm"]).ok().lines().count(), 4);
+    assert_eq!(daemon.docker(["top", "web", "-o", "pid,comm"]).ok().lines().count(), 3);
     let refused = daemon.docker(["pause", "web"]).fails(1);
     assert!(refused.contains("without a freezer cgroup controller"), "{refused}");
     daemon.docker(["stop", "-t", "0", "web"]).ok();
@@ -178,18 +181,17 @@ fn an_ordinary_user_builds_and_commits() {
 fn containers_of_an_ordinary_user_reach_each_other_and_the_outside_and_outlive_the_daemon() {
     let mut daemon = start(WHOLE);
     daemon.load("busybox");
-    let address = |port: u16| format!("nc -w 20 {HOST} {port} < /dev/null");
     // The host's own address, by sockets of the host.
-    let asked = address(serve(&daemon, "outside"));
+    let asked = ask(serve(&daemon, "outside"));
     assert_eq!(daemon.docker(["run", "--rm", "busybox", "sh", "-c", &asked]).ok(), "outside");
     daemon.docker(["network", "create", "mine"]).ok();
     let script = "echo page > /page; exec httpd -f -h /";
     daemon.docker(["run", "-d", "--name", "web", "--network", "mine", "busybox", "sh", "-c", script]).ok();
     let page = "printf 'GET /page HTTP/1.0\\r\\n\\r\\n' | nc -w 20 web 80 | tail -n 1";
-    let ask = |daemon: &Daemon| {
+    let fetch = |daemon: &Daemon| {
         daemon.docker(["run", "--rm", "--network", "mine", "busybox", "sh", "-c", page]).ok()
     };
-    assert_eq!(ask(&daemon), "page");
+    assert_eq!(fetch(&daemon), "page");
     let namespaces = |daemon: &Daemon| {
         let of = |name: &str| fs::read_link(format!("/proc/{}/ns/{name}", daemon.pid())).expect("namespace");
         ["user", "mnt", "net"].map(of)
@@ -200,15 +202,15 @@ fn containers_of_an_ordinary_user_reach_each_other_and_the_outside_and_outlive_t
     // The next daemon is where the container is.
     assert_eq!(namespaces(&daemon), before);
     assert_eq!(daemon.docker(["exec", "web", "cat", "/page"]).ok(), "page");
-    assert_eq!(ask(&daemon), "page");
-    let asked = address(serve(&daemon, "again"));
+    assert_eq!(fetch(&daemon), "page");
+    let asked = ask(serve(&daemon, "again"));
     assert_eq!(daemon.docker(["exec", "web", "sh", "-c", &asked]).ok(), "again");
     daemon.docker(["rm", "-f", "web"]).ok();
     daemon.docker(["network", "rm", "mine"]).ok();
-    // Without a container nobody needs them any more.
+    // Without a container nobody needs them any more, and the next daemon makes its own.
     daemon.terminate();
+    assert!(!daemon.dir().join("run/network").exists());
     daemon.launch();
-    assert_ne!(namespaces(&daemon)[0], before[0]);
     daemon.finish();
 }
 
@@ -221,7 +223,7 @@ fn without_a_way_outside_there_are_no_bridges_and_everything_else() {
     assert!(refused.contains("chmod 666 /dev/net/tun"), "{refused}");
     assert_eq!(daemon.docker(["run", "--rm", "--network", "none", "busybox", "echo", "alone"]).ok(), "alone");
     // The host's network is then the host's.
-    let asked = format!("nc -w 20 {HOST} {} < /dev/null", serve(&daemon, "host"));
+    let asked = ask(serve(&daemon, "host"));
     let said = daemon.docker(["run", "--rm", "--network", "host", "busybox", "sh", "-c", &asked]).ok();
     assert_eq!(said, "host");
     daemon.finish();

@@ -141,10 +141,12 @@ fn start(socket: &Path) -> Result<()> {
         if let Ok(Some(status)) = child.try_wait()
             && !status.success()
         {
-            if let Some(why) = std::fs::read(&log).ok().and_then(|text| last_words(&text, before)) {
-                return Err(Failure::new(format!("cannot start a daemon: {why}")));
+            match std::fs::read(&log).ok().and_then(|text| last_words(&text, before)) {
+                // Somebody else has started one meanwhile: that will answer.
+                Some(why) if why.contains("in use by another daemon") => {}
+                Some(why) => return Err(Failure::new(format!("cannot start a daemon: {why}"))),
+                None => break,
             }
-            break;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
