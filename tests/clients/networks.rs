@@ -487,3 +487,55 @@ fn privileged_macvlan_networks_are_the_hosts_own() {
     docker(&d, "network rm ip");
     d.finish();
 }
+
+/// `--link` where there is no name server: names in `hosts`, and variables.
+#[test]
+fn privileged_links_on_the_default_bridge() {
+    let d = Daemon::start();
+    d.load("busybox");
+    web(&d, "db", &["-e", "SECRET=x", "--expose", "5432", "-h", "dbhost"]);
+    for client in BOTH {
+        let run = |words: &[&str]| {
+            let mut all = vec!["run", "--rm", "--name", "app", "--link", "db:my-db", "busybox"];
+            all.extend(words);
+            d.run(client, all).ok()
+        };
+        let env = run(&["env"]);
+        let ip = d.inspect("{{.NetworkSettings.IPAddress}}", "db");
+        for want in [
+            format!("MY_DB_PORT=tcp://{ip}:5432"),
+            format!("MY_DB_PORT_5432_TCP_ADDR={ip}"),
+            "MY_DB_NAME=/app/my-db".to_owned(),
+            "MY_DB_ENV_SECRET=x".to_owned(),
+        ] {
+            assert!(env.lines().any(|line| line == want), "{want}: {env}");
+        }
+        assert!(run(&["cat", "/etc/hosts"]).contains(&format!("{ip}\tmy-db dbhost db\n")));
+        assert_eq!(run(&["wget", "-qO-", "http://my-db/"]), "db");
+    }
+    sleeper(&d, "app", "--link db");
+    assert_eq!(d.inspect("{{.HostConfig.Links}}", "app"), "[/db:/app/db]");
+    // It is told when the other one has moved.
+    docker(&d, "stop -t 0 db");
+    sleeper(&d, "squatter", "--init");
+    docker(&d, "start db");
+    let ip = d.inspect("{{.NetworkSettings.IPAddress}}", "db");
+    wait_until("the new address is known", || page(&d, "app", "db").stdout == "db\n");
+    assert!(d.docker(["exec", "app", "cat", "/etc/hosts"]).ok().contains(&format!("{ip}\tdb dbhost\n")));
+    // By another name it is the same.
+    docker(&d, "rename db data");
+    assert_eq!(d.inspect("{{.HostConfig.Links}}", "app"), "[/data:/app/db]");
+    docker(&d, "restart -t 0 app");
+    assert_eq!(page(&d, "app", "db").ok(), "db");
+    docker(&d, "stop -t 0 data");
+    let refused = d.docker(["restart", "-t", "0", "app"]).fails(1);
+    assert!(refused.contains("Cannot link to a non running container: /data AS /app/db"), "{refused}");
+    for (words, want) in [
+        ("--link nobody", "could not get container for nobody"),
+        ("--link data --network host", "host type networking can't be used with links"),
+    ] {
+        let failed = d.docker(format!("run --rm {words} busybox true").split(' ')).fails(125);
+        assert!(failed.contains(want), "{words}: {failed}");
+    }
+    d.finish();
+}

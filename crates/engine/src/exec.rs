@@ -14,6 +14,8 @@ use longshore_sys::root::Root;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use crate::container::links::Linked;
+use crate::container::spec::Facts;
 use crate::container::{Container, exit_of, from_std, receiver, spec};
 use crate::model::{CreateExec, ExecView, OutputChunk, OutputStream, Status};
 use crate::stream::AttachSession;
@@ -275,7 +277,10 @@ impl Engine {
         let task = task.ok_or_else(|| Error::conflict(format!("container {} is not running", c.id)))?;
         let user = container_user(c, &wanted.user)?;
         // A privileged exec has more capabilities; the container's filter and profile hold for it, too.
-        let facts = self.machine_facts(&record, user)?;
+        // Of what has ended meanwhile an exec is told nothing.
+        let linked = self.linked(&record).unwrap_or_default();
+        let linked_env = linked.iter().flat_map(Linked::environment).collect();
+        let facts = Facts { linked_env, ..self.machine_facts(&record, user)? };
         let process = spec::exec_process(&record, &facts, wanted)?;
         let request =
             ExecRequest { process, terminal: wanted.tty, console_size: size, stdin, exec_id: id.to_owned() };

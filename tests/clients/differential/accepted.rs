@@ -164,8 +164,6 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
     accept("create", "seccomp=bad", "/body", EARLIER),
     accept("create", "VolumeOptions", "/body/message", "the words of the other wrong mounts"),
     accept("create", "bad/name", "/body/message", "says in which mount"),
-    accept("create", r#""Links""#, "/status", LATER),
-    accept("create", r#""Links""#, "/body/message", LATER),
     accept("create", "POST /containers/{id}/start", "/body/message", RUNC),
     accept("create", "GET /containers/{id}/json", "/body/State/Error", RUNC),
     accept(

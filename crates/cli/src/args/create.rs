@@ -108,7 +108,7 @@ options! {
         publish_mode: String = flag(
             "publish-mode", STRING,
             "How published ports work: \"nat\" (rules of the firewall) or \"local\" (listeners on the host); Longshore's daemon only",
-        ),
+        ).ours(),
         publish_all: bool = flag("publish-all", BOOL, "Publish all exposed ports to random ports").short('P'),
         pull: String =
             flag("pull", STRING, "Pull image before creating (\"always\", \"missing\", \"never\")").default("missing"),

@@ -329,6 +329,7 @@ fn command_help(command: &Command, path: &str) -> String {
         let _ = writeln!(out, "\nAliases:\n  {}", all.join(", "));
     }
     let mut flags = command.all_flags();
+    flags.retain(|f| program == "longshore" || !f.is_ours);
     if flags.iter().any(|f| f.short == Some('h')) {
         flags.extend(HELP);
     }

@@ -70,6 +70,8 @@ pub(crate) struct Flag {
     shown_default: &'static str,
     /// Help does not show it.
     hidden: bool,
+    /// docker's command line has it not.
+    pub(crate) is_ours: bool,
     /// What replaces it; its use is warned of.
     deprecated: &'static str,
     /// Another spelling of that option.
@@ -88,6 +90,7 @@ pub(crate) const fn flag(long: &'static str, kind: Kind, usage: &'static str) ->
         default: "",
         shown_default: "",
         hidden: false,
+        is_ours: false,
         deprecated: "",
         same_as: "",
         refused: "",
@@ -111,6 +114,12 @@ impl Flag {
     /// Help shows a default where there is none.
     pub(crate) const fn shows(mut self, text: &'static str) -> Self {
         self.shown_default = text;
+        self
+    }
+
+    /// Of ours alone: under docker's name, help is docker's.
+    pub(crate) const fn ours(mut self) -> Self {
+        self.is_ours = true;
         self
     }
 

@@ -195,6 +195,7 @@ impl Engine {
             host.network_mode.clear();
         }
         default(&mut host.network_mode, "bridge");
+        self.settle_links(host)?;
         default(&mut host.ipc_mode, "private");
         default(&mut host.runtime, self.inner.runtimes.default_name());
         default(&mut host.log.driver, "json-file");

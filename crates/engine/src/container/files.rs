@@ -9,6 +9,7 @@ use std::path::Path;
 use longshore_net::dns::{self, DnsOptions, Hosts};
 use rustix::fs::Mode;
 
+use super::links::Linked;
 use crate::engine::{Paths, make_dir};
 use crate::record::Record;
 use crate::{Error, Result};
@@ -37,6 +38,7 @@ pub(crate) fn write(
     net: Net,
     addresses: &[IpAddr],
     gateway: Option<IpAddr>,
+    linked: &[Linked],
 ) -> Result<()> {
     let dir = paths.container(&record.id);
     // It was not synced when the container was made: a power cut may have taken it.
@@ -53,7 +55,9 @@ pub(crate) fn write(
             text
         }
         Net::Own | Net::Named => {
-            Hosts { extra: extra(record, gateway)?, ..own_hosts(record, addresses.iter()) }.render()
+            let mut extra = extra(record, gateway)?;
+            extra.extend(linked.iter().map(|linked| (linked.names.clone(), linked.address)));
+            Hosts { extra, ..own_hosts(record, addresses.iter()) }.render()
         }
     };
     put(&dir.join("hosts"), hosts.as_bytes())?;
@@ -82,6 +86,20 @@ pub(crate) fn follow(
     let other = if net == Net::Named { Net::Own } else { Net::Named };
     change(&dir.join("resolv.conf"), |text| {
         (text == resolv_conf(paths, record, other)).then(|| resolv_conf(paths, record, net))
+    })
+}
+
+/// The line of `names` in a running container's `hosts` has this address from now on.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn readdress(paths: &Paths, record: &Record, names: &str, address: IpAddr) -> Result<()> {
+    change(&paths.container(&record.id).join("hosts"), |text| {
+        let line = |line: &str| match line.split_once('\t') {
+            Some((_, of)) if of.trim_end() == names => format!("{address}\t{names}\n"),
+            _ => line.to_owned(),
+        };
+        Some(text.split_inclusive('\n').map(line).collect())
     })
 }
 

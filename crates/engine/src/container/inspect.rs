@@ -32,6 +32,10 @@ impl Engine {
             let data = c.read();
             (data.record.clone(), data.execs.iter().cloned().collect())
         };
+        let running = record.is_running();
+        let ports = if running { published(&record) } else { BTreeMap::new() };
+        port_ranges::expand(&mut record.host, &mut record.config.run);
+        self.show_links(&mut record);
         // A container that is being made or removed may have no layer.
         let graph = self.inner.store.graph_data(GraphOf::Container(&c.id)).unwrap_or_default();
         let sizes = if size { Some(self.sizes(&record)?) } else { None };
@@ -44,9 +48,6 @@ impl Engine {
         } else {
             shown(&self.inner.paths.log(&c.id))
         };
-        let running = record.is_running();
-        let ports = if running { published(&record) } else { BTreeMap::new() };
-        port_ranges::expand(&mut record.host, &mut record.config.run);
         Ok(ContainerView {
             resolv_conf_path: shown(&dir.join("resolv.conf")),
             hostname_path: shown(&dir.join("hostname")),

@@ -10,6 +10,7 @@ mod health;
 mod inspect;
 mod lifecycle;
 mod limits;
+pub(crate) mod links;
 mod list;
 mod logfile;
 mod logs;

@@ -44,6 +44,8 @@ pub(crate) struct Facts {
     pub(crate) joins: Vec<(&'static str, PathBuf)>,
     pub(crate) apparmor: Option<String>,
     pub(crate) cgroup: String,
+    /// Variables that tell of the containers that it is linked to.
+    pub(crate) linked_env: Vec<String>,
     /// The filter of system calls; `None`: unconfined.
     pub(crate) seccomp: Option<LinuxSeccomp>,
 }
@@ -127,7 +129,7 @@ pub(crate) fn exec_process(
 ) -> Result<longshore_runtime::spec::Process> {
     let mut host = r.host.clone();
     host.privileged |= e.privileged;
-    let mut env = environment(r, e.tty);
+    let mut env = environment(r, e.tty, &f.linked_env);
     for entry in &e.env {
         let key = entry.split('=').next().unwrap_or(entry);
         crate::changes::set_env(&mut env, key, entry.split_once('=').map_or("", |(_, v)| v));
@@ -147,7 +149,7 @@ pub(crate) fn exec_process(
 }
 
 fn process(r: &Record, f: &Facts) -> Result<Value> {
-    let mut env = environment(r, r.config.tty);
+    let mut env = environment(r, r.config.tty, &f.linked_env);
     home(&mut env, &f.user);
     let mut p = common(&r.host, f)?;
     p["args"] = json!(std::iter::once(&r.path).chain(&r.args).collect::<Vec<_>>());
@@ -181,12 +183,12 @@ fn common(host: &HostConfig, f: &Facts) -> Result<Value> {
     Ok(p)
 }
 
-fn environment(r: &Record, tty: bool) -> Vec<String> {
+fn environment(r: &Record, tty: bool, linked: &[String]) -> Vec<String> {
     let mut env = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={}", r.config.hostname)];
     if tty {
         env.push("TERM=xterm".into());
     }
-    for entry in r.config.run.env.iter().flatten() {
+    for entry in linked.iter().chain(r.config.run.env.iter().flatten()) {
         match entry.split_once('=') {
             Some((k, v)) => crate::changes::set_env(&mut env, k, v),
             // A bare name takes the variable away.
@@ -460,6 +462,7 @@ mod tests {
             joins: vec![],
             apparmor: None,
             cgroup: String::new(),
+            linked_env: Vec::new(),
             seccomp: None,
             user: User { uid: 0, gid: 0, groups: vec![], home: "/root".into(), name: None },
         }

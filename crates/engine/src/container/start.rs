@@ -15,6 +15,7 @@ use rustix::fs::Mode;
 use rustix::mount::MountAttrFlags;
 
 use super::files;
+use super::links::Linked;
 use super::spec::{self, Facts};
 use super::{Container, confine, copyup, health, mounts, validate};
 use crate::engine::make_dir;
@@ -135,8 +136,11 @@ impl Engine {
         let root = Root::open(&rootfs).map_err(|e| early(e.into()))?;
         let mut facts = self.facts(record, &root, rootfs).map_err(early)?;
         self.prepare_mounts(c, record, &root, &mut facts).map_err(early)?;
+        let linked = self.linked(record).map_err(early)?;
+        facts.linked_env = linked.iter().flat_map(Linked::environment).collect();
         let network = self.connect(c, record).map_err(early)?;
-        files::write(&self.inner.paths, record, network.files, &network.addresses(), network.gateway)
+        let own = network.addresses();
+        files::write(&self.inner.paths, record, network.files, &own, network.gateway, &linked)
             .map_err(early)?;
         record.apparmor = facts.apparmor.clone().unwrap_or_default();
         let spec = spec::build(record, &facts).map_err(early)?;
@@ -161,6 +165,7 @@ impl Engine {
         self.admit_clients(c, &task);
         task.start().map_err(launch_error)?;
         self.now_running(c, record, &task);
+        self.tell_linked(c);
         Ok(task)
     }
 
@@ -204,6 +209,7 @@ impl Engine {
             joins: Vec::new(),
             apparmor: confine::apparmor(record, privileged)?,
             cgroup: String::new(),
+            linked_env: Vec::new(),
             seccomp: confine::seccomp(record, privileged)?,
         })
     }

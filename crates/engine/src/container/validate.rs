@@ -3,7 +3,6 @@
 
 use super::{health, ports};
 use crate::model::{ContainerConfig, HostConfig, MountSpec, Resources, RestartPolicy};
-use crate::network::is_custom;
 use crate::{Error, Result, signals};
 use longshore_runtime::Runtimes;
 
@@ -87,12 +86,7 @@ pub(crate) fn host(h: &HostConfig, machine: Machine) -> Result<()> {
         return Err(Error::invalid(format!("Invalid value {n}, range for oom score adj is [-1000, 1000]")));
     }
     storage(h)?;
-    let links = h.links.as_ref().is_some_and(|l| !l.is_empty());
-    // In networks that people make, links are names, and the endpoints have them.
-    let mode = h.network_mode.as_str();
-    let named = !["", "default"].contains(&mode) && !mode.starts_with("container:") && is_custom(mode);
     for (what, given) in [
-        ("linking containers (--link) in that network", links && !named),
         ("the volume driver", !["", "local"].contains(&h.volume_driver.as_str())),
         ("the cgroup of another container", !h.cgroup.is_empty()),
     ] {
