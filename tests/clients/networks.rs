@@ -92,7 +92,7 @@ fn name_server(world: &Path) -> std::process::Child {
 }
 
 #[test]
-fn privileged_other_names_are_asked_for_outside_but_not_from_internal_networks() {
+fn privileged_atk_44_names_are_asked_for_outside_but_not_from_internal_networks() {
     let d = Daemon::start();
     d.load("busybox");
     let world = neighbour(&d);

@@ -25,6 +25,16 @@ pub struct Firewall {
     state: Mutex<State>,
 }
 
+/// Who may change the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Nobody else, where the kernel can see to that (from Linux 6.9 on): not even `nft flush ruleset`, with which a reload of
+    /// the host's firewall often begins, takes them away. When this is gone they stay, for the next to take over.
+    Ours,
+    /// Everybody, as on older kernels: what is taken away is put back.
+    Shared,
+}
+
 #[derive(Debug)]
 struct State {
     nft: Nft,
@@ -49,11 +59,11 @@ impl Firewall {
     ///
     /// # Errors
     /// If the name is none of a table, or the kernel has no nf_tables.
-    pub fn open(table: &str) -> Result<Arc<Self>> {
+    pub fn open(table: &str, ownership: Ownership) -> Result<Arc<Self>> {
         check_table_name(table)?;
         let base = vec![plan::base(table), plan::guests(table)];
         let wanted = Wanted { base, networks: BTreeMap::new(), owned: BTreeMap::new() };
-        let state = State { nft: Nft::open(table)?, wanted, installed: false };
+        let state = State { nft: Nft::open(table, ownership == Ownership::Ours)?, wanted, installed: false };
         Ok(Arc::new(Self { table: table.to_owned(), state: Mutex::new(state) }))
     }
 

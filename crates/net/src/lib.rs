@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use addr::{format_mac, mac_for, overlap, parse_mac, random_mac, same_family};
 pub use error::{Error, Result};
-pub use firewall::Firewall;
+pub use firewall::{Firewall, Ownership};
 pub use ipam::{Ipam, default_pools, first_address, host_networks, pick_subnet, unique_local_pools};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use network::{

@@ -290,7 +290,7 @@ pub fn name_server(netns: BorrowedFd<'_>) -> Result<(UdpSocket, TcpListener)> {
         let tcp = TcpListener::bind((plan::NAME_SERVER, 0)).map_err(failed)?;
         let port = |address: std::io::Result<std::net::SocketAddr>| address.map(|a| a.port()).map_err(failed);
         let ruleset = plan::name_server(port(udp.local_addr())?, port(tcp.local_addr())?);
-        Nft::open(&ruleset.table)?.install(&ruleset, false)?;
+        Nft::open(&ruleset.table, false)?.install(&ruleset, false)?;
         Ok((udp, tcp))
     })
 }

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use longshore_net::{
-    BridgeConfig, Firewall, GatewayMode, IpNet, Network, PortAllocator, PortMap, PortRequest, Transport,
-    host_networks, loopback_up, pick_subnet,
+    BridgeConfig, Firewall, GatewayMode, IpNet, Network, Ownership, PortAllocator, PortMap, PortRequest,
+    Transport, host_networks, loopback_up, pick_subnet,
 };
 use support::{LONG, Namespace, SHORT, both, config, endpoint, endpoint_of_both, host_and_neighbour, port};
 
@@ -31,7 +31,12 @@ fn open(host: &Namespace, bridge: &str, third: u8) -> Network {
 
 /// A network of an engine of its own.
 fn open_as(host: &Namespace, config: BridgeConfig) -> longshore_net::Result<Network> {
-    host.within(|| Network::open(config.clone(), &Firewall::open(&format!("longshore-{}", config.bridge))?))
+    open_owned(host, config, Ownership::Shared)
+}
+
+fn open_owned(host: &Namespace, config: BridgeConfig, whose: Ownership) -> longshore_net::Result<Network> {
+    let table = format!("longshore-{}", config.bridge);
+    host.within(|| Network::open(config, &Firewall::open(&table, whose)?))
 }
 
 #[test]
@@ -502,6 +507,56 @@ fn privileged_atk_42_rules_are_put_back_at_once() {
     network.remove().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(!host.tables().contains("longshore"), "what was removed stays so");
+}
+
+/// From Linux 6.9 on the rules are ours alone: nobody takes them away, and they stay for the next when we are gone.
+#[test]
+fn privileged_atk_42_nobody_else_takes_the_rules_away() {
+    let (host, lan) = host_and_neighbour();
+    let open = || open_owned(&host, config("ls0", 24), Ownership::Ours).expect("open a network");
+    let network = open();
+    let container = Namespace::bare();
+    let mut published = endpoint("a", 24, 2);
+    published.ports = vec![port(Transport::Tcp, ANY, 8080, 80), port(Transport::Tcp, LOOPBACK, 8081, 80)];
+    network.attach(container.fd(), &published).unwrap();
+    container.serve_tcp("0.0.0.0:80");
+    lan.ip("route add 172.30.24.0/24 via 10.9.0.1");
+    let before = host.tables();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(9)) {
+        eprintln!("not run: Linux {release} cannot keep others from a table");
+        return;
+    }
+    // While it is flushed and flushed again, nothing that is closed opens for a moment.
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let probe = scope.spawn(|| {
+            let (mut probes, patience) = (0, std::time::Duration::from_millis(5));
+            while !done.load(std::sync::atomic::Ordering::Relaxed) || probes < 20 {
+                assert_eq!(lan.ask_tcp("172.30.24.2:80", patience), None, "the container itself");
+                assert_eq!(lan.ask_tcp("10.9.0.1:8081", patience), None, "the loopback's port");
+                probes += 1;
+            }
+        });
+        for _ in 0..100 {
+            host.exec("nft", &["flush", "ruleset"]);
+        }
+        assert!(lan.tcp("10.9.0.1:8080").is_some());
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        probe.join().unwrap();
+    });
+    assert_eq!(host.tables(), before);
+    // When the engine is gone, they stay; the next one takes them over, with what it knows.
+    drop(network);
+    assert!(lan.tcp("10.9.0.1:8080").is_some());
+    assert_eq!(lan.ask_tcp("172.30.24.2:80", SHORT), None);
+    let network = Arc::new(open());
+    assert!(lan.tcp("10.9.0.1:8080").is_some());
+    network.firewall().settle_endpoints(&[(Arc::clone(&network), vec![published])]).unwrap();
+    assert_eq!(host.tables(), before);
+    network.remove().unwrap();
+    assert_eq!(host.tables(), "");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use longshore_net::{
-    BridgeConfig, Endpoint, Firewall, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Network,
+    BridgeConfig, Endpoint, Firewall, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Network, Ownership,
     ParentConfig, ParentKind, ParentNetwork, PortMap, Transport,
 };
 use support::{LONG, Namespace, SHORT, both, config, endpoint, endpoint_of_both, host_and_neighbour, port};
@@ -15,7 +15,7 @@ use support::{LONG, Namespace, SHORT, both, config, endpoint, endpoint_of_both, 
 const ANY: [u8; 4] = [0, 0, 0, 0];
 
 fn firewall(host: &Namespace) -> Arc<Firewall> {
-    host.within(|| Firewall::open("longshore")).expect("open the firewall")
+    host.within(|| Firewall::open("longshore", Ownership::Ours)).expect("open the firewall")
 }
 
 fn open(host: &Namespace, firewall: &Arc<Firewall>, config: BridgeConfig) -> Network {

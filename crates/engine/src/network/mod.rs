@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use longshore_net::{Firewall, IpNet, PortAllocator, PortMap, PortRequest, PortReservation};
+use longshore_net::{Firewall, IpNet, Ownership, PortAllocator, PortMap, PortRequest, PortReservation};
 use longshore_oci::Kind;
 use longshore_store::Store;
 use longshore_store::meta::{Batch, Table};
@@ -158,7 +158,7 @@ impl Networks {
                 records.insert(name.into(), record);
             }
         }
-        let firewall = Firewall::open(&table_name(options))?;
+        let firewall = Firewall::open(&table_name(options), Ownership::Ours)?;
         let mut bridges = BTreeMap::new();
         for record in records.values_mut().filter(|r| r.is_made()) {
             let opened = match record.is_custom() {

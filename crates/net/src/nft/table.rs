@@ -15,6 +15,9 @@ use crate::netlink::{Protocol, Request, Socket};
 use crate::plan::Ruleset;
 use crate::plan::rules::{Chain, Element, Set, Table};
 
+/// Flags of a table: nobody but who made it can change it; and it stays when that one is gone, for the next to take over.
+const OWNER: u32 = 2;
+const PERSIST: u32 = 4;
 /// Elements per message; an attribute list ends at 64 KiB, and one element takes some 160 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 250;
 
@@ -23,6 +26,8 @@ const ELEMENTS_PER_MESSAGE: usize = 250;
 pub(crate) struct Nft {
     pub(super) socket: Socket,
     pub(super) table: String,
+    /// Of our tables.
+    flags: u32,
     /// A table of others that cannot be changed was spoken of once already.
     pub(super) warned: bool,
 }
@@ -64,25 +69,32 @@ impl<'a> Change<'a> {
 }
 
 impl Nft {
-    pub(crate) fn open(table: &str) -> Result<Self> {
+    /// `own`: while this is there, nobody else can change our tables or flush them, where the kernel can see to that.
+    pub(crate) fn open(table: &str, own: bool) -> Result<Self> {
         let socket = Socket::open(Protocol::Netfilter)?;
-        Ok(Nft { socket, table: table.to_owned(), warned: false })
+        let flags = if own { OWNER | PERSIST } else { 0 };
+        Ok(Nft { socket, table: table.to_owned(), flags, warned: false })
     }
 
     /// Makes a table with its sets and chains, or brings the one that exists to the plan; its elements stay. `replace`: the
     /// one that exists goes first.
     pub(crate) fn install(&mut self, ruleset: &Ruleset, replace: bool) -> Result<()> {
-        let installed = self.send(table_requests(ruleset, replace));
-        match installed {
+        match self.send(table_requests(ruleset, replace, self.flags)) {
+            // Before Linux 6.9 a table cannot outlive its owner, and one that does not is of no use.
+            Err(error) if self.flags != 0 && error.is_errno(Errno::OPNOTSUPP) => {
+                self.flags = 0;
+                self.install(ruleset, replace)
+            }
             // Another version had other sets.
-            Err(_) if !replace => self.send(table_requests(ruleset, true)),
+            Err(_) if !replace => self.send(table_requests(ruleset, true, self.flags)),
             other => other,
         }
     }
 
     /// Makes tables anew, in one transaction: whatever they were, at no moment are they less than one or the other.
     pub(crate) fn replace(&mut self, rulesets: &[Ruleset]) -> Result<()> {
-        self.send(rulesets.iter().flat_map(|ruleset| table_requests(ruleset, true)).collect())
+        let flags = self.flags;
+        self.send(rulesets.iter().flat_map(|ruleset| table_requests(ruleset, true, flags)).collect())
     }
 
     /// Makes a change.
@@ -135,7 +147,8 @@ impl Nft {
 
     /// Removes tables; those that are gone already are fine.
     pub(crate) fn uninstall(&mut self, rulesets: &[Ruleset]) -> Result<()> {
-        self.send(rulesets.iter().flat_map(delete_table).collect())
+        let flags = self.flags;
+        self.send(rulesets.iter().flat_map(|ruleset| delete_table(ruleset, flags)).collect())
     }
 
     /// Applies all the requests or none.
@@ -155,17 +168,19 @@ impl Nft {
     }
 }
 
-fn new_table(ruleset: &Ruleset) -> Option<Request> {
+fn new_table(ruleset: &Ruleset, flags: u32) -> Option<Request> {
     let table = ruleset.chains.first()?.table;
     let name = ruleset.table.as_str();
     Some(request(table, MSG_NEWTABLE, NLM_F_CREATE, format!("create nftables table {name}"), |w| {
-        w.text(1, name).u32(2, 0);
+        w.text(1, name).u32(2, flags);
     }))
 }
 
 /// A table that is not there cannot be deleted, and would fail the whole: it is made first.
-fn delete_table(ruleset: &Ruleset) -> Vec<Request> {
-    let (Some(new), Some(chain)) = (new_table(ruleset), ruleset.chains.first()) else { return Vec::new() };
+fn delete_table(ruleset: &Ruleset, flags: u32) -> Vec<Request> {
+    let (Some(new), Some(chain)) = (new_table(ruleset, flags), ruleset.chains.first()) else {
+        return Vec::new();
+    };
     let action = format!("delete nftables table {}", ruleset.table);
     let delete = request(chain.table, MSG_DELTABLE, 0, action, |w| {
         w.text(1, &ruleset.table);
@@ -173,10 +188,10 @@ fn delete_table(ruleset: &Ruleset) -> Vec<Request> {
     vec![new, delete]
 }
 
-fn table_requests(ruleset: &Ruleset, replace: bool) -> Vec<Request> {
+fn table_requests(ruleset: &Ruleset, replace: bool, flags: u32) -> Vec<Request> {
     let table = ruleset.table.as_str();
-    let mut batch = if replace { delete_table(ruleset) } else { Vec::new() };
-    batch.extend(new_table(ruleset));
+    let mut batch = if replace { delete_table(ruleset, flags) } else { Vec::new() };
+    batch.extend(new_table(ruleset, flags));
     for (id, set) in (1u32..).zip(&ruleset.sets) {
         let action = format!("create nftables set {table} {}", set.name);
         batch.push(request(set.table, MSG_NEWSET, NLM_F_CREATE, action, |w| encode::set(w, table, set, id)));
