@@ -191,3 +191,55 @@ fn privileged_a_compose_project_with_networks() {
     project.compose("kill").ok();
     project.finish(&before);
 }
+
+const HEALTH: &str = r#"
+services:
+  db:
+    image: busybox
+    command: sh -c 'sleep 2; mkdir /www; echo db > /www/index.html; touch /ready; exec httpd -f -p 80 -h /www'
+    healthcheck:
+      test: [CMD, wget, -qO-, "http://127.0.0.1/"]
+      interval: 500ms
+      timeout: 3s
+      retries: 60
+  client:
+    image: busybox
+    command: sh -c 'wget -qO- http://db/ > /page; sleep 1000'
+    depends_on:
+      db: { condition: service_healthy }
+  never:
+    image: busybox
+    command: sleep 1000
+    profiles: [never]
+    healthcheck:
+      test: "false"
+      interval: 200ms
+      retries: 2
+  after:
+    image: busybox
+    command: sleep 1000
+    profiles: [never]
+    depends_on:
+      never: { condition: service_healthy }
+"#;
+
+#[test]
+fn privileged_a_compose_service_waits_until_another_is_healthy() {
+    let project = Project::new(HEALTH);
+    let before = project.host();
+    let health = |service: &str| {
+        let filter = format!("label=com.docker.compose.service={service}");
+        let id = project.daemon.docker(["ps", "-q", "--filter", &filter]).ok();
+        project.daemon.inspect("{{.State.Health.Status}}", &id)
+    };
+    project.compose("up -d").ok();
+    assert_eq!(health("db"), "healthy");
+    // It asks once, when it is started.
+    wait_until("the client has its page", || project.exec("client", "cat /page").stdout == "db\n");
+    // One that is not healthy in the end is not waited for any longer.
+    let failed = project.compose("--profile never up -d after").fails(1);
+    assert!(failed.contains("unhealthy"), "{failed}");
+    assert_eq!(health("never"), "unhealthy");
+    project.compose("--profile never down -t 0").ok();
+    project.finish(&before);
+}
