@@ -9,7 +9,8 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Client, Daemon, in_netns};
+use crate::harness::{Client, Daemon, in_netns, wait_until};
+use crate::network::get;
 
 const USER: u32 = 54_321;
 const FIRST: u32 = 700_000;
@@ -247,4 +248,53 @@ fn all_that_is_missing_is_said_at_once() {
             format!("{file} gives ann no subordinate ids: as root, usermod {option} 100000-165535 ann");
         assert!(said.contains(&line), "{said}");
     }
+}
+
+/// Published ports are the host's, though the daemon's network is another.
+#[test]
+fn ports_of_an_ordinary_users_containers_are_the_hosts() {
+    let mut daemon = start(WHOLE);
+    daemon.load("busybox");
+    let serve = "mkdir /www; echo web > /www/index.html; exec httpd -f -p 80 -h /www";
+    let published = ["-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "9000-9099:9000-9099"];
+    let run = ["run", "-d", "--name", "web"].into_iter().chain(published);
+    daemon.docker(run.chain(["busybox", "sh", "-c", serve])).ok();
+    let here = daemon.netns();
+    let outside = here.clone();
+    let check = |what: &str| {
+        for server in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081", "192.0.2.50:8080"] {
+            wait_until(&format!("{what}: {server}"), || get(&outside, server).as_deref() == Some("web"));
+        }
+        assert_eq!(get(&outside, "192.0.2.50:8081"), None, "{what}");
+    };
+    check("at first");
+    let shown = daemon.docker(["port", "web", "80"]).ok();
+    assert_eq!(shown, "0.0.0.0:8080\n127.0.0.1:8081\n[::]:8080");
+    // The host's own programs are noticed, and ports that the user may not have.
+    let listener =
+        longshore_sys::netns::with_netns(fs::File::open(&here).expect("namespace").as_fd(), || {
+            TcpListener::bind((HOST, 0))
+        });
+    let port =
+        listener.as_ref().expect("enter").as_ref().expect("listen").local_addr().expect("address").port();
+    for (asked, code, words) in [
+        (format!("{port}:80"), 125, "address already in use"),
+        ("8080:80".to_owned(), 125, "port is already allocated"),
+        // docker takes these words for those of a command that cannot be run.
+        ("80:80".to_owned(), 126, "permission denied: choose a port from 1024 on"),
+    ] {
+        let failed = daemon.docker(["run", "--rm", "-p", &asked, "busybox", "true"]).fails(code);
+        assert!(failed.contains(words), "{asked}: {failed}");
+    }
+    let nat = ["run", "--rm", "--publish-mode", "nat", "-p", "8090:80", "busybox", "true"];
+    let failed = daemon.run(Client::Longshore, nat).fails(125);
+    assert!(failed.contains("use the publish mode local"), "{failed}");
+    daemon.run(Client::Longshore, ["update", "-p", "+8082:80", "web"]).ok();
+    assert_eq!(get(&here, "127.0.0.1:8082").as_deref(), Some("web"));
+    daemon.kill9();
+    daemon.launch();
+    check("of the next daemon");
+    daemon.docker(["rm", "-f", "web"]).ok();
+    assert_eq!(get(&here, "127.0.0.1:8080"), None);
+    daemon.finish();
 }

@@ -278,7 +278,9 @@ pub(crate) fn bind_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".to_owned(),
         io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied: choose a port from 1024 on, or have root set \
+                                            net.ipv4.ip_unprivileged_port_start"
+            .to_owned(),
         _ => error.to_string(),
     }
 }
