@@ -274,7 +274,7 @@ fn privileged_networks_of_others_and_firewalls_of_others() {
         assert!(answer.contains(part), "{part} in {answer}");
     }
     // Who is not there, or does not run.
-    let wrong = |name: &str| d.run(Client::Longshore, ["ports", name]).fails(1);
+    let wrong = |name: &str| d.run(Client::Longshore, ["ports", name]).fails(1).trim_end().to_owned();
     assert_eq!(wrong("nobody"), "Error response from daemon: No such container: nobody");
     d.docker(["stop", "-t", "0", "joined"]).ok();
     let id = d.inspect("{{.Id}}", "joined");

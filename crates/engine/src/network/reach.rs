@@ -406,6 +406,10 @@ mod tests {
         let alone = BridgeConfig { internal: true, modes, ..net() };
         assert_eq!(one(&alone), [BY_BRIDGE.replace(", Host", "")]);
         assert!(one(&BridgeConfig { icc: false, ..alone }).is_empty());
+        let seen =
+            [Seen { network: "app", config: &net(), endpoint: &endpoint(&["172.18.0.2"], Vec::new()) }];
+        let around = Around { of_host: false, table: "longshore", apart: true };
+        assert_eq!(told(&ways(&seen, &[], &around)[0]), BY_BRIDGE.replace("Host", "Daemon"));
         let open = BridgeConfig { modes: [GatewayMode::NatUnprotected; 2], ..net() };
         let route =
             r#"any at 172.18.0.2 0-0 by [Route("172.18.0.0/16")] through chain enter-br-app of longshore"#;

@@ -388,6 +388,8 @@ mod tests {
         assert_eq!(at("DELETE /networks/a"), Some(Route::NetworkRemove("a".into())));
         assert_eq!(at("OPTIONS /any/thing"), Some(Route::Options));
         assert_eq!(at("GET /system/df"), Some(Route::DiskUsage));
+        assert_eq!(at("GET /longshore/ports"), Some(Route::WaysIn));
+        assert_eq!(at("POST /longshore/ports"), None);
         let stats = Route::Container("web".into(), ContainerOp::Missing("stats"));
         assert_eq!(at("GET /containers/web/stats"), Some(stats));
     }
