@@ -38,6 +38,7 @@ mod policies;
 mod ports;
 mod powercut;
 mod pull;
+mod reach;
 mod registry_cli;
 mod registry_server;
 mod restart;

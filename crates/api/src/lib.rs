@@ -13,6 +13,7 @@ pub mod image;
 pub mod json;
 pub mod layers;
 pub mod network;
+pub mod reach;
 pub mod registry;
 pub mod stream;
 pub mod system;

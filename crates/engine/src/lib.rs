@@ -19,7 +19,7 @@
 //! working containers: make_working(NewWorking) -> Stream<WorkingEvent>   list_working inspect_working rename_working remove_working   configure_working(name, WorkingChange)
 //!   copy_working(name, WorkingCopy, body) -> Digest   create_working_run(name, WorkingRun) -> id   start_working_run(id, size) -> AttachSession   working_run resize_working_run   mount_working unmount_working   commit_working(name, WorkingCommit) -> Digest
 //! volumes: create_volume volume volumes(filters) remove_volume(name, force) prune_volumes(filters)     networks: networks(filters) network(name) create_network(CreateNetwork) -> id remove_network(name) prune_networks(filters)
-//!   connect_network(network, container, EndpointSettings) disconnect_network(network, container)
+//!   ways_in(containers) -> Vec<WayIn>   connect_network(network, container, EndpointSettings) disconnect_network(network, container)
 //! ```
 
 mod build;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::BridgeConfig;
 use crate::error::{Error, Result};
-use crate::nft::{Change, News, Nft};
+use crate::nft::{Change, Gate, News, Nft};
 use crate::plan::rules::{Element, Table};
 use crate::plan::{self, Rules, Ruleset};
 
@@ -70,6 +70,14 @@ impl Firewall {
     /// The name of its tables.
     pub fn table(&self) -> &str {
         &self.table
+    }
+
+    /// What packets for a bridge's containers have to pass besides these tables: chains of others that drop by default.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn gates(&self, bridge: &str) -> Result<Vec<Gate>> {
+        lock(&self.state).nft.gates(bridge)
     }
 
     /// Everything that is to be there, in `nft`'s notation.

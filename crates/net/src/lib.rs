@@ -45,7 +45,9 @@ pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use network::{
     Attachment, Network, free_interface, interfaces, loopback_up, name_server, set_default_routes,
 };
+pub use nft::Gate;
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, ParentConfig, ParentKind, ParentNetwork};
+pub use plan::reach::{Rule, RuleKind};
 pub use ports::{PortAllocator, PortRequest, PortReservation};
 pub use procfs::has_ipv6;
 pub use sysctl::InterfaceSysctl;

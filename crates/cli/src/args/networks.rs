@@ -5,10 +5,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::kinds::{LABEL, LINK, SWARM};
+use super::kinds::{FORMAT, LABEL, LINK, SWARM};
 use super::network::Network;
 use super::pairs;
 use crate::flags::{BOOL, Flag, INT, MAP, STRING, STRINGS, flag, options};
+
+options! {
+    /// `ports`.
+    PortsArgs {
+        format: Option<String> = flag("format", STRING, FORMAT),
+        no_trunc: bool = flag("no-trunc", BOOL, "Don't truncate output"),
+        ; containers: Vec<String>
+    }
+}
 
 options! {
     /// `network create`.

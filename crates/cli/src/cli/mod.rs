@@ -17,7 +17,9 @@ pub(crate) use tree::{Command, Group, Names};
 use crate::args::build::{BuildArgs, BuilderDuArgs, BuilderPruneArgs};
 use crate::args::create::{CreateArgs, RunOptions};
 use crate::args::layers::Look;
-use crate::args::networks::{NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkRmArgs};
+use crate::args::networks::{
+    NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkRmArgs, PortsArgs,
+};
 use crate::args::update::UpdateArgs;
 use crate::args::working::Work;
 use crate::args::{container as c, image as i, object as o, registry as r, system as s};
@@ -90,6 +92,7 @@ pub(crate) enum Action {
     NetworkRm(NetworkRmArgs),
     NetworkLs(o::NetworkLsArgs),
     NetworkInspect(o::NetworkInspectArgs),
+    Ports(PortsArgs),
     Update(UpdateArgs),
     Inspect(o::InspectArgs),
     Events(o::EventsArgs),

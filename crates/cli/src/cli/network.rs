@@ -74,6 +74,24 @@ const PRUNE: Command = command(
     |m| Action::NetworkPrune(Options::from_matches(m)),
 );
 
+/// `ports`, which is ours alone.
+pub(super) const PORTS: Command = command(
+    "ports",
+    "[OPTIONS] [CONTAINER...]",
+    "Show who can reach what of running containers, and what lets them in",
+    AtLeast(0),
+    &[n::PortsArgs::FLAGS],
+    |m| Action::Ports(Options::from_matches(m)),
+)
+.names(Names::Running, MANY)
+.long(
+    "Show who can reach what of running containers, and what lets them in\n\n\
+     A line for each way in: the container's port, where it is reached, by whom, and through what: a\n\
+     rule of nftables (\"nft list table inet ...\" shows it), a listener of the daemon, or the bridge\n\
+     that the container is connected to. Where another program's firewall forwards nothing by\n\
+     default, the chain with our exception is named. Longshore's daemon only.",
+);
+
 /// `network`.
 pub(super) const NETWORK: Group = Group {
     name: "network",

@@ -4,7 +4,7 @@ mod layers;
 
 use super::Action;
 use super::build::{BUILD, BUILDER, BUILDX};
-use super::network::NETWORK;
+use super::network::{NETWORK, PORTS};
 use super::registry::{LOGIN, LOGOUT, MANIFEST_INSPECT, MANIFEST_REFERRERS, PULL, PUSH, SEARCH};
 use super::working::WORKING;
 use crate::args::container as c;
@@ -637,8 +637,8 @@ pub(crate) const COMMON: &[&Command] =
 /// The other commands without a group.
 pub(crate) const OTHERS: &[&Command] = &[
     &ATTACH, &COMMIT, &CP, &CREATE, &DIFF, &EVENTS, &EXPORT, &HISTORY, &IMPORT, &INSPECT, &KILL, &LOAD,
-    &LOGS, &PAUSE, &PORT, &RENAME, &RESTART, &RM, &RMI, &SAVE, &START, &STOP, &TAG, &TOP, &UNPAUSE, &UPDATE,
-    &WAIT,
+    &LOGS, &PAUSE, &PORT, &PORTS, &RENAME, &RESTART, &RM, &RMI, &SAVE, &START, &STOP, &TAG, &TOP, &UNPAUSE,
+    &UPDATE, &WAIT,
 ];
 
 /// Docker's commands that are not there yet.

@@ -15,6 +15,7 @@ mod manifest;
 mod network;
 mod progress;
 mod prune;
+mod reach;
 mod registry;
 mod run;
 mod start;
@@ -90,6 +91,7 @@ pub(crate) async fn run(global: Global, action: Action, called: &str) -> Result<
         | Action::NetworkRm(_)
         | Action::NetworkLs(_)
         | Action::NetworkInspect(_)
+        | Action::Ports(_)
         | Action::Inspect(_)
         | Action::Events(_)
         | Action::Info(_)
@@ -200,6 +202,7 @@ async fn others(app: &App<'_>, action: Action) -> Result<()> {
             let kind = Kind::Network { verbose: args.verbose };
             inspect::inspect(c, &args.names, args.format.as_deref(), kind).await
         }
+        Action::Ports(args) => reach::ports(c, &args).await,
         Action::Inspect(args) => inspect::any(c, &args).await,
         Action::Events(args) => system::events(c, &args).await,
         Action::SystemCheck(args) => upkeep::check(c, &args).await,

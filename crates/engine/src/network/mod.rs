@@ -1,11 +1,13 @@
 //! Networks: records, bridges with their addresses, ports of the host. `manage` makes and removes them, `wire` connects
-//! containers at their start, `live` while they run, `names` answers their questions for names, `relay` serves what no rule of the firewall can.
+//! containers at their start, `live` while they run, `names` answers their questions for names, `relay` serves what no rule of the firewall can,
+//! `reach` tells who can reach what.
 
 mod bridge;
 mod live;
 mod manage;
 mod names;
 mod parent;
+mod reach;
 mod relay;
 mod wire;
 

@@ -86,6 +86,11 @@ impl Relays {
         Ok(())
     }
 
+    /// The ports that are passed on.
+    pub(crate) fn ports(&self) -> Vec<PortMap> {
+        self.0.iter().map(|relay| relay.port).collect()
+    }
+
     /// Ends those of ports for which `gone` says so. Their sockets are closed when this returns: others may have the ports.
     pub(crate) fn end_ports(&mut self, runtime: &Handle, gone: impl Fn(&PortMap) -> bool) {
         self.end(runtime, |relay| gone(&relay.port));

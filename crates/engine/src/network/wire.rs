@@ -49,6 +49,13 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
 }
 
+impl Held {
+    /// The ports that the daemon listens on.
+    pub(super) fn listeners(&self) -> Vec<PortMap> {
+        self.relays.ports()
+    }
+}
+
 impl Wiring {
     fn new() -> Self {
         Self { netns: None, links: Vec::new(), gateway: None, files: Net::Own }

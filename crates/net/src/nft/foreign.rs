@@ -30,7 +30,35 @@ struct ForeignChain {
     drops: bool,
 }
 
+/// A forward chain of another table, which drops what it does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The table's family: `ip`, `ip6`, or `inet` for both.
+    pub family: &'static str,
+    /// The table.
+    pub table: String,
+    /// The chain that has our exceptions, or should have them.
+    pub chain: String,
+    /// They are there.
+    pub open: bool,
+}
+
 impl Nft {
+    /// What packets for a bridge's containers have to pass besides our own chains.
+    pub(crate) fn gates(&mut self, bridge: &str) -> Result<Vec<Gate>> {
+        let (wanted, mark) = (exceptions(bridge).len(), mark(bridge));
+        let chains = self.chains()?;
+        let gate = |chain: &ForeignChain| {
+            Ok(Gate {
+                family: family_name(chain.family),
+                table: chain.table.clone(),
+                chain: chain.name.clone(),
+                open: self.our_rules(chain, &mark)?.len() == wanted,
+            })
+        };
+        places(&chains).map(gate).collect()
+    }
+
     /// Adds our exceptions wherever another forward chain drops; once only, however often it is called.
     pub(crate) fn except(&mut self, bridge: &str) -> Result<()> {
         let chains = self.chains()?;

@@ -12,6 +12,7 @@ mod news;
 mod table;
 mod wire;
 
+pub use foreign::Gate;
 pub(crate) use news::News;
 pub(crate) use table::{Change, Nft};
 pub(crate) use wire::attribute;

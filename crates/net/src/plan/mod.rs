@@ -1,10 +1,11 @@
 //! What a network is to look like, as data: links, addresses, routes and the ruleset. Nothing here touches the
 //! system, so every decision can be read and tested without privilege.
 //!
-//! `rules` has the words, `tables` the rulesets, `print` writes one down in `nft`'s own notation, which is what
+//! `rules` has the words, `tables` the rulesets, `reach` says which of them lets somebody in, `print` writes one down in `nft`'s own notation, which is what
 //! `nft list table` shows once it is installed.
 
 mod print;
+pub(crate) mod reach;
 pub(crate) mod rules;
 mod tables;
 #[cfg(test)]

@@ -213,6 +213,44 @@ fn ports_go_to_the_map_that_fits_their_address() {
 }
 
 #[test]
+fn who_asks_is_told_the_rule_that_the_plan_has() {
+    let port = |host_ip: &str, host_port, container_port, count| PortMap {
+        transport: Transport::Tcp,
+        host_ip: host_ip.parse().unwrap(),
+        host_port,
+        container_port,
+        count,
+    };
+    let subnets = vec![subnet("172.17.0.0/16", "172.17.0.1"), subnet("fd00:17::/64", "fd00:17::1")];
+    let both = BridgeConfig { subnets, ..config() };
+    let mut endpoint = free(Vec::new());
+    endpoint.addresses.push("fd00:17::2".parse().unwrap());
+    let told = |config: &BridgeConfig, port: PortMap| {
+        config.rule_for(&endpoint, &port).map(|rule| format!("{:?} {}", rule.kind, rule.name))
+    };
+    for (port, rule) in [
+        (port("0.0.0.0", 8080, 80, 1), "Map publish"),
+        (port("127.0.0.1", 8080, 80, 1), "Map publish-address"),
+        (port("192.0.2.1", 8000, 8000, 3), "Map publish-address-range"),
+        (port("0.0.0.0", 8000, 80, 3), "Map publish"),
+        (port("::", 8000, 8000, 3), "Map publish6-range"),
+        (port("2001:db8::1", 8080, 80, 1), "Map publish6-address"),
+    ] {
+        assert_eq!(told(&both, port).as_deref(), Some(rule), "{port:?}");
+    }
+    assert_eq!(told(&both, port("::1", 8080, 80, 1)), None);
+    assert_eq!(told(&config(), port("0.0.0.0", 0, 80, 1)), None);
+    let routed = BridgeConfig { modes: [GatewayMode::Routed; 2], ..both.clone() };
+    assert_eq!(told(&routed, port("0.0.0.0", 0, 80, 1)).as_deref(), Some("Set open"));
+    assert_eq!(told(&routed, port("::1", 0, 80, 1)).as_deref(), Some("Set open6"));
+    let open = BridgeConfig { modes: [GatewayMode::Nat, GatewayMode::NatUnprotected], ..both };
+    let chain = |config: &BridgeConfig, ipv6| config.rule_for_routes(ipv6).map(|rule| rule.name);
+    assert_eq!((chain(&open, false), chain(&open, true)), (None, Some("enter-longshore0".to_owned())));
+    assert_eq!(chain(&BridgeConfig { internal: true, ..open }, true), None);
+    assert_eq!(chain(&routed, true), None);
+}
+
+#[test]
 fn settings_that_cannot_work_are_refused() {
     let changes: [fn(&mut BridgeConfig); 10] = [
         |c| c.bridge = String::new(),

@@ -191,6 +191,7 @@ async fn dispatch(call: &Call, route: Route, request: Request<Incoming>) -> Answ
         Route::NetworkCreate => networks::create(call, request).await,
         Route::NetworkConnect(name) => networks::connect(call, &name, request).await,
         Route::NetworkDisconnect(name) => networks::disconnect(call, &name, request).await,
+        Route::WaysIn => networks::ways_in(call).await,
         Route::PluginList => Ok(reply::json(&serde_json::json!([]))),
         Route::NoPlugin(name) => Err(ApiError::of(Kind::NotFound, format!("plugin {name:?} not found"))),
         Route::Swarm => Err(ApiError::of(Kind::Unavailable, NO_SWARM)),

@@ -6,7 +6,7 @@ use longshore_api::{NetworkConnect, NetworkCreate, NetworkCreated, NetworkDiscon
 use longshore_oci::Kind;
 use serde::de::DeserializeOwned;
 
-use super::translate::{create, rest};
+use super::translate::{create, reach, rest};
 use super::{Answer, Call, body, reply};
 use crate::errors::ApiError;
 
@@ -19,6 +19,12 @@ async fn read<T: DeserializeOwned + Default>(call: &Call, request: Request<Incom
 pub(super) async fn list(call: &Call) -> Answer {
     let found = call.engine().networks(&call.query.filters()?).await?;
     Ok(reply::json(&found.into_iter().map(|n| rest::network(n, false)).collect::<Vec<_>>()))
+}
+
+/// `GET /longshore/ports`.
+pub(super) async fn ways_in(call: &Call) -> Answer {
+    let found = call.engine().ways_in(call.query.all("container")).await?;
+    Ok(reply::json(&found.into_iter().map(reach::way).collect::<Vec<_>>()))
 }
 
 /// `GET /networks/{name}`.

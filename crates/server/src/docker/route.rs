@@ -64,6 +64,8 @@ pub(crate) enum Route {
     Swarm,
     /// Of our own, below `/longshore`.
     Layers(layers::Op),
+    /// The same: who can reach what.
+    WaysIn,
     /// The same: images made step by step.
     Working(working::Op),
     /// Known, and not built yet; the text names it.
@@ -130,6 +132,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<Route> {
         ("longshore", "build/directory") if post => Route::BuildDirectory,
         ("longshore", "gc") if post => Route::Collect,
         ("longshore", "check") if post => Route::Check,
+        ("longshore", "ports") if get => Route::WaysIn,
         ("commit", "") if post => Route::Commit,
         ("build", "prune") if post => Route::BuildPrune,
         ("build", "") if post => Route::Build,
@@ -385,6 +388,8 @@ mod tests {
         assert_eq!(at("DELETE /networks/a"), Some(Route::NetworkRemove("a".into())));
         assert_eq!(at("OPTIONS /any/thing"), Some(Route::Options));
         assert_eq!(at("GET /system/df"), Some(Route::DiskUsage));
+        assert_eq!(at("GET /longshore/ports"), Some(Route::WaysIn));
+        assert_eq!(at("POST /longshore/ports"), None);
         let stats = Route::Container("web".into(), ContainerOp::Missing("stats"));
         assert_eq!(at("GET /containers/web/stats"), Some(stats));
     }

@@ -4,6 +4,7 @@ pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod image;
 pub(crate) mod layers;
+pub(crate) mod reach;
 pub(crate) mod rest;
 pub(crate) mod upkeep;
 pub(crate) mod working;
