@@ -178,8 +178,9 @@ pub(crate) enum Action {
     Accept,
     Drop,
     Masquerade,
-    /// To where the map says; no element, no change.
+    /// To the chain that the map has for this; no element, no jump.
     Jump(Load, Set),
+    /// To where the map says; no element, no change.
     DnatMap(Set),
     Dnat(Ipv4Addr, u16),
 }
