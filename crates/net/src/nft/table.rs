@@ -23,8 +23,6 @@ const ELEMENTS_PER_MESSAGE: usize = 250;
 pub(crate) struct Nft {
     pub(super) socket: Socket,
     pub(super) table: String,
-    /// A table of others that cannot be changed was spoken of once already.
-    pub(super) warned: bool,
 }
 
 /// What is to change in one transaction.
@@ -66,7 +64,7 @@ impl<'a> Change<'a> {
 impl Nft {
     pub(crate) fn open(table: &str) -> Result<Self> {
         let socket = Socket::open(Protocol::Netfilter)?;
-        Ok(Nft { socket, table: table.to_owned(), warned: false })
+        Ok(Nft { socket, table: table.to_owned() })
     }
 
     /// Makes a table with its sets and chains, or brings the one that exists to the plan; its elements stay. `replace`: the
