@@ -84,7 +84,7 @@ pub enum Error {
     /// Another table drops what is forwarded, and an exception could not be made there.
     #[error(
         "chain {chain} of table {family} {table} drops forwarded packets, and an exception for {bridge} could not be \
-         added: {source}"
+         added: {reason}"
     )]
     ForeignChain {
         /// The family of the table.
@@ -96,7 +96,9 @@ pub enum Error {
         /// Our bridge.
         bridge: String,
         /// Why it could not be added.
-        source: Box<Error>,
+        reason: String,
+        /// firewalld keeps the table to itself, and can be asked.
+        of_firewalld: bool,
     },
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::BridgeConfig;
 use crate::error::{Error, Result};
-use crate::nft::{Change, Gate, News, Nft};
+use crate::nft::{Change, Gate, News, Nft, firewalld};
 use crate::plan::rules::{Element, Table};
 use crate::plan::{self, Rules, Ruleset};
 
@@ -41,6 +41,10 @@ struct State {
     wanted: Wanted,
     /// The tables are there: from the first network to the last.
     installed: bool,
+    /// The bridges for which a table of others lets nothing through, and why.
+    blocked: BTreeMap<String, String>,
+    /// The bridges that firewalld has in its zone of those that it trusts.
+    trusted: BTreeSet<String>,
 }
 
 /// What is to be there.
@@ -63,7 +67,13 @@ impl Firewall {
         check_table_name(table)?;
         let base = vec![plan::base(table), plan::guests(table)];
         let wanted = Wanted { base, networks: BTreeMap::new(), owned: BTreeMap::new() };
-        let state = State { nft: Nft::open(table, ownership == Ownership::Ours)?, wanted, installed: false };
+        let state = State {
+            nft: Nft::open(table, ownership == Ownership::Ours)?,
+            wanted,
+            installed: false,
+            blocked: BTreeMap::new(),
+            trusted: BTreeSet::new(),
+        };
         Ok(Arc::new(Self { table: table.to_owned(), state: Mutex::new(state) }))
     }
 
@@ -109,7 +119,11 @@ impl Firewall {
                             std::thread::sleep(SLOW_REPAIR);
                         }
                     }
-                    Ok(_) => repairs = 0,
+                    Ok(true) => repairs = 0,
+                    Ok(false) => {
+                        repairs = 0;
+                        firewall.try_again();
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "changes of the host's firewall are not noticed any more");
                         return;
@@ -124,7 +138,12 @@ impl Firewall {
 
     /// Puts back what is missing; whether something was.
     fn repair(&self) -> bool {
-        match lock(&self.state).repair() {
+        let (repaired, bridges) = {
+            let mut state = lock(&self.state);
+            (state.repair(), state.bridges())
+        };
+        self.let_through_all(&bridges);
+        match repaired {
             Ok(true) => {
                 tracing::info!(table = self.table, "put back rules that had been removed");
                 true
@@ -137,17 +156,91 @@ impl Firewall {
         }
     }
 
-    /// Everything that is not of the networks opened with this and of `owned` goes, and what of it is missing comes back.
-    pub(crate) fn settle(&self, owned: BTreeMap<String, Vec<Element>>) -> Result<()> {
+    /// Has the tables of others let a bridge through, by an exception in them or by firewalld's own means.
+    ///
+    /// # Errors
+    /// If one does not: why, and what can be done.
+    fn let_through(&self, bridge: &str) -> Result<()> {
+        let excepted = lock(&self.state).nft.except(bridge);
+        let mut trusted = false;
+        let done = match excepted {
+            // It may take its time over the answer, and others need not wait for that.
+            Err(Error::ForeignChain { family, table, chain, bridge, of_firewalld: true, .. }) => {
+                firewalld::trust(&bridge).map(|is_trusted| trusted = is_trusted).map_err(|reason| {
+                    Error::ForeignChain { family, table, chain, bridge, reason, of_firewalld: true }
+                })
+            }
+            other => other,
+        };
         let mut state = lock(&self.state);
-        state.wanted.owned = owned;
-        match state.installed {
-            true => state.rebuild().and_then(|()| state.except_all()),
+        if !state.wanted.networks.contains_key(bridge) {
+            drop(state);
+            if trusted {
+                firewalld::forget(bridge);
+            }
+            return done;
+        }
+        if trusted {
+            state.trusted.insert(bridge.to_owned());
+        }
+        let why = done.as_ref().err().map(Error::to_string);
+        let before = match &why {
+            Some(why) => state.blocked.insert(bridge.to_owned(), why.clone()),
+            None => state.blocked.remove(bridge),
+        };
+        match why {
+            Some(why) if before.as_ref() != Some(&why) => {
+                tracing::warn!("the host's firewall is in the way: {why}");
+            }
+            None if before.is_some() => {
+                tracing::info!(bridge, "the host's firewall is not in the way any more")
+            }
+            _ => {}
+        }
+        done
+    }
+
+    /// The same for bridges of which each failure is told of in the log.
+    fn let_through_all(&self, bridges: &[String]) {
+        for bridge in bridges {
+            let _ = self.let_through(bridge);
+        }
+    }
+
+    /// What was in the way may not be any more, which not everybody tells.
+    fn try_again(&self) {
+        let blocked: Vec<String> = lock(&self.state).blocked.keys().cloned().collect();
+        self.let_through_all(&blocked);
+    }
+
+    /// Before a port is published to a container of a bridge.
+    ///
+    /// # Errors
+    /// If another table drops what would come there: which, and what can be done.
+    pub(crate) fn check_way(&self, bridge: &str) -> Result<()> {
+        let blocked = lock(&self.state).blocked.contains_key(bridge);
+        match blocked {
+            true => self.let_through(bridge),
             false => Ok(()),
         }
     }
 
-    /// A network's rules, and its exceptions in the tables of others.
+    /// Everything that is not of the networks opened with this and of `owned` goes, and what of it is missing comes back.
+    pub(crate) fn settle(&self, owned: BTreeMap<String, Vec<Element>>) -> Result<()> {
+        let mut state = lock(&self.state);
+        state.wanted.owned = owned;
+        if !state.installed {
+            return Ok(());
+        }
+        state.rebuild()?;
+        let bridges = state.bridges();
+        drop(state);
+        self.let_through_all(&bridges);
+        Ok(())
+    }
+
+    /// A network's rules, and its exceptions in the tables of others. Where there can be none, ports of its containers are
+    /// not published ([`Firewall::check_way`]); all else works.
     pub(crate) fn add_network(&self, config: &BridgeConfig) -> Result<()> {
         let new = plan::network_rules(config);
         let mut state = lock(&self.state);
@@ -162,20 +255,28 @@ impl Firewall {
         state.install()?;
         let change = Change::new().with_chains(&new.chains).adding(&new.elements);
         let before = state.wanted.networks.insert(config.bridge.clone(), new.clone());
-        let done = state.apply(change).and_then(|()| state.nft.except(&config.bridge));
-        if let Err(error) = done {
+        if let Err(error) = state.apply(change) {
             match before {
                 Some(before) => drop(state.wanted.networks.insert(config.bridge.clone(), before)),
                 None => drop(state.remove_network(&config.bridge)),
             }
             return Err(error);
         }
+        drop(state);
+        let _ = self.let_through(&config.bridge);
         Ok(())
     }
 
     /// Takes a network's rules away; with the last network, the tables.
     pub(crate) fn remove_network(&self, bridge: &str) -> Result<()> {
-        lock(&self.state).remove_network(bridge)
+        let mut state = lock(&self.state);
+        let removed = state.remove_network(bridge);
+        let trusted = state.trusted.remove(bridge);
+        drop(state);
+        if trusted {
+            firewalld::forget(bridge);
+        }
+        removed
     }
 
     /// Endpoints have these elements from now on, in place of those that they had.
@@ -252,19 +353,16 @@ impl State {
         if lost {
             self.rebuild()?;
         }
-        self.except_all()?;
         Ok(lost)
     }
 
-    fn except_all(&mut self) -> Result<()> {
-        for bridge in self.wanted.networks.keys() {
-            self.nft.except(bridge)?;
-        }
-        Ok(())
+    fn bridges(&self) -> Vec<String> {
+        self.wanted.networks.keys().cloned().collect()
     }
 
     fn remove_network(&mut self, bridge: &str) -> Result<()> {
         let Some(rules) = self.wanted.networks.remove(bridge) else { return Ok(()) };
+        self.blocked.remove(bridge);
         let exceptions = self.nft.unexcept(bridge);
         let gone = match self.wanted.networks.is_empty() {
             true => {

@@ -85,6 +85,9 @@ impl Network {
     /// If the endpoint's settings are wrong or the kernel refuses; nothing of it is left then.
     pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attachment> {
         let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
+        if !endpoint.ports.is_empty() {
+            self.firewall.check_way(&self.config.bridge)?;
+        }
         self.create_pair(&plan, netns)?;
         let finished = netns::within(netns, || {
             let mut links = furnish(&plan.side)?;

@@ -281,3 +281,111 @@ fn privileged_macvlan_containers_are_on_the_lan() {
         Err(error) => assert!(error.to_string().contains("this kernel has no such interfaces"), "{error}"),
     }
 }
+
+/// A program that keeps a table to itself for as long as it runs; what it forwards, nobody else can say.
+struct Owner(std::process::Child);
+
+impl Owner {
+    fn new(host: &Namespace, table: &str) -> Self {
+        let mut command = std::process::Command::new("ip");
+        command.args(["netns", "exec", &host.name, "nft", "-i"]).stdin(std::process::Stdio::piped());
+        let mut owner = command.stdout(std::process::Stdio::null()).spawn().expect("start nft");
+        let lines = format!(
+            "add table inet {table} {{ flags owner; }}\n\
+             add chain inet {table} way {{ type filter hook forward priority 5; policy drop; }}\n"
+        );
+        let input = owner.stdin.as_mut().expect("its input");
+        std::io::Write::write_all(input, lines.as_bytes()).expect("tell nft");
+        while !host.tables().contains("chain way") {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Self(owner)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // What it reads ends, and so does it.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// It cannot be told to let containers through, so that ports of theirs are not published behind its back.
+#[test]
+fn privileged_a_table_that_nobody_else_may_change_is_in_the_way() {
+    let (host, lan) = host_and_neighbour();
+    host.exec("nft", &["add table ip other"]);
+    host.exec("nft", &["add chain ip other way { type filter hook forward priority 0; policy drop; }"]);
+    let owner = Owner::new(&host, "alone");
+    let firewall = firewall(&host);
+    host.within(|| firewall.keep()).expect("keep");
+    let network = open(&host, &firewall, config("ls0", 50));
+    // What can be done is done.
+    assert_eq!(host.tables().matches("comment \"longshore-ls0\"").count(), 2, "{}", host.tables());
+    let container = Namespace::bare();
+    let mut e = endpoint("a", 50, 2);
+    e.ports = vec![port(Transport::Tcp, ANY, 8080, 80)];
+    let error = network.attach(container.fd(), &e).expect_err("nobody would reach it").to_string();
+    for part in ["chain way of table inet alone drops forwarded packets", "ls0", "keeps the table to itself"]
+    {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!container.links().contains("eth0"), "nothing is left");
+    // Without ports there is nothing that would be open in name alone.
+    network.attach(container.fd(), &endpoint("a", 50, 2)).expect("attach");
+    network.detach("a").expect("detach");
+    drop(owner);
+    network.attach(container.fd(), &e).expect("attach");
+    container.serve_tcp("0.0.0.0:80");
+    assert!(lan.tcp("10.9.0.1:8080").is_some());
+    // One that comes later is in the way of what is published from then on, and the table beside it is no worse for it.
+    let owner = Owner::new(&host, "alone");
+    let mut second = endpoint("b", 50, 3);
+    second.ports = vec![port(Transport::Tcp, ANY, 8081, 80)];
+    let other = Namespace::bare();
+    let refused = || match network.attach(other.fd(), &second) {
+        Ok(_) => {
+            network.detach("b").expect("detach");
+            false
+        }
+        Err(_) => true,
+    };
+    while !refused() {
+        std::thread::sleep(SHORT);
+    }
+    drop(owner);
+    network.attach(other.fd(), &second).expect("attach");
+    assert_eq!(host.tables().matches("comment \"longshore-ls0\"").count(), 2, "{}", host.tables());
+}
+
+/// Where it is firewalld's, it is asked; and who has no bus is told what to say to it.
+#[test]
+fn privileged_firewalld_that_cannot_be_asked_is_spoken_of() {
+    const BUS: &str = "DBUS_SYSTEM_BUS_ADDRESS";
+    let nowhere = "unix:path=/nonexistent/bus";
+    if std::env::var(BUS).as_deref() != Ok(nowhere) {
+        // The bus of the machine has nothing to do with this.
+        let own = std::env::current_exe().expect("own program");
+        let name = "privileged_firewalld_that_cannot_be_asked_is_spoken_of";
+        let done = std::process::Command::new(own).args(["--exact", name]).env(BUS, nowhere).status();
+        assert!(done.expect("run").success());
+        return;
+    }
+    let (host, _lan) = host_and_neighbour();
+    let _owner = Owner::new(&host, "firewalld");
+    let network = open(&host, &firewall(&host), config("ls0", 51));
+    let mut e = endpoint("a", 51, 2);
+    e.ports = vec![port(Transport::Tcp, ANY, 8080, 80)];
+    let container = Namespace::bare();
+    let error = network.attach(container.fd(), &e).expect_err("nobody would reach it").to_string();
+    for part in [
+        "table inet firewalld",
+        "/nonexistent/bus",
+        "firewall-cmd --permanent --zone=trusted --add-interface=ls0",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    network.attach(container.fd(), &endpoint("a", 51, 2)).expect("attach");
+    network.remove().expect("remove");
+}

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod bpf;
 pub mod child;
 pub mod cwd;
+pub mod dbus;
 mod error;
 pub mod fdpass;
 pub mod host_sockets;

@@ -43,6 +43,27 @@ pub struct Gate {
     pub open: bool,
 }
 
+impl ForeignChain {
+    fn blocks(&self, bridge: &str, source: Error) -> Error {
+        // The table has an owner: what it lets through is that program's business alone.
+        let owned = source.is_errno(Errno::PERM);
+        let reason = match owned {
+            true => "another program keeps the table to itself, and has to be told to forward what comes from the bridge \
+                     and what goes there"
+                .to_owned(),
+            false => source.to_string(),
+        };
+        Error::ForeignChain {
+            family: family_name(self.family),
+            table: self.table.clone(),
+            chain: self.name.clone(),
+            bridge: bridge.to_owned(),
+            reason,
+            of_firewalld: owned && self.table == FIREWALLD,
+        }
+    }
+}
+
 impl Nft {
     /// What packets for a bridge's containers have to pass besides our own chains.
     pub(crate) fn gates(&mut self, bridge: &str) -> Result<Vec<Gate>> {
@@ -60,26 +81,21 @@ impl Nft {
     }
 
     /// Adds our exceptions wherever another forward chain drops; once only, however often it is called.
+    ///
+    /// # Errors
+    /// The first place where none could be added; those that could be are.
     pub(crate) fn except(&mut self, bridge: &str) -> Result<()> {
         let chains = self.chains()?;
+        let mut failure = None;
         for chain in places(&chains) {
             let Err(source) = self.except_in(chain, bridge) else { continue };
-            let error = Error::ForeignChain {
-                family: family_name(chain.family),
-                table: chain.table.clone(),
-                chain: chain.name.clone(),
-                bridge: bridge.to_owned(),
-                source: Box::new(source),
-            };
-            // A table that is firewalld's alone cannot be changed by others; there is a way round, by its own means.
-            if chain.table != FIREWALLD {
-                return Err(error);
+            // Gone since it was listed: it is in nobody's way.
+            if source.is_errno(Errno::NOENT) {
+                continue;
             }
-            if !std::mem::replace(&mut self.warned, true) {
-                tracing::warn!(%error, "put the bridge into a zone of firewalld that forwards, such as `trusted`");
-            }
+            failure.get_or_insert_with(|| chain.blocks(bridge, source));
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Takes back what `except` added, in every table.

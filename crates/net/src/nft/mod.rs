@@ -2,11 +2,12 @@
 //!
 //! `wire` writes and reads attributes, `encode` turns a planned rule into the kernel's expressions, `table` installs
 //! and changes our own table, `foreign` deals with forward
-//! chains of others that drop, `news` hears of what other programs change, and `conntrack` forgets flows that no longer
+//! chains of others that drop, `firewalld` with one that lets nobody else change its table, `news` hears of what other programs change, and `conntrack` forgets flows that no longer
 //! hold.
 
 mod conntrack;
 mod encode;
+pub(crate) mod firewalld;
 mod foreign;
 mod news;
 mod table;

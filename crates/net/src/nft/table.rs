@@ -28,8 +28,6 @@ pub(crate) struct Nft {
     pub(super) table: String,
     /// Of our tables.
     flags: u32,
-    /// A table of others that cannot be changed was spoken of once already.
-    pub(super) warned: bool,
 }
 
 /// What is to change in one transaction.
@@ -73,7 +71,7 @@ impl Nft {
     pub(crate) fn open(table: &str, own: bool) -> Result<Self> {
         let socket = Socket::open(Protocol::Netfilter)?;
         let flags = if own { OWNER | PERSIST } else { 0 };
-        Ok(Nft { socket, table: table.to_owned(), flags, warned: false })
+        Ok(Nft { socket, table: table.to_owned(), flags })
     }
 
     /// Makes a table with its sets and chains, or brings the one that exists to the plan; its elements stay. `replace`: the

@@ -4,7 +4,6 @@
 //! is inside. On v1 a container has a directory in every mounted hierarchy; where a unified hierarchy
 //! is mounted beside them, it has one there too, for the sake of `cgroup.kill`.
 
-mod dbus;
 mod detect;
 mod devices;
 mod fsio;

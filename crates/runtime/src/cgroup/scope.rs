@@ -8,10 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longshore_sys::Context;
+use longshore_sys::dbus::{Answer, Connection, Method, Reader, Value, Writer};
 use rustix::io::Errno;
 
-use super::dbus::{Answer, Connection, Method, Reader, Value, Writer};
 use super::{Hierarchy, fsio};
 use crate::error::{Error, Result};
 
@@ -157,20 +156,12 @@ impl Systemd {
         let user = !longshore_sys::is_root() || fsio::in_user_namespace();
         let (private, bus) = sockets(user)?;
         // Its own socket needs no bus; an ordinary user's may have been left out by the distribution.
-        if let Ok(connection) = open(&private) {
+        if let Ok(connection) = Connection::open(&private, TIMEOUT) {
             return Ok(Self(connection));
         }
-        let mut connection = open(&bus)?;
-        let hello = Method {
-            destination: "org.freedesktop.DBus",
-            path: "/org/freedesktop/DBus",
-            interface: "org.freedesktop.DBus",
-            member: "Hello",
-        };
-        match connection.call(hello, "", &Writer::default())? {
-            Answer::Values(_) => Ok(Self(connection)),
-            Answer::Refused(name, text) => Err(refused("D-Bus", &name, &text)),
-        }
+        let mut connection = Connection::open(&bus, TIMEOUT)?;
+        connection.hello()?;
+        Ok(Self(connection))
     }
 
     /// Starts the scope; whether it was not there yet.
@@ -230,14 +221,6 @@ impl Systemd {
 
 fn refused(what: &str, name: &str, text: &str) -> Error {
     failure(what, &format!("{text} ({name})"), Errno::ACCESS)
-}
-
-fn open(path: &Path) -> longshore_sys::Result<Connection<UnixStream>> {
-    let about = || format!("connect to {}", path.display());
-    let stream = UnixStream::connect(path).context(about)?;
-    stream.set_read_timeout(Some(TIMEOUT)).context(about)?;
-    stream.set_write_timeout(Some(TIMEOUT)).context(about)?;
-    Connection::new(stream)
 }
 
 /// The manager's own socket, and that of the bus.

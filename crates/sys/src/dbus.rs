@@ -1,17 +1,24 @@
-//! Just enough of D-Bus to ask systemd for something: one call, one answer, over a Unix socket.
+//! Just enough of D-Bus to ask systemd or firewalld for something: one call, one answer, over a Unix socket.
 //!
 //! The client crates bring an executor, code generation and several hundred thousand lines for what
 //! is here two kinds of messages with strings and numbers in them.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
 
-use longshore_sys::{Context, Error, Result};
 use rustix::io::Errno;
+
+use crate::{Context, Error, Result};
 
 /// The most that an answer may have.
 const MAX_MESSAGE: usize = 1 << 20;
 /// The longest line while a connection is set up.
 const MAX_LINE: usize = 1024;
+
+/// Of a call: nobody is started to answer it.
+const NO_AUTO_START: u8 = 2;
 
 const METHOD_CALL: u8 = 1;
 const METHOD_RETURN: u8 = 2;
@@ -28,16 +35,20 @@ const SIGNATURE: u8 = 8;
 
 /// Whom a call is for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Method<'a> {
-    pub(super) destination: &'a str,
-    pub(super) path: &'a str,
-    pub(super) interface: &'a str,
-    pub(super) member: &'a str,
+pub struct Method<'a> {
+    /// The name of a program on the bus.
+    pub destination: &'a str,
+    /// Its object.
+    pub path: &'a str,
+    /// What it understands.
+    pub interface: &'a str,
+    /// The method's own name.
+    pub member: &'a str,
 }
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// The values, as they were sent.
     Values(Vec<u8>),
     /// Name of the error, and its text.
@@ -46,7 +57,8 @@ pub(super) enum Answer {
 
 /// A value of a property.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'a> {
+#[allow(missing_docs)]
+pub enum Value<'a> {
     Text(&'a str),
     Flag(bool),
     Number(u64),
@@ -55,9 +67,23 @@ pub(super) enum Value<'a> {
 
 /// A connection that has been set up.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub struct Connection<S> {
     stream: S,
     serial: u32,
+}
+
+impl Connection<UnixStream> {
+    /// Connects to a socket; no answer may take longer than `patience`.
+    ///
+    /// # Errors
+    /// When nobody is there, or does not want us.
+    pub fn open(path: &Path, patience: Duration) -> Result<Self> {
+        let about = || format!("connect to {}", path.display());
+        let stream = UnixStream::connect(path).context(about)?;
+        stream.set_read_timeout(Some(patience)).context(about)?;
+        stream.set_write_timeout(Some(patience)).context(about)?;
+        Self::new(stream)
+    }
 }
 
 impl<S: Read + Write> Connection<S> {
@@ -65,7 +91,7 @@ impl<S: Read + Write> Connection<S> {
     ///
     /// # Errors
     /// When it does not want us.
-    pub(super) fn new(mut stream: S) -> Result<Self> {
+    pub fn new(mut stream: S) -> Result<Self> {
         let to = || "talk to D-Bus";
         // Nobody claims an id: in a user namespace ours is not the one that the other side knows.
         stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n").context(to)?;
@@ -79,11 +105,27 @@ impl<S: Read + Write> Connection<S> {
         Ok(Self { stream, serial: 0 })
     }
 
+    /// What a bus wants to hear first; a program's own socket does not.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the bus refuses.
+    pub fn hello(&mut self) -> Result<()> {
+        let name = "org.freedesktop.DBus";
+        let hello =
+            Method { destination: name, path: "/org/freedesktop/DBus", interface: name, member: "Hello" };
+        match self.call(hello, "", &Writer::default())? {
+            Answer::Values(_) => Ok(()),
+            Answer::Refused(name, text) => {
+                Err(Error::new(format!("log in to D-Bus: {text} ({name})"), Errno::ACCESS))
+            }
+        }
+    }
+
     /// Calls a method and waits for its answer.
     ///
     /// # Errors
     /// When the connection breaks, or what comes is no D-Bus.
-    pub(super) fn call(&mut self, method: Method<'_>, signature: &str, body: &Writer) -> Result<Answer> {
+    pub fn call(&mut self, method: Method<'_>, signature: &str, body: &Writer) -> Result<Answer> {
         self.serial += 1;
         let about = || format!("call {} over D-Bus", method.member);
         let message = encode(method, signature, &body.0, self.serial);
@@ -141,7 +183,7 @@ fn line(stream: &mut impl Read) -> Result<String> {
 }
 
 fn encode(method: Method<'_>, signature: &str, body: &[u8], serial: u32) -> Vec<u8> {
-    let mut w = Writer(vec![b'l', METHOD_CALL, 0, 1]);
+    let mut w = Writer(vec![b'l', METHOD_CALL, NO_AUTO_START, 1]);
     w.number(length(body));
     w.number(serial);
     w.array(8, |w| {
@@ -177,7 +219,7 @@ fn length(bytes: &[u8]) -> u32 {
 /// Values to be sent. The body of a message begins where everything is aligned, so that alignment
 /// can be counted from the beginning of either.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub struct Writer(Vec<u8>);
 
 impl Writer {
     fn align(&mut self, to: usize) {
@@ -189,7 +231,8 @@ impl Writer {
         self.0.extend(n.to_le_bytes());
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    /// A text.
+    pub fn text(&mut self, text: &str) {
         self.number(length(text.as_bytes()));
         self.0.extend(text.as_bytes());
         self.0.push(0);
@@ -213,7 +256,7 @@ impl Writer {
     }
 
     /// Names with values: `a(sv)`.
-    pub(super) fn properties(&mut self, list: &[(&str, Value<'_>)]) {
+    pub fn properties(&mut self, list: &[(&str, Value<'_>)]) {
         self.array(8, |w| {
             for (name, value) in list {
                 w.align(8);
@@ -248,13 +291,15 @@ impl Writer {
 
 /// Values that were received; hostile or not, nothing is read beyond them.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Those of an answer.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
@@ -287,7 +332,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str> {
+    /// A text.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn text(&mut self) -> Result<&'a str> {
         let count = usize::try_from(self.number()?).map_err(|_| malformed())?;
         self.terminated(count)
     }
@@ -298,7 +347,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A variant that has to hold a text.
-    pub(super) fn text_variant(&mut self) -> Result<&'a str> {
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn text_variant(&mut self) -> Result<&'a str> {
         if self.signature()? == "s" { self.text() } else { Err(malformed()) }
     }
 }
@@ -334,8 +386,6 @@ impl Header {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
-
     use super::*;
 
     const METHOD: Method<'_> = Method { destination: "d.d", path: "/p", interface: "i.i", member: "Member" };
@@ -404,7 +454,7 @@ mod tests {
             0, 0, 0, 0,
         ]);
         let message = encode(METHOD, "sa(sv)a(sv)", &body.0, 9);
-        assert_eq!(message[..4], [b'l', 1, 0, 1]);
+        assert_eq!(message[..4], [b'l', 1, 2, 1]);
         assert_eq!(message[4..8], length(&body.0).to_le_bytes());
         assert_eq!(message[8..12], [9, 0, 0, 0]);
         assert_eq!(message[16..28], [1, 1, b'o', 0, 2, 0, 0, 0, b'/', b'p', 0, 0]);
