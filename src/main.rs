@@ -11,6 +11,9 @@ mod rootless;
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let name = argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned();
+    if name == rootless::guard::NAME {
+        return rootless::guard::main(argv.into_iter().skip(1));
+    }
     if name == "dockerd" {
         return daemon::main(argv.into_iter().skip(1));
     }

@@ -6,6 +6,7 @@
 //! daemon keep these namespaces; the next daemon enters the same ones again, by way of a monitor.
 
 mod facts;
+pub(crate) mod guard;
 mod outside;
 mod plan;
 
@@ -19,7 +20,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use longshore_sys::host_sockets::HostSockets;
 use longshore_sys::userns;
 
-use outside::Outside;
+use outside::{Outside, Running};
 use plan::{Line, Maps};
 
 /// What the daemon has got to know and to use on its way in.
@@ -48,12 +49,16 @@ pub(crate) struct World {
     pub(crate) sockets: HostSockets,
     /// The resolv.conf of the daemon's network; or why that leads nowhere.
     pub(crate) outside: Result<PathBuf, String>,
+    pasta: Option<Running>,
     claim: Claim,
 }
 
 impl World {
     /// Removes what was made on the way in, when the engine has stopped and no container is left that needs it.
     pub(crate) fn leave(self) {
+        if let Some(pasta) = self.pasta {
+            pasta.end();
+        }
         let exec_root = &self.claim.exec_root;
         if longshore_runtime::monitors(exec_root).is_empty() {
             outside::remove(exec_root);
@@ -65,12 +70,15 @@ impl Entered {
     /// Opens the way outside; what is not as it should be goes to the log.
     pub(crate) fn open(self) -> World {
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let opened = self.outside.and_then(|outside| {
-            outside.open(&self.sockets)?;
-            Ok(outside.resolv_conf)
-        });
-        let outside = opened.inspect_err(|why| tracing::warn!("no network for containers: {why}"));
-        World { sockets: self.sockets, outside, claim: self.claim }
+        let opened = self.outside.and_then(|outside| Ok((outside.open(&self.sockets)?, outside.resolv_conf)));
+        let (pasta, outside) = match opened {
+            Ok((pasta, resolv_conf)) => (Some(pasta), Ok(resolv_conf)),
+            Err(why) => {
+                tracing::warn!("no network for containers: {why}");
+                (None, Err(why))
+            }
+        };
+        World { sockets: self.sockets, outside, pasta, claim: self.claim }
     }
 }
 

@@ -1,17 +1,21 @@
 //! How the daemon's network reaches the outside: pasta, a program without rights that carries its packets into sockets of
-//! the host. It is the daemon's child and ends with it; where it ends by itself, it is started again.
+//! the host. It ends with the daemon; where it ends by itself, it is started again.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use longshore_sys::host_sockets::HostSockets;
-use longshore_sys::{child, netns};
+use longshore_sys::{netns, pidfd};
 
-use super::facts;
+use super::{facts, guard};
 
 /// The daemon's side of the wire. All of it is answered by pasta, so that nothing of it can collide but with an address
 /// that somebody wants to reach: these are for links alone, and no router leads there. The host's own address is not
@@ -31,6 +35,8 @@ const PID_FILE: &str = "pasta.pid";
 const LOG: &str = "pasta.log";
 const RESOLV_CONF: &str = "resolv.conf";
 
+const SIGKILL: i32 = 9;
+
 /// How long the first start may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A run that lasted so long is no failed start.
@@ -40,7 +46,7 @@ const TRIES: u32 = 5;
 
 /// What is needed to start pasta, and the files that go with it.
 #[derive(Clone, Debug)]
-pub(crate) struct Outside {
+pub(super) struct Outside {
     program: PathBuf,
     /// Where the daemon's network namespace is found: pasta has not the rights to open a process's.
     network: PathBuf,
@@ -48,7 +54,44 @@ pub(crate) struct Outside {
     /// What pasta says.
     log: PathBuf,
     /// For the daemon and its containers, in place of `/etc/resolv.conf`.
-    pub(crate) resolv_conf: PathBuf,
+    pub(super) resolv_conf: PathBuf,
+}
+
+/// Pasta and the thread that watches over it.
+#[derive(Debug)]
+pub(super) struct Running {
+    lifeline: Lifeline,
+    watcher: JoinHandle<()>,
+}
+
+/// What the guard of pasta holds on to: its input.
+type Lifeline = Arc<Mutex<Line>>;
+
+#[derive(Debug)]
+enum Line {
+    Open(Option<ChildStdin>),
+    /// Pasta is to end, and not to be started again.
+    Cut,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::Open(None)
+    }
+}
+
+fn lock(lifeline: &Lifeline) -> MutexGuard<'_, Line> {
+    lifeline.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Running {
+    /// Ends pasta, and waits until it has ended.
+    pub(super) fn end(self) {
+        *lock(&self.lifeline) = Line::Cut;
+        if self.watcher.join().is_err() {
+            tracing::debug!("the thread that watches over pasta has failed");
+        }
+    }
 }
 
 /// Looks whether there can be a way outside.
@@ -104,31 +147,50 @@ impl Outside {
     ///
     /// # Errors
     /// When it does not start; what it says is in the text.
-    pub(crate) fn open(&self, sockets: &HostSockets) -> Result<(), String> {
+    pub(super) fn open(&self, sockets: &HostSockets) -> Result<Running, String> {
         let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         fs::write(&self.resolv_conf, resolv_conf(&own))
             .map_err(|e| format!("cannot write {}: {e}", self.resolv_conf.display()))?;
         let mut pasta = self.start(sockets)?;
         self.wait_ready(&mut pasta)?;
         let (this, sockets) = (self.clone(), sockets.clone());
-        let watch = std::thread::Builder::new().name("pasta".to_owned());
-        watch
-            .spawn(move || this.watch(pasta, &sockets))
-            .map_err(|e| format!("cannot start a thread: {e}"))?;
-        Ok(())
+        let lifeline = Lifeline::default();
+        let theirs = Arc::clone(&lifeline);
+        let watcher = std::thread::Builder::new().name("pasta".to_owned());
+        let watcher = watcher.spawn(move || this.watch(pasta, &sockets, &theirs));
+        Ok(Running { lifeline, watcher: watcher.map_err(|e| format!("cannot start a thread: {e}"))? })
     }
 
-    /// In the host's network, by the thread that stays there: with it, and so with the daemon, pasta ends.
+    /// In the host's network, by the thread that stays there; below a guard that ends it with the daemon.
     fn start(&self, sockets: &HostSockets) -> Result<Child, String> {
-        let _ = fs::remove_file(&self.pid_file);
-        let mut command = Command::new(&self.program);
+        self.end_former();
+        // Also when its file was replaced meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(guard::NAME).arg(&self.program);
         command.args(arguments()).arg("--pid").arg(&self.pid_file).arg("--netns").arg(&self.network);
         let log =
             fs::File::create(&self.log).map_err(|e| format!("cannot write {}: {e}", self.log.display()))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
-        let spawn = move || child::end_with_thread(&mut command).spawn();
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).current_dir("/");
+        let spawn = move || command.spawn();
         let spawned = sockets.within(spawn).map_err(|e| e.to_string())?;
         spawned.map_err(|e| format!("cannot start {}: {e}", self.program.display()))
+    }
+
+    /// One whose guard was killed may be left, and has the interface.
+    fn end_former(&self) {
+        let text = fs::read_to_string(&self.pid_file).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse::<u32>()
+            && let Ok(process) = pidfd::open(pid)
+            && let Ok(command) = fs::read(format!("/proc/{pid}/cmdline"))
+            && command.split(|b| *b == 0).any(|word| word == self.network.as_os_str().as_bytes())
+        {
+            let ended =
+                pidfd::send_signal(&process, SIGKILL).and_then(|()| pidfd::wait_exit(&process, Some(5000)));
+            if let Err(e) = ended {
+                tracing::debug!("pasta of an earlier daemon: {e}");
+            }
+        }
+        let _ = fs::remove_file(&self.pid_file);
     }
 
     /// It writes its pid when everything is in place.
@@ -143,7 +205,7 @@ impl Outside {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = pasta.kill();
+        // This closes its input, and so ends both.
         let _ = pasta.wait();
         Err(format!("pasta does not get ready: {}", self.last_words()))
     }
@@ -155,11 +217,18 @@ impl Outside {
         said.unwrap_or("it does not say why").to_owned()
     }
 
-    fn watch(&self, mut pasta: Child, sockets: &HostSockets) {
+    fn watch(&self, mut pasta: Child, sockets: &HostSockets, lifeline: &Lifeline) {
         let mut failed = 0;
         loop {
             let since = Instant::now();
+            // To wait for a child closes its input, which is what it takes for our end.
+            if let Line::Open(line) = &mut *lock(lifeline) {
+                *line = pasta.stdin.take();
+            }
             let status = pasta.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+            if matches!(*lock(lifeline), Line::Cut) {
+                return;
+            }
             failed = if since.elapsed() < LASTED { failed + 1 } else { 1 };
             if failed > TRIES {
                 tracing::error!(
