@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -44,7 +45,9 @@ impl Server {
         tcp.set_nonblocking(true)?;
         let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
         let room = Semaphore::new(options.max_in_flight.min(Semaphore::MAX_PERMITS));
-        let shared = Shared { names, options, health: Health::default(), room };
+        // Without randomness all servers begin with the same one.
+        let turn = AtomicU32::new(getrandom::u32().unwrap_or_default());
+        let shared = Shared { names, options, health: Health::default(), room, turn };
         // One task, whose parts own everything else: with it all of it ends.
         let task = runtime.spawn(async move {
             tokio::join!(udp::serve(&shared, &udp), tcp::serve(&shared, tcp));
@@ -66,6 +69,8 @@ pub(crate) struct Shared {
     health: Health,
     /// A permit for each query that may wait for upstreams.
     room: Semaphore,
+    /// Of several addresses each comes first in turn.
+    turn: AtomicU32,
 }
 
 /// What becomes of a message.
@@ -81,8 +86,7 @@ pub(crate) enum Taken<'a> {
 impl Shared {
     /// Takes a message from a client. It never waits.
     pub(crate) fn take(&self, message: &[u8], protocol: Protocol) -> Taken<'_> {
-        // Without randomness addresses come in one order.
-        let turn = getrandom::u32().unwrap_or_default();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let (request, upstreams) = match plan(message, protocol, &*self.names, self.options.ttl, turn) {
             Plan::Nothing => return Taken::Nothing,
             Plan::Answer(answer) => return Taken::Now(answer),
