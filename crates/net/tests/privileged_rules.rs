@@ -332,12 +332,16 @@ fn privileged_a_table_that_nobody_else_may_change_is_in_the_way() {
         assert!(error.contains(part), "{error}");
     }
     assert!(!container.links().contains("eth0"), "nothing is left");
-    // Without ports there is nothing that would be open in name alone.
+    // Without ports, or with those of the host alone, there is nothing that would be open in name only.
     network.attach(container.fd(), &endpoint("a", 50, 2)).expect("attach");
+    network.detach("a").expect("detach");
+    let own = port(Transport::Tcp, [127, 0, 0, 1], 8080, 80);
+    network.attach(container.fd(), &Endpoint { ports: vec![own], ..e.clone() }).expect("attach");
+    container.serve_tcp("0.0.0.0:80");
+    assert!(host.tcp("127.0.0.1:8080").is_some());
     network.detach("a").expect("detach");
     drop(owner);
     network.attach(container.fd(), &e).expect("attach");
-    container.serve_tcp("0.0.0.0:80");
     assert!(lan.tcp("10.9.0.1:8080").is_some());
     // One that comes later is in the way of what is published from then on, and the table beside it is no worse for it.
     let owner = Owner::new(&host, "alone");
