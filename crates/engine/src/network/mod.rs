@@ -1,12 +1,14 @@
-//! Networks: records, bridges with their addresses, ports of the host. `manage` makes and removes them, `wire` connects
-//! containers at their start, `live` while they run, `names` answers their questions for names, `relay` serves what no rule of the firewall can,
-//! `reach` tells who can reach what.
+//! Networks: records, bridges with their addresses, ports of the host. `manage` makes and removes them (`bridge` is one that is
+//! open, `parent` the options of those below an interface of the host's), `wire` connects containers at their start, `live` while
+//! they run, `publish` takes their ports, `relay` serves what no rule of the firewall can, `names` answers their questions for
+//! names, `reach` tells who can reach what.
 
 mod bridge;
 mod live;
 mod manage;
 mod names;
 mod parent;
+mod publish;
 mod reach;
 mod relay;
 mod wire;

@@ -6,19 +6,15 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use longshore_net::dns::{DnsOptions, upstreams};
-use longshore_net::{
-    DefaultRoute, Endpoint, GatewayMode, InterfaceSysctl, PortMap, PortRequest, PortReservation,
-};
-use longshore_oci::Kind;
+use longshore_net::{DefaultRoute, Endpoint, InterfaceSysctl, PortMap, PortReservation};
 use longshore_sys::netns;
 
 use super::{Bridge, NameServer, Record as Network, Relays, is_custom};
 use crate::container::Container;
 use crate::container::files::{Net, host_conf};
-use crate::container::ports;
 use crate::container::spec::may_configure_network;
 use crate::engine::make_dir;
-use crate::model::{EndpointSettings, PublishMode};
+use crate::model::EndpointSettings;
 use crate::record::Record;
 use crate::{Engine, Error, Result, names as ids};
 
@@ -76,7 +72,7 @@ fn in_order(record: &Record) -> Vec<String> {
 }
 
 /// The link that a family's default route leads over, and the container's address there.
-fn leading(links: &[Link], ipv6: bool) -> Option<(&Link, IpAddr)> {
+pub(super) fn leading(links: &[Link], ipv6: bool) -> Option<(&Link, IpAddr)> {
     let leads = |link: &&Link| match ipv6 {
         true => link.endpoint.default_route.ipv6,
         false => link.endpoint.default_route.ipv4,
@@ -232,76 +228,6 @@ impl Engine {
             guarded: !may_configure_network(&record.host),
         };
         Ok(Link { network: network.clone(), bridge, endpoint })
-    }
-
-    /// Takes the ports that are to be published, unless they are held already; they lead over the networks with the
-    /// default routes, and without such a network there are none.
-    pub(super) fn publish(
-        &self,
-        c: &Container,
-        record: &mut Record,
-        links: &mut [Link],
-        held: &mut Held,
-    ) -> Result<()> {
-        if record.host.publish_mode == PublishMode::Nat && self.inner.options.host_sockets.is_apart() {
-            let why = "a daemon without root cannot change the host's firewall: use the publish mode local";
-            return Err(Error::new(Kind::Unavailable, why));
-        }
-        // Where containers are on the network of the host's interface, they are reached there, by their own addresses.
-        let published = |ipv6| leading(links, ipv6).filter(|(link, _)| link.bridge.network().is_some());
-        let (v4, v6) = (published(false), published(true));
-        let reach = ports::Reach {
-            container_ips: [v4, v6].map(|leading| leading.map(|(_, ip)| ip)),
-            host_ip: v4.and_then(|(link, _)| link.bridge.host_ip),
-            ipv6: longshore_net::has_ipv6(),
-            local: self.publishes_locally(record),
-        };
-        let mut wanted = ports::requests(
-            record.host.port_bindings.as_ref(),
-            record.config.run.exposed_ports.as_ref(),
-            record.host.publish_all_ports,
-            &reach,
-        )?;
-        let routed = without_host(&mut wanted, [v4, v6]);
-        let mut reservation = match held.reservation.take() {
-            Some(reservation) => reservation,
-            None => self.inner.networks.ports.reserve(&[])?,
-        };
-        let runtime = &self.inner.networks.runtime;
-        held.relays.end_ports(runtime, |port| !wanted.iter().any(|request| request.asks_for(port)));
-        let changed = self.inner.networks.ports.change(&mut reservation, &wanted);
-        let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().map(|(_, ip)| ip).collect();
-        let followed = held.relays.follow(runtime, &reservation, &addresses, reach.local);
-        record.ports = reservation.ports();
-        record.ports.extend(routed);
-        held.reservation = Some(reservation);
-        changed?;
-        followed?;
-        note_ports(c, record);
-        for link in links {
-            link.endpoint.ports = self.ports_of(record, &link.endpoint);
-        }
-        Ok(())
-    }
-
-    /// Whether a container's ports are sockets of the host's that are listened on.
-    pub(super) fn publishes_locally(&self, record: &Record) -> bool {
-        match record.host.publish_mode {
-            PublishMode::Local => true,
-            PublishMode::Nat => false,
-            PublishMode::Unset => self.inner.options.host_sockets.is_apart(),
-        }
-    }
-
-    /// The ports that rules of the firewall lead to an endpoint.
-    fn ports_of(&self, record: &Record, endpoint: &Endpoint) -> Vec<PortMap> {
-        let local = self.publishes_locally(record);
-        let leads = |port: &&PortMap| match port.host_ip {
-            _ if local && port.host_port != 0 => false,
-            IpAddr::V4(_) => endpoint.default_route.ipv4 && endpoint.addresses.iter().any(IpAddr::is_ipv4),
-            IpAddr::V6(_) => endpoint.default_route.ipv6 && endpoint.addresses.iter().any(IpAddr::is_ipv6),
-        };
-        record.ports.iter().filter(leads).copied().collect()
     }
 
     /// Makes the interfaces, and tells the container's name to others and theirs to it.
@@ -512,37 +438,6 @@ pub(super) fn known(links: &[Link]) -> (Vec<Arc<super::names::Zone>>, bool) {
     (zones, outside)
 }
 
-/// Where one routes to a container, its ports are open at its own address, and take none of the host's: they are taken out of
-/// the requests.
-fn without_host(requests: &mut Vec<PortRequest>, leading: [Option<(&Link, IpAddr)>; 2]) -> Vec<PortMap> {
-    let mode = |ipv6: bool| {
-        let [v4, v6] = leading;
-        let own = if ipv6 { v6.or(v4) } else { v4 };
-        let (link, ip) = own?;
-        Some((link.bridge.config()?.mode(ip.is_ipv6()), ip.is_ipv6() == ipv6))
-    };
-    let mut open = Vec::new();
-    for request in requests.iter_mut() {
-        request.host_ips.retain(|host_ip| match mode(host_ip.is_ipv6()) {
-            Some((GatewayMode::Routed, of_family)) => {
-                if of_family {
-                    open.push(PortMap {
-                        transport: request.transport,
-                        host_ip: *host_ip,
-                        host_port: 0,
-                        container_port: request.container_port,
-                        count: request.count,
-                    });
-                }
-                false
-            }
-            _ => true,
-        });
-    }
-    requests.retain(|request| !request.host_ips.is_empty());
-    open
-}
-
 pub(super) fn addresses(e: &EndpointSettings) -> Vec<IpAddr> {
     [&e.ip_address, &e.global_ipv6_address].into_iter().filter_map(|ip| ip.parse().ok()).collect()
 }
@@ -573,8 +468,4 @@ fn note(c: &Container, record: &Record, name: &str, settings: &EndpointSettings)
     let mut data = c.write();
     data.record.sandbox.clone_from(&record.sandbox);
     data.record.networks.insert(name.to_owned(), settings.clone());
-}
-
-fn note_ports(c: &Container, record: &Record) {
-    c.write().record.ports.clone_from(&record.ports);
 }
