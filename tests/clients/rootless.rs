@@ -64,7 +64,7 @@ fn become_user(dir: &Path, machine: Machine) -> Vec<String> {
 fn uplink(dir: &Path) {
     let commands = format!(
         "ip link set lo up; ip link add up0 type veth peer name up1; ip link set up1 up; ip link set up0 up; \
-         ip addr add {HOST}/24 dev up0; ip route add default via 192.0.2.1"
+         ip addr add {HOST}/24 dev up0; ip addr add 172.17.9.1/24 dev up0; ip route add default via 192.0.2.1"
     );
     in_netns(&dir.join("netns"), &format!("set -e; {commands}")).ok();
 }
@@ -270,6 +270,9 @@ fn ports_of_an_ordinary_users_containers_are_the_hosts() {
     check("at first");
     let shown = daemon.docker(["port", "web", "80"]).ok();
     assert_eq!(shown, "0.0.0.0:8080\n127.0.0.1:8081\n[::]:8080");
+    // What the host uses is left to it, though the daemon's network is another.
+    let subnet = ["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "bridge"];
+    assert_eq!(daemon.docker(subnet).ok(), "172.18.0.0/16");
     // The host's own programs are noticed, and ports that the user may not have.
     let listener =
         longshore_sys::netns::with_netns(fs::File::open(&here).expect("namespace").as_fd(), || {

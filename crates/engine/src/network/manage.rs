@@ -177,7 +177,7 @@ impl Engine {
             true => longshore_net::unique_local_pools(self.inner.system_id.as_bytes()),
             false => longshore_net::default_pools(),
         };
-        Pool::free(&all, ours)
+        Pool::free(&all, ours, &self.inner.options.host_sockets)
     }
 
     /// Removes a network that no running container is on.

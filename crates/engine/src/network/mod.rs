@@ -21,6 +21,7 @@ use longshore_net::{Firewall, IpNet, Ownership, PortAllocator, PortMap, PortRequ
 use longshore_oci::Kind;
 use longshore_store::Store;
 use longshore_store::meta::{Batch, Table};
+use longshore_sys::host_sockets::HostSockets;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -59,8 +60,11 @@ impl Pool {
     }
 
     /// A part of one of the pools that neither the host uses nor we.
-    fn free(pools: &[IpNet], ours: &[IpNet]) -> Result<Self> {
+    fn free(pools: &[IpNet], ours: &[IpNet], host: &HostSockets) -> Result<Self> {
         let mut taken = longshore_net::host_networks()?;
+        if host.is_apart() {
+            taken.extend(host.within(longshore_net::host_networks)??);
+        }
         taken.extend(ours);
         let subnet = longshore_net::pick_subnet(pools, &taken)?;
         Ok(Self::new(subnet, longshore_net::first_address(&subnet)?, false))
@@ -272,7 +276,7 @@ fn open_default(
         record.pools = vec![Pool::new(subnet, gateway, true)];
     }
     if record.pools.is_empty() {
-        record.pools.push(Pool::free(&longshore_net::default_pools(), &[])?);
+        record.pools.push(Pool::free(&longshore_net::default_pools(), &[], &options.host_sockets)?);
     }
     let bridge = Bridge::open(record, options, firewall)?;
     if record.pools != before {
