@@ -213,15 +213,16 @@ impl Firewall {
         self.let_through_all(&blocked);
     }
 
-    /// Before a port is published to a container of a bridge.
+    /// Before ports are published to a container of a bridge; `from_outside`: not only those of the host's loopback.
     ///
     /// # Errors
     /// If another table drops what would come there: which, and what can be done.
-    pub(crate) fn check_way(&self, bridge: &str) -> Result<()> {
+    pub(crate) fn check_way(&self, bridge: &str, from_outside: bool) -> Result<()> {
         let blocked = lock(&self.state).blocked.contains_key(bridge);
-        match blocked {
-            true => self.let_through(bridge),
-            false => Ok(()),
+        match if blocked { self.let_through(bridge) } else { Ok(()) } {
+            // What the host alone reaches is not forwarded; but firewalld, when strict, refuses all that is translated.
+            Err(Error::ForeignChain { of_firewalld: false, .. }) if !from_outside => Ok(()),
+            other => other,
         }
     }
 

@@ -85,9 +85,9 @@ impl Network {
     /// If the endpoint's settings are wrong or the kernel refuses; nothing of it is left then.
     pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attachment> {
         let plan = plan::endpoint(&self.config, endpoint, self.bridged_filtered)?;
-        // What the host alone reaches is not forwarded.
-        if endpoint.ports.iter().any(|port| !port.host_ip.is_loopback()) {
-            self.firewall.check_way(&self.config.bridge)?;
+        if !endpoint.ports.is_empty() {
+            let from_outside = endpoint.ports.iter().any(|port| !port.host_ip.is_loopback());
+            self.firewall.check_way(&self.config.bridge, from_outside)?;
         }
         self.create_pair(&plan, netns)?;
         let finished = netns::within(netns, || {
