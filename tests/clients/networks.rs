@@ -539,3 +539,36 @@ fn privileged_links_on_the_default_bridge() {
     }
     d.finish();
 }
+
+/// While the daemon was away, the host began to use the subnets that it had chosen.
+#[test]
+fn privileged_chosen_subnets_give_way_to_the_host() {
+    let mut d = Daemon::start();
+    d.load("busybox");
+    docker(&d, "network create app");
+    docker(&d, "network create --subnet 172.30.0.0/16 asked");
+    let subnet = |d: &Daemon, name: &str| {
+        d.docker(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", name]).ok()
+    };
+    let before: Vec<String> = ["bridge", "app", "asked"].iter().map(|name| subnet(&d, name)).collect();
+    d.terminate();
+    in_netns(&d.netns(), "ip link add other type veth peer name else0 && ip link set other up").ok();
+    for net in &before {
+        let address = net.replace(".0.0/16", ".0.9/16");
+        in_netns(&d.netns(), &format!("ip addr add {address} dev other")).ok();
+    }
+    d.launch();
+    let after: Vec<String> = ["bridge", "app", "asked"].iter().map(|name| subnet(&d, name)).collect();
+    assert!(!before.contains(&after[0]) && !before.contains(&after[1]), "{before:?} {after:?}");
+    assert_ne!(after[0], after[1]);
+    assert_eq!(before[2], after[2], "what somebody asked for stays");
+    web(&d, "web", &["-p", "8080:80"]);
+    assert_eq!(get(&d.netns(), "127.0.0.1:8080").as_deref(), Some("web"));
+    // With containers on it, it stays as it is.
+    d.kill9();
+    in_netns(&d.netns(), &format!("ip addr add {} dev other", after[0].replace(".0.0/16", ".0.9/16"))).ok();
+    d.launch();
+    assert_eq!(subnet(&d, "bridge"), after[0]);
+    docker(&d, "rm -f web");
+    d.finish();
+}

@@ -61,14 +61,20 @@ impl Pool {
 
     /// A part of one of the pools that neither the host uses nor we.
     fn free(pools: &[IpNet], ours: &[IpNet], host: &HostSockets) -> Result<Self> {
-        let mut taken = longshore_net::host_networks()?;
-        if host.is_apart() {
-            taken.extend(host.within(longshore_net::host_networks)??);
-        }
+        let mut taken = host_networks(host)?;
         taken.extend(ours);
         let subnet = longshore_net::pick_subnet(pools, &taken)?;
         Ok(Self::new(subnet, longshore_net::first_address(&subnet)?, false))
     }
+}
+
+/// What the host uses, and the daemon's own network where that is another.
+fn host_networks(host: &HostSockets) -> Result<Vec<IpNet>> {
+    let mut taken = longshore_net::host_networks()?;
+    if host.is_apart() {
+        taken.extend(host.within(longshore_net::host_networks)??);
+    }
+    Ok(taken)
 }
 
 /// A network as stored, by id.
@@ -168,11 +174,12 @@ impl Networks {
         }
         let firewall = Firewall::open(&table_name(options), Ownership::Ours)?;
         let mut bridges = BTreeMap::new();
+        let all: Vec<IpNet> = records.values().flat_map(|r| r.pools.iter().map(|p| p.subnet)).collect();
         for record in records.values_mut().filter(|r| r.is_made()) {
-            let opened = match record.is_custom() {
+            let opened = give_way(store, options, record, &all).and_then(|()| match record.is_custom() {
                 true => Bridge::open(record, options, &firewall),
                 false => open_default(store, options, record, &firewall),
-            };
+            });
             let opened = opened.map_err(|e| {
                 tracing::warn!(network = record.name, "the network is not available: {e}");
                 e.to_string()
@@ -252,6 +259,38 @@ impl Networks {
         let requests: Vec<_> = of_host.map(|port| PortRequest::again(port, ip)).collect();
         Ok(self.ports.reserve(&requests)?)
     }
+}
+
+/// A subnet of IPv4 that nobody asked for gives way to what the host uses by now, unless its bridge is there, and containers may
+/// be on it.
+fn give_way(store: &Store, options: &EngineOptions, record: &mut Record, ours: &[IpNet]) -> Result<()> {
+    let chosen = |pool: &&mut Pool| !pool.asked && pool.gateway.is_ipv4();
+    if record.driver != "bridge" || record.pools.iter_mut().filter(chosen).next().is_none() {
+        return Ok(());
+    }
+    let bridge = bridge::Settings::read(record, options)?.bridge;
+    if longshore_net::interfaces()?.contains(&bridge) {
+        return Ok(());
+    }
+    let host = host_networks(&options.host_sockets)?;
+    let name = record.name.clone();
+    let mut moved = false;
+    for pool in record.pools.iter_mut().filter(chosen) {
+        if host.iter().any(|net| longshore_net::overlap(net, &pool.subnet)) {
+            let free = Pool::free(&longshore_net::default_pools(), ours, &options.host_sockets)?;
+            tracing::warn!(
+                network = name,
+                "the host uses {} now: it has {} instead",
+                pool.subnet,
+                free.subnet
+            );
+            (*pool, moved) = (free, true);
+        }
+    }
+    if moved {
+        store.meta().commit(Batch::new().put(Table::Networks, &record.id, record))?;
+    }
+    Ok(())
 }
 
 /// Opens the default bridge, whose subnet is chosen once.
