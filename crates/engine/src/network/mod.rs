@@ -265,7 +265,7 @@ impl Networks {
 /// be on it.
 fn give_way(store: &Store, options: &EngineOptions, record: &mut Record, ours: &[IpNet]) -> Result<()> {
     let chosen = |pool: &&mut Pool| !pool.asked && pool.gateway.is_ipv4();
-    if record.driver != "bridge" || record.pools.iter_mut().filter(chosen).next().is_none() {
+    if record.driver != "bridge" || !record.pools.iter_mut().any(|pool| chosen(&pool)) {
         return Ok(());
     }
     let bridge = bridge::Settings::read(record, options)?.bridge;
