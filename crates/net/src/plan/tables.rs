@@ -249,7 +249,7 @@ fn spoof() -> Chain {
     let [ipv6, advertisement] = message(NEIGHBOUR_ADVERTISEMENT);
     let rules = vec![
         rule([Match::NotIn(&[Input], GUESTS)], Action::Accept),
-        rule([Match::NotIn(&[Input, EtherSource], GUEST_ETHER)], Action::Drop),
+        // First what there is most of.
         rule(
             [
                 Match::EtherType(ETHER_IPV4),
@@ -257,6 +257,7 @@ fn spoof() -> Chain {
             ],
             Action::Accept,
         ),
+        rule([Match::NotIn(&[Input, EtherSource], GUEST_ETHER)], Action::Drop),
         rule(
             [Match::EtherType(ETHER_ARP), Match::In(&[Input, ArpEther, ArpAddress], GUEST_IPV4)],
             Action::Accept,
