@@ -177,7 +177,8 @@ impl ParentNetwork {
     pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
         let side = plan::parent_side(&self.config, endpoint)?;
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.create_child(&side, &self.config, netns).map_err(|error| {
+        let name = plan::host_interface(&endpoint.id);
+        links.create_child(&name, &side, &self.config, netns).map_err(|error| {
             match error.is_errno(Errno::OPNOTSUPP) {
                 true => Error::Unimplemented(format!(
                     "the network driver {}: this kernel has no such interfaces ({error})",
@@ -187,9 +188,11 @@ impl ParentNetwork {
             }
         })?;
         drop(links);
-        let finished = netns::within(netns, || furnish(&side)?.announce(&side));
+        let named = netns::within(netns, || HostLinks::open()?.rename(&name, &side.ifname));
+        let made = if named.is_ok() { &side.ifname } else { &name };
+        let finished = named.and_then(|()| netns::within(netns, || furnish(&side)?.announce(&side)));
         if finished.is_err()
-            && let Err(undo) = netns::within(netns, || HostLinks::open()?.delete(&endpoint.ifname))
+            && let Err(undo) = netns::within(netns, || HostLinks::open()?.delete(made))
         {
             tracing::warn!(endpoint = endpoint.id, %undo, "could not undo a failed attach");
         }

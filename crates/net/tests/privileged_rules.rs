@@ -232,6 +232,8 @@ fn privileged_macvlan_containers_are_on_the_lan() {
     let error = open("nosuch0").expect_err("no such interface").to_string();
     assert!(error.contains("the parent interface nosuch0 is not there"), "{error}");
     let network = open("lan0").expect("open a network");
+    // Most hosts have one of the name that containers' interfaces have.
+    host.ip("link add eth0 type veth peer name eth1");
     let containers = [Namespace::bare(), Namespace::bare()];
     let at = |last: u8| {
         let mut e = endpoint(&format!("e{last}"), 9, last);
@@ -256,6 +258,10 @@ fn privileged_macvlan_containers_are_on_the_lan() {
     // Settings that cannot work leave nothing.
     let wrong = Endpoint { addresses: vec![[10, 9, 0, 2].into()], ..at(12) };
     assert!(network.attach(b.fd(), &wrong).is_err() && !b.links().contains("eth0"));
+    b.ip("link add eth0 type veth peer name other");
+    assert!(network.attach(b.fd(), &at(12)).is_err(), "the name is taken there");
+    assert!(!b.links().contains("veth") && b.links().matches("lan0").count() == 0, "{}", b.links());
+    b.ip("link delete eth0");
     // A VLAN that its name speaks of is made, and goes again; others' interfaces stay.
     match open("lan0.7") {
         Ok(vlan) => {
@@ -273,6 +279,7 @@ fn privileged_macvlan_containers_are_on_the_lan() {
     let kind = ParentKind::Ipvlan(IpvlanMode::L2, IpvlanFlag::Bridge);
     drop((containers, lan));
     let (host, lan) = host_and_neighbour();
+    host.ip("link add eth0 type veth peer name eth1");
     let network = host.within(|| ParentNetwork::open(ParentConfig { kind, ..config("lan0") })).expect("open");
     let container = Namespace::bare();
     lan.serve_tcp("0.0.0.0:80");

@@ -119,7 +119,7 @@ impl HostLinks {
         bridge: u32,
         netns: BorrowedFd<'_>,
     ) -> Result<()> {
-        let peer = inside(&plan.side, netns);
+        let peer = inside(&plan.side.ifname, &plan.side, netns);
         let mut host = named(&plan.host_if);
         host.attributes.extend(plan.side.mtu.map(LinkAttribute::Mtu));
         host.attributes.push(LinkAttribute::Controller(bridge));
@@ -168,14 +168,16 @@ impl HostLinks {
         })
     }
 
-    /// Makes an interface below one of the host's, in `netns` with its final name.
+    /// Makes an interface below one of the host's, in `netns`. `name` must be free here, too: the kernel looks for it on
+    /// this side.
     pub(crate) fn create_child(
         &mut self,
+        name: &str,
         side: &Side,
         config: &ParentConfig,
         netns: BorrowedFd<'_>,
     ) -> Result<()> {
-        let mut child = inside(side, netns);
+        let mut child = inside(name, side, netns);
         child.attributes.push(LinkAttribute::Link(self.index(&config.parent)?));
         let (kind, data) = match config.kind {
             ParentKind::Macvlan(mode) => {
@@ -205,6 +207,14 @@ impl HostLinks {
         child.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
         let action = format!("create {} {} of {}", config.kind.driver(), side.ifname, config.parent);
         self.socket.run(&[request(RouteNetlinkMessage::NewLink(child), NLM_F_CREATE | NLM_F_EXCL, action)])
+    }
+
+    /// Gives an interface that is down another name.
+    pub(crate) fn rename(&mut self, name: &str, to: &str) -> Result<()> {
+        let mut link = named(to);
+        link.header.index = self.index(name)?;
+        let action = format!("rename {name} to {to}");
+        self.socket.run(&[request(RouteNetlinkMessage::SetLink(link), 0, action)])
     }
 
     /// Makes a VLAN of an interface, marked as ours, and sets it up; `false`: there is an interface of that name.
@@ -419,8 +429,8 @@ pub(crate) fn host_networks() -> Result<Vec<IpNet>> {
 }
 
 /// The container's side of a link, to be made in its network namespace.
-fn inside(side: &Side, netns: BorrowedFd<'_>) -> LinkMessage {
-    let mut link = named(&side.ifname);
+fn inside(name: &str, side: &Side, netns: BorrowedFd<'_>) -> LinkMessage {
+    let mut link = named(name);
     link.attributes.extend(side.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     link.attributes.extend(side.mtu.map(LinkAttribute::Mtu));
     link.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
