@@ -89,6 +89,9 @@ fn privileged_networks_that_come_and_go_leave_nothing() {
     assert_eq!(kernel(&d, "cc"), before);
     assert_eq!(d.docker(["network", "inspect", "-f", "{{len .Containers}}", "passes"]).ok(), "1");
     docker(&d, "rm -f cc other").ok();
+    // The kernel takes its time over interfaces of a network namespace that is gone.
+    let gone = || !in_netns(&d.netns(), "ip -o link").ok().contains("veth");
+    wait_until("the interfaces are gone", gone);
     // Networks themselves, each with a container.
     let links = || {
         in_netns(&d.netns(), "ip -o link | wc -l; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'")
@@ -101,6 +104,7 @@ fn privileged_networks_that_come_and_go_leave_nothing() {
         docker(&d, &format!("network rm net{i}")).ok();
     }
     wait_until("descriptors are closed", || d.descriptors() <= descriptors);
+    wait_until("the interfaces are gone", gone);
     assert_eq!(links(), before);
     d.finish();
 }
