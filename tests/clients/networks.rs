@@ -465,17 +465,24 @@ fn privileged_macvlan_networks_are_the_hosts_own() {
     assert!(in_netns(&world, "ip neigh").ok().contains("02:00:00:00:00:c8"));
     assert_eq!(get(&d.netns(), "192.0.2.200"), None, "not from the host: so it is with macvlan");
     // While it runs, on a daemon that has started anew, and gone with it.
-    docker(&d, "network create app");
-    docker(&d, "network connect app web");
-    d.kill9();
-    d.launch();
-    assert_eq!(page(&d, "client", "web").ok(), "web");
+    docker(&d, "network create zapp");
+    say(&d, Client::Longshore, "network connect --gw-priority 1 zapp web").ok();
+    say(&d, Client::Longshore, "update -p +8080:80 web").ok();
+    for _ in 0..2 {
+        // Ports lead over the bridge, also those that the daemon passes on: by the other network it reaches nobody.
+        for server in ["127.0.0.1:8080", "[::1]:8080"] {
+            assert_eq!(get(&d.netns(), server).as_deref(), Some("web"), "{server}");
+        }
+        assert_eq!(page(&d, "client", "web").ok(), "web");
+        d.kill9();
+        d.launch();
+    }
     docker(&d, "network disconnect lan web");
     assert!(!d.docker(["exec", "web", "ip", "-o", "addr"]).ok().contains("192.0.2."));
     docker(&d, "network connect --ip 192.0.2.201 lan web");
     wait_until("the neighbour reaches it", || get(&world, "192.0.2.201").as_deref() == Some("web"));
     docker(&d, "rm -f web client");
-    docker(&d, "network rm lan app");
+    docker(&d, "network rm lan zapp");
     assert!(in_netns(&d.netns(), "ip link show out0").code == 0);
     // What this kernel has not it says.
     create(&d, "-d ipvlan --subnet 192.0.2.0/24 --gateway 192.0.2.2 -o parent=out0 ip").ok();

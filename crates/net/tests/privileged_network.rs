@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use longshore_net::{
@@ -13,17 +13,6 @@ use support::{LONG, Namespace, SHORT, both, config, endpoint, endpoint_of_both, 
 
 const ANY: [u8; 4] = [0, 0, 0, 0];
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
-
-fn request(port: &PortMap, container_ip: IpAddr) -> PortRequest {
-    PortRequest {
-        transport: port.transport,
-        host_ips: vec![port.host_ip],
-        host_ports: Some(port.host_port..=port.host_port),
-        container_ip,
-        container_port: port.container_port,
-        count: port.count,
-    }
-}
 
 fn open(host: &Namespace, bridge: &str, third: u8) -> Network {
     open_as(host, config(bridge, third)).expect("open a network")
@@ -79,7 +68,7 @@ fn privileged_published_ports_answer() {
     ];
     // As an engine does it: the ports are held by sockets, which must not answer in the container's place.
     let requests: Vec<PortRequest> =
-        published.ports.iter().map(|p| request(p, published.addresses[0])).collect();
+        published.ports.iter().map(|p| PortRequest::again(p, published.addresses[0])).collect();
     let held = host.within(|| PortAllocator::default().reserve(&requests)).unwrap();
     assert_eq!(held.ports(), published.ports);
     network.attach(a.fd(), &published).unwrap();
@@ -717,7 +706,7 @@ fn privileged_both_families_work_alike() {
         port(Transport::Tcp, Ipv6Addr::LOCALHOST, 8081, 80),
     ];
     let requests: Vec<PortRequest> =
-        published.ports.iter().map(|p| request(p, published.addresses[0])).collect();
+        published.ports.iter().map(|p| PortRequest::again(p, published.addresses[0])).collect();
     let held = host.within(|| PortAllocator::default().reserve(&requests)).unwrap();
     network.attach(a.fd(), &published).unwrap();
     network.attach(b.fd(), &endpoint_of_both("b", 20, 3)).unwrap();

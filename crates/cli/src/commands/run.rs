@@ -181,7 +181,13 @@ async fn make(app: &App<'_>, create: &CreateArgs, body: Value) -> Result<String>
             Failure::new(format!("failed to create the container ID file: open {file}: {e}"))
         })?),
     };
-    let made = ask(app, create, &platform, body).await;
+    let mut made = ask(app, create, &platform, body).await;
+    if let Ok(new) = &made
+        && !create.publish_mode.is_empty()
+        && let Err(e) = heeded(&app.client, &new.id, &create.publish_mode).await
+    {
+        made = Err(e);
+    }
     let made = match (made, cidfile) {
         (Ok(made), Some(mut file)) => {
             std::io::Write::write_all(&mut file, made.id.as_bytes())
@@ -194,9 +200,6 @@ async fn make(app: &App<'_>, create: &CreateArgs, body: Value) -> Result<String>
         }
         (made, None) => made?,
     };
-    if !create.publish_mode.is_empty() {
-        heeded(&app.client, &made.id, &create.publish_mode).await?;
-    }
     for warning in made.warnings {
         eprintln!("WARNING: {}", tty::printable(&warning));
     }

@@ -101,7 +101,9 @@ impl Engine {
         let Some(address) = record.networks.get("bridge").and_then(|e| e.ip_address.parse().ok()) else {
             return;
         };
-        for other in self.all().iter().filter(|other| other.task().is_some()) {
+        // At every start: of most containers it takes no more than a look.
+        let links = |other: &Container| other.read().record.host.links.iter().flatten().next().is_some();
+        for other in self.all().iter().filter(|other| links(other) && other.task().is_some()) {
             let linked = other.record();
             if is_custom(&linked.host.network_mode) {
                 continue;

@@ -10,6 +10,7 @@ use longshore_net::{DefaultRoute, Endpoint};
 use longshore_oci::Kind;
 use longshore_sys::netns;
 
+use super::publish::published;
 use super::wire::{EndpointOptions, Held, INTERFACE, Link, addresses, known, tell_names};
 use super::{Record as Network, Relays, is_custom};
 use crate::container::Container;
@@ -31,8 +32,7 @@ impl Engine {
             }
             tell_names(record, link);
         }
-        let own: Vec<IpAddr> =
-            links.iter().flat_map(|link| link.endpoint.addresses.iter().copied()).collect();
+        let own: Vec<IpAddr> = published(&links).into_iter().flatten().map(|(_, ip)| ip).collect();
         let reservation = own.first().map(|ip| self.inner.networks.reserve_again(&record.ports, *ip));
         let reservation = match reservation {
             Some(Ok(reservation)) => Some(reservation),

@@ -25,9 +25,7 @@ impl Engine {
             let why = "a daemon without root cannot change the host's firewall: use the publish mode local";
             return Err(Error::new(Kind::Unavailable, why));
         }
-        // Where containers are on the network of the host's interface, they are reached there, by their own addresses.
-        let published = |ipv6| leading(links, ipv6).filter(|(link, _)| link.bridge.network().is_some());
-        let (v4, v6) = (published(false), published(true));
+        let [v4, v6] = published(links);
         let reach = ports::Reach {
             container_ips: [v4, v6].map(|leading| leading.map(|(_, ip)| ip)),
             host_ip: v4.and_then(|(link, _)| link.bridge.host_ip),
@@ -81,6 +79,12 @@ impl Engine {
         };
         record.ports.iter().filter(leads).copied().collect()
     }
+}
+
+/// What ports of IPv4 and of IPv6 lead to. Where containers are on the network of the host's interface, they are reached there, by
+/// their own addresses.
+pub(super) fn published(links: &[Link]) -> [Option<(&Link, IpAddr)>; 2] {
+    [false, true].map(|ipv6| leading(links, ipv6).filter(|(link, _)| link.bridge.network().is_some()))
 }
 
 /// Where one routes to a container, its ports are open at its own address, and take none of the host's: they are taken out of
